@@ -1,0 +1,184 @@
+// Runs the tests: `node test/run.ts [files…]`, all of test/**/*.test.ts when none is named. Beyond what node:test fails,
+// it fails when nothing ran, when a file never ends, when a process or a temporary file of the run is left at its
+// end, and under CI=true when a test is skipped for a reason that support/absent.ts does not list.
+import { chmodSync, globSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { run } from 'node:test';
+import { type TestEvent, spec } from 'node:test/reporters';
+import { isListed } from './support/absent.ts';
+import { guard } from './support/guard.ts';
+import { type Process, listProcesses, listProcessesOf } from './support/processes.ts';
+import { until } from './support/until.ts';
+
+const root = resolve(import.meta.dirname, '..');
+/** For one file: its process is killed then. A test that says no `timeout` of its own has a third of it. */
+const fileTimeoutMs = Number(process.env.ASTRAML_TEST_FILE_TIMEOUT_MS ?? 180_000);
+/** A process that ends just now is given this long. */
+const settleMs = 8_000;
+
+interface Counts {
+  tests: number;
+  suites: number;
+  passed: number;
+  failed: number;
+  cancelled: number;
+  skipped: number;
+  todo: number;
+}
+
+const counts: Counts = { tests: 0, suites: 0, passed: 0, failed: 0, cancelled: 0, skipped: 0, todo: 0 };
+const skips: { name: string; reason: string }[] = [];
+const overdue: string[] = [];
+const startedAt = performance.now();
+
+const files = listFiles(process.argv.slice(2));
+const folder = makeFolder();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => void abandon(signal));
+
+const clock = setInterval(endOverdueFiles, 1_000, new Map<number, number>());
+await pipeline(Readable.from(runAll()), new spec(), process.stdout, { end: false });
+clearInterval(clock);
+const problems = [...(await listLeftovers()), ...listProblems()];
+cleanUp(listProcessesOf(folder.path));
+printSummary(problems);
+process.exitCode = counts.failed + counts.cancelled > 0 || problems.length > 0 ? 1 : 0;
+
+// Files whose name says `alone` measure time: nothing else runs beside them.
+async function* runAll(): AsyncGenerator<TestEvent> {
+  const alone = files.filter((file) => file.endsWith('.alone.test.ts'));
+  yield* runFiles(
+    files.filter((file) => !alone.includes(file)),
+    Math.max(2, Math.min(4, availableParallelism())),
+  );
+  yield* runFiles(alone, 1);
+}
+
+async function* runFiles(some: string[], concurrency: number): AsyncGenerator<TestEvent> {
+  if (some.length === 0) return;
+  for await (const event of run({ files: some, concurrency, timeout: Math.ceil(fileTimeoutMs / 3), cwd: root })) {
+    if (event.type === 'test:summary') {
+      if (event.data.file === undefined) addCounts(event.data.counts);
+      continue;
+    }
+    if (event.type === 'test:pass' && event.data.skip !== undefined) {
+      skips.push({ name: event.data.name, reason: skipReason(event.data.skip) });
+    }
+    if (!isSummaryLine(event)) yield event;
+  }
+}
+
+function skipReason(skip: string | boolean): string {
+  return typeof skip === 'string' && skip !== '' ? skip : 'no reason given';
+}
+
+// node:test ends a test that takes too long, but waits for ever for its process.
+function endOverdueFiles(since: Map<number, number>): void {
+  for (const { pid, parent, command } of listProcesses()) {
+    const file = parent === process.pid ? files.find((name) => command.endsWith(name)) : undefined;
+    if (!file) continue;
+    const start = since.get(pid) ?? Date.now();
+    since.set(pid, start);
+    if (Date.now() - start < fileTimeoutMs) continue;
+    overdue.push(file);
+    process.kill(pid, 'SIGKILL');
+  }
+}
+
+// node:test says its summary once a run, and we may run twice: ours is printed at the very end.
+function isSummaryLine(event: TestEvent): boolean {
+  const names = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) [\d.]+$/;
+  return event.type === 'test:diagnostic' && event.data.nesting === 0 && names.test(event.data.message);
+}
+
+function addCounts(some: Counts): void {
+  for (const name of ['tests', 'suites', 'passed', 'failed', 'cancelled', 'skipped', 'todo'] as const) {
+    counts[name] += some[name];
+  }
+}
+
+function listFiles(named: string[]): string[] {
+  if (named.length > 0) return named.map((file) => resolve(file));
+  return globSync('test/**/*.test.ts', { cwd: root })
+    .sort()
+    .map((file) => join(root, file));
+}
+
+// One folder for all that the run writes: what is left in it was left by a test. A server of ours runs as another
+// user, who has to get through it.
+function makeFolder(): { path: string; done(): void } {
+  const path = realpathSync(mkdtempSync(join(tmpdir(), 'astraml-test-')));
+  chmodSync(path, 0o711);
+  mkdirSync(join(path, 'shared'), { mode: 0o755 });
+  const watchdog = guard({ name: 'the test run', folder: path });
+  for (const name of Object.keys(process.env)) {
+    if (/^(PG|ASTRAML_|DATABASE_URL$|REDIS_URL$)/.test(name) && !name.startsWith('ASTRAML_TEST_')) {
+      delete process.env[name]; // a developer's settings change no test
+    }
+  }
+  Object.assign(process.env, {
+    TMPDIR: path,
+    ASTRAML_TEST_SHARED: join(path, 'shared'),
+    NODE_DISABLE_COMPILE_CACHE: '1',
+  });
+  delete process.env.NODE_TEST_CONTEXT;
+  return { path, done: () => watchdog.release() };
+}
+
+async function listLeftovers(): Promise<string[]> {
+  const found = () => listProcessesOf(folder.path).filter(({ parent }) => parent !== process.pid);
+  await until(() => found().length === 0, { timeoutMs: settleMs, everyMs: 100 }).catch(() => {});
+  const left = readdirSync(folder.path).filter((name) => name !== 'shared');
+  return [
+    ...found().map(({ pid, command }) => `a process was left: ${pid} ${command}`),
+    ...left.map((name) => `a temporary file was left: ${name}`),
+  ];
+}
+
+function listProblems(): string[] {
+  const quiet = process.env.CI === 'true' ? skips.filter(({ reason }) => !isListed(reason)) : [];
+  return [
+    ...overdue.map((file) => `not ended within ${fileTimeoutMs} ms, and killed: ${file}`),
+    ...quiet.map(
+      ({ name, reason }) => `skipped for a reason that test/support/absent.ts does not list: ${name} (${reason})`,
+    ),
+    ...(counts.passed + counts.failed + counts.cancelled === 0 ? ['nothing ran'] : []),
+  ];
+}
+
+function cleanUp(left: Process[]): void {
+  for (const { pid } of left) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // it ended meanwhile
+    }
+  }
+  rmSync(folder.path, { recursive: true, force: true, maxRetries: 5 });
+  folder.done();
+}
+
+function abandon(signal: NodeJS.Signals): never {
+  console.error(`\nended by ${signal}`);
+  cleanUp(listProcessesOf(folder.path));
+  process.exit(1);
+}
+
+function printSummary(problems: string[]): void {
+  for (const { name, reason } of skips) console.log(`﹣ skipped: ${name} (${reason})`);
+  for (const problem of problems) console.log(`✖ ${problem}`);
+  const lines = {
+    tests: counts.tests,
+    suites: counts.suites,
+    pass: counts.passed,
+    fail: counts.failed,
+    cancelled: counts.cancelled,
+    skipped: counts.skipped,
+    todo: counts.todo,
+    duration_ms: Math.round(performance.now() - startedAt),
+  };
+  for (const [name, value] of Object.entries(lines)) console.log(`ℹ ${name} ${value}`);
+  console.log(`${counts.passed} passed, ${counts.failed + counts.cancelled} failed, ${counts.skipped} skipped`);
+}

@@ -1,0 +1,98 @@
+// What a machine may lack, and why a test is skipped then. This is the whole list: under CI=true a skip for any
+// other reason fails the run (`test/run.ts`), so that no test goes missing unseen.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { findProgram } from './install.ts';
+import { mayHavePostgres } from './postgres.ts';
+import { mayHaveRedis } from './redis.ts';
+
+interface Need {
+  /** Said aloud by the skipped test. */
+  otherwise: string;
+  isHere(): boolean;
+}
+
+const needs = {
+  postgres: {
+    otherwise: 'no Postgres server programs here, and installing them needs root on Debian',
+    isHere: mayHavePostgres,
+  },
+  'own postgres': {
+    otherwise: 'no Postgres server of our own to kill (ASTRAML_TEST_DATABASE_URL is set, or no programs)',
+    isHere: () => !process.env.ASTRAML_TEST_DATABASE_URL && mayHavePostgres(),
+  },
+  redis: {
+    otherwise: 'no redis-server here, and installing it needs root on Debian',
+    isHere: mayHaveRedis,
+  },
+  'own redis': {
+    otherwise: 'no Redis server of our own to kill (ASTRAML_TEST_REDIS_URL is set, or no program)',
+    isHere: () => !process.env.ASTRAML_TEST_REDIS_URL && mayHaveRedis(),
+  },
+  'container engine': {
+    otherwise: 'neither docker nor podman answers here',
+    isHere: () => runs('docker', 'info') || runs('podman', 'info'),
+  },
+  gpu: { otherwise: 'no NVIDIA GPU here (nvidia-smi lists none)', isHere: () => runs('nvidia-smi', '-L') },
+  python: { otherwise: 'no Python 3 here', isHere: () => runs('python3', '-c', '') },
+  tmpfs: {
+    otherwise: 'mounting a small tmpfs (a disk that fills up) needs root on Linux',
+    isHere: () => runs('unshare', '--mount', 'mount', '-t', 'tmpfs', '-o', 'size=64k', 'none', tmpdir()),
+  },
+  libfaketime: {
+    otherwise: 'no libfaketime here (another clock for one process)',
+    isHere: () => libfaketime() !== undefined,
+  },
+  chromium: { otherwise: 'no Chromium or Chrome here', isHere: () => chromium() !== undefined },
+  'linux /proc': { otherwise: 'this system has no /proc', isHere: () => existsSync('/proc/self/stat') },
+} satisfies Record<string, Need>;
+
+export type NeedName = keyof typeof needs;
+
+const known = new Map<NeedName, boolean>();
+
+/** Options for `test`: `test('…', skipUnless('redis'), async () => …)`. Skips with the reason of the first one absent. */
+export function skipUnless(...names: NeedName[]): { skip?: string } {
+  const absent = names.find((name) => !isHere(name));
+  return absent ? { skip: reasonOf(absent) } : {};
+}
+
+export function isHere(name: NeedName): boolean {
+  const found = known.get(name) ?? needs[name].isHere();
+  known.set(name, found);
+  return found;
+}
+
+/** Whether a skip gave one of the reasons above. */
+export function isListed(reason: string): boolean {
+  return Object.keys(needs).some((name) => isNeed(name) && reasonOf(name) === reason);
+}
+
+/** The program of a browser that playwright-core can drive. */
+export function chromium(): string | undefined {
+  const mac = '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome';
+  const found = findProgram('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable');
+  return found ?? (existsSync(mac) ? mac : undefined);
+}
+
+/** The library for LD_PRELOAD. */
+export function libfaketime(): string | undefined {
+  return [
+    `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/faketime/libfaketime.so.1`,
+    '/usr/lib/faketime/libfaketime.so.1',
+    '/usr/lib64/faketime/libfaketime.so.1',
+  ].find((file) => existsSync(file));
+}
+
+function isNeed(name: string): name is NeedName {
+  return name in needs;
+}
+
+function reasonOf(name: NeedName): string {
+  return `needs ${name}: ${needs[name].otherwise}`;
+}
+
+function runs(program: string, ...args: string[]): boolean {
+  return spawnSync(program, args, { stdio: 'ignore', timeout: 10_000 }).status === 0;
+}
