@@ -65,9 +65,9 @@ async function start({ args = small, env = {}, onPoint }: Task): Promise<Run> {
   child.stderr.on('data', (chunk) => (run.errors += String(chunk)));
   createInterface({ input: child.stdout }).on('line', (line) => {
     if (!line.startsWith('::astraml ')) return void run.lines.push(line);
-    const record = JSON.parse(line.slice('::astraml '.length));
-    const points = record.type === 'progress' ? run.progress : 'eval/loss' in record ? run.evals : run.train;
-    points.push(record);
+    const isProgress = line.includes('"type":"progress"');
+    const points = isProgress ? run.progress : line.includes('"eval/loss"') ? run.evals : run.train;
+    points.push(JSON.parse(line.slice('::astraml '.length)));
     onPoint?.(child);
   });
   run.code = await ended;
@@ -286,7 +286,7 @@ suite('the example trainer', { concurrency: Math.max(2, availableParallelism()) 
   test('a stop file and SIGTERM end it at the next step: weights saved, reason said, exit status 0', async () => {
     const stopFile = join(folder, 'stop');
     const output = join(folder, 'stopped');
-    const slow = ['--samples', '320', '--at-least-seconds', '100'];
+    const slow = [...small, '--at-least-seconds', '100'];
     const env = { ASTRAML_STOP_FILE: stopFile, ASTRAML_OUTPUT_DIR: output };
     const [byFile, bySignal] = await Promise.all([
       train({ args: slow, env, onPoint: () => writeFileSync(stopFile, '{"reason":"CANCELLED"}') }),

@@ -167,18 +167,19 @@ function abandon(signal: NodeJS.Signals): never {
 }
 
 function printSummary(problems: string[]): void {
+  const failed = counts.failed + counts.cancelled || problems.length;
   for (const { name, reason } of skips) console.log(`﹣ skipped: ${name} (${reason})`);
   for (const problem of problems) console.log(`✖ ${problem}`);
   const lines = {
     tests: counts.tests,
     suites: counts.suites,
     pass: counts.passed,
-    fail: counts.failed,
+    fail: failed - counts.cancelled,
     cancelled: counts.cancelled,
     skipped: counts.skipped,
     todo: counts.todo,
     duration_ms: Math.round(performance.now() - startedAt),
   };
   for (const [name, value] of Object.entries(lines)) console.log(`ℹ ${name} ${value}`);
-  console.log(`${counts.passed} passed, ${counts.failed + counts.cancelled} failed, ${counts.skipped} skipped`);
+  console.log(`${counts.passed} passed, ${failed} failed, ${counts.skipped} skipped`);
 }
