@@ -1,0 +1,134 @@
+// PORT: where facts are kept. One driver (postgres.js), one set of migrations; behind it a Postgres server
+// (DATABASE_URL) or the embedded engine. Outside of a transaction use `db`, inside of one only its `tx`.
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { fileURLToPath } from 'node:url';
+import type { ExtractTablesWithRelations } from 'drizzle-orm';
+import { DrizzleQueryError } from 'drizzle-orm/errors';
+import type { PgDatabase, PgTransaction } from 'drizzle-orm/pg-core';
+import { drizzle, type PostgresJsQueryResultHKT } from 'drizzle-orm/postgres-js';
+import { migrate } from 'drizzle-orm/postgres-js/migrator';
+import postgres from 'postgres';
+import { Refusal } from '../errors.ts';
+import { startEmbedded } from './embedded.ts';
+
+type NoSchema = Record<string, never>;
+/** What reads take: the database itself or a transaction of it. */
+export type Db = PgDatabase<PostgresJsQueryResultHKT, NoSchema>;
+/** A transaction. Writing functions take it first and open none. */
+export type DbTransaction = PgTransaction<PostgresJsQueryResultHKT, NoSchema, ExtractTablesWithRelations<NoSchema>>;
+
+export type Database = {
+  readonly engine: 'postgres' | 'embedded';
+  readonly db: Db;
+  /** Runs `work` in one transaction; inside of it a query on `db` throws, since on one connection it would wait for ever. */
+  transaction<T>(work: (tx: DbTransaction) => Promise<T>): Promise<T>;
+  /** Resolves when the database answers; rejects when it does not within `timeoutMs`. */
+  ping(timeoutMs: number): Promise<void>;
+  /** Ends all connections, and the embedded engine. Ending twice is fine. */
+  close(): Promise<void>;
+};
+
+export type DatabaseOptions = {
+  /** A Postgres server, or null for the embedded engine. */
+  url: string | null;
+  /** Folder of the embedded engine. */
+  dataDir: string;
+  /** Connections at most; the embedded engine takes exactly one. */
+  poolSize?: number;
+};
+
+const migrationsFolder = fileURLToPath(new URL('../../drizzle', import.meta.url));
+const migrationLock = 4_717_270; // any number, the same in every gateway
+const quiet = { onnotice: () => {} };
+
+/** Opens the database and brings its tables up to date; waits while another gateway is doing that. */
+export async function openDatabase(options: DatabaseOptions): Promise<Database> {
+  if (!options.url && options.poolSize !== undefined && options.poolSize !== 1) {
+    // The embedded socket server interleaves the messages of two connections: answers would carry other queries' rows.
+    throw new Error('The embedded database takes one connection only: poolSize must be 1.');
+  }
+  const embedded = options.url ? null : await startEmbedded(options.dataDir);
+  const connect = (max: number) =>
+    options.url
+      ? postgres(options.url, {
+          ...quiet,
+          max,
+          connect_timeout: 10,
+          connection: {
+            application_name: 'astraml',
+            statement_timeout: 15_000,
+            idle_in_transaction_session_timeout: 5_000,
+          },
+        })
+      : postgres({ ...quiet, max, path: embedded?.socketPath, user: 'postgres', database: 'postgres' });
+  try {
+    await migrateUnderLock(connect(1));
+  } catch (error) {
+    await embedded?.close();
+    throw error;
+  }
+  return wrap(connect(options.url ? (options.poolSize ?? 10) : 1), embedded);
+}
+
+async function migrateUnderLock(client: postgres.Sql): Promise<void> {
+  try {
+    await client`set statement_timeout = 0`;
+    await client`select pg_advisory_lock(${migrationLock})`;
+    await migrate(drizzle(client), { migrationsFolder });
+  } finally {
+    await client.end({ timeout: 5 });
+  }
+}
+
+function wrap(client: postgres.Sql, embedded: { close(): Promise<void> } | null): Database {
+  const inTransaction = new AsyncLocalStorage<true>();
+  const db = drizzle(guard(client, inTransaction));
+  let closing: Promise<void> | undefined;
+  return {
+    engine: embedded ? 'embedded' : 'postgres',
+    db,
+    transaction: (work) => db.transaction((tx) => inTransaction.run(true, () => work(tx))),
+    async ping(timeoutMs) {
+      let timer: NodeJS.Timeout | undefined;
+      const late = new Promise<never>((_, reject) => {
+        timer = setTimeout(() => reject(new Error(`The database did not answer within ${timeoutMs} ms.`)), timeoutMs);
+      });
+      try {
+        await Promise.race([client`select 1`, late]);
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+    close() {
+      closing ??= client.end({ timeout: 5 }).then(() => embedded?.close());
+      return closing;
+    },
+  };
+}
+
+/** Makes a query on the outer database throw while the caller is inside of a transaction. */
+function guard(client: postgres.Sql, inTransaction: AsyncLocalStorage<true>): postgres.Sql {
+  return new Proxy(client, {
+    get(target, key) {
+      if ((key === 'unsafe' || key === 'begin') && inTransaction.getStore()) {
+        throw new Error('A query on the outer database inside of a transaction: use the transaction.');
+      }
+      return Reflect.get(target, key) as unknown;
+    },
+  });
+}
+
+/** The Postgres error code of a failed query, or the socket's error code; undefined for anything else. */
+export function databaseErrorCode(error: unknown): string | undefined {
+  const cause = error instanceof DrizzleQueryError ? error.cause : error;
+  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}
+
+/** A database that is away, busy or too slow, as a refusal worth a retry; null for any other error. */
+export function passingFault(error: unknown): Refusal | null {
+  const code = databaseErrorCode(error) ?? '';
+  if (code === '57014') return new Refusal('TIMEOUT', 'The database took too long to answer.');
+  const away = /^(08|57P|53)|^(ECONN|CONNECT|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)/.test(code);
+  return away ? new Refusal('UNAVAILABLE', 'The database is not available.', { retryAfterSeconds: 1 }) : null;
+}

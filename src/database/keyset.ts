@@ -1,0 +1,40 @@
+// Keyset pages: rows after or before a position in an order, by comparing whole rows, so that a page costs the same at
+// any depth and a row that moves is neither repeated nor lost within it.
+import { asc, desc, type SQL, sql } from 'drizzle-orm';
+import type { PgColumn } from 'drizzle-orm/pg-core';
+
+type Position = readonly unknown[];
+
+export type Keyset = {
+  where: SQL[];
+  orderBy: SQL[];
+  limit: number;
+  /** Puts rows that were read from the end into the order of the stream. */
+  inOrder<T>(rows: T[]): T[];
+};
+
+/**
+ * How to read a page: one row more than `limit`, from the end when `backward`. The columns are unique together and all
+ * go in one direction.
+ */
+export function keyset(
+  columns: readonly PgColumn[],
+  options: { descending: boolean; backward: boolean; limit: number; after?: Position; before?: Position },
+): Keyset {
+  const row = sql`(${sql.join([...columns], sql`, `)})`;
+  const beyond = (position: Position, greater: boolean) =>
+    sql`${row} ${greater ? sql`>` : sql`<`} (${sql.join(
+      position.map((value, index) => sql`${value}::${sql.raw(columns[index]?.getSQLType() ?? 'text')}`),
+      sql`, `,
+    )})`;
+  const { descending, backward } = options;
+  return {
+    where: [
+      ...(options.after ? [beyond(options.after, !descending)] : []),
+      ...(options.before ? [beyond(options.before, descending)] : []),
+    ],
+    orderBy: columns.map((column) => (descending === backward ? asc(column) : desc(column))),
+    limit: options.limit + 1,
+    inOrder: (rows) => (backward ? rows.toReversed() : rows),
+  };
+}

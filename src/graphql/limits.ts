@@ -1,0 +1,197 @@
+// Limits of an operation, checked before anything runs or any stream opens, on every transport alike: tokens (by the
+// parser), depth, aliases, root fields, directives and cost. Cost is the number of objects that an operation returns at
+// most: an object 1, a list its `first`/`last` (else 20) times (1 + its children), `totalCount` 10, other fields 0.
+import {
+  type ASTVisitor,
+  type FieldNode,
+  type FragmentDefinitionNode,
+  getNamedType,
+  getNullableType,
+  GraphQLError,
+  type GraphQLOutputType,
+  type GraphQLSchema,
+  isCompositeType,
+  isInterfaceType,
+  isListType,
+  isObjectType,
+  Kind,
+  type OperationDefinitionNode,
+  type SelectionSetNode,
+  type ValidationContext,
+} from 'graphql';
+
+export type Limits = {
+  maxDepth: number;
+  maxCost: number;
+  /** Values of the operation's variables: sizes of pages are often variables. */
+  variables: Record<string, unknown>;
+};
+
+/** Most tokens of a document; the parser stops there. */
+export const maxTokens = 4_000;
+const maxAliases = 100;
+const maxRootFields = 50;
+const maxDirectives = 50;
+const maxIntrospectionDepth = 16;
+const pageSize = 20;
+
+/** Validation rule that refuses what is too large. Runs beside the standard rules, so it meets invalid documents too. */
+export function limitsRule(limits: Limits): (context: ValidationContext) => ASTVisitor {
+  return (context) => {
+    const tooLarge = (message: string, node: OperationDefinitionNode) =>
+      context.reportError(
+        new GraphQLError(message, { nodes: node, extensions: { code: 'OPERATION_TOO_LARGE', http: { status: 400 } } }),
+      );
+    let aliases = 0;
+    let directives = 0;
+    return {
+      Field(node) {
+        if (node.alias) aliases++;
+      },
+      Directive() {
+        directives++;
+      },
+      Document: {
+        leave(document) {
+          for (const operation of document.definitions) {
+            if (operation.kind !== Kind.OPERATION_DEFINITION) continue;
+            const measured = measure(operation, context, limits.variables);
+            const check = (what: string, value: number, max: number) => {
+              if (value > max) tooLarge(`The operation has ${what} ${value}; ${max} is the most.`, operation);
+            };
+            check('depth', measured.depth, limits.maxDepth);
+            check('introspection depth', measured.introspectionDepth, maxIntrospectionDepth);
+            check('root fields', measured.rootFields, maxRootFields);
+            check('aliases', aliases, maxAliases);
+            check('directives', directives, maxDirectives);
+            check('cost', measured.cost, limits.maxCost);
+          }
+        },
+      },
+    };
+  };
+}
+
+type Measure = { depth: number; introspectionDepth: number; cost: number; rootFields: number };
+
+function measure(
+  operation: OperationDefinitionNode,
+  context: ValidationContext,
+  variables: Record<string, unknown>,
+): Measure {
+  const schema = context.getSchema();
+  const seen = new Map<string, Omit<Measure, 'rootFields'>>();
+  const open = new Set<string>();
+  const defaults = new Map(operation.variableDefinitions?.map((item) => [item.variable.name.value, item.defaultValue]));
+  let rootFields = 0;
+
+  const fragmentOf = (name: string): FragmentDefinitionNode | undefined => context.getFragment(name) ?? undefined;
+
+  // `listSize`: how many items a connection's `edges` and `nodes` hold.
+  const walk = (
+    set: SelectionSetNode,
+    parent: GraphQLOutputType | undefined,
+    listSize: number,
+    introspecting: boolean,
+    isRoot: boolean,
+  ): Omit<Measure, 'rootFields'> => {
+    const sum = { depth: 0, introspectionDepth: 0, cost: 0 };
+    const add = (part: Omit<Measure, 'rootFields'>) => {
+      sum.depth = Math.max(sum.depth, part.depth);
+      sum.introspectionDepth = Math.max(sum.introspectionDepth, part.introspectionDepth);
+      sum.cost += part.cost;
+    };
+    for (const selection of set.selections) {
+      if (selection.kind === Kind.FIELD) {
+        if (isRoot) rootFields++;
+        add(walkField(selection, parent, listSize, introspecting));
+      } else if (selection.kind === Kind.INLINE_FRAGMENT) {
+        const type = selection.typeCondition && schema.getType(selection.typeCondition.name.value);
+        add(walk(selection.selectionSet, isCompositeType(type) ? type : parent, listSize, introspecting, isRoot));
+      } else {
+        const name = selection.name.value;
+        const fragment = fragmentOf(name);
+        if (!fragment || open.has(name)) continue; // another rule says what is wrong
+        const key = `${name} ${listSize} ${introspecting}`;
+        let known = seen.get(key);
+        if (!known) {
+          open.add(name);
+          const type = schema.getType(fragment.typeCondition.name.value);
+          known = walk(
+            fragment.selectionSet,
+            isCompositeType(type) ? type : undefined,
+            listSize,
+            introspecting,
+            isRoot,
+          );
+          open.delete(name);
+          seen.set(key, known);
+        }
+        add(known);
+      }
+    }
+    return sum;
+  };
+
+  const walkField = (
+    field: FieldNode,
+    parent: GraphQLOutputType | undefined,
+    listSize: number,
+    introspecting: boolean,
+  ): Omit<Measure, 'rootFields'> => {
+    const name = field.name.value;
+    const inside = introspecting || name === '__schema' || name === '__type';
+    const type = fieldType(schema, parent, name);
+    const ownDepth = inside ? { depth: 0, introspectionDepth: 1 } : { depth: 1, introspectionDepth: 0 };
+    if (!field.selectionSet) return { ...ownDepth, cost: name === 'totalCount' ? 10 : 0 };
+
+    const asked = askedSize(field, variables, defaults);
+    const isConnection = type !== undefined && String(getNamedType(type)).endsWith('Connection');
+    const children = walk(
+      field.selectionSet,
+      type && (getNamedType(type) as GraphQLOutputType),
+      asked ?? pageSize,
+      inside,
+      false,
+    );
+    const list = type !== undefined && isListType(getNullableType(type));
+    const factor = !list || isConnection ? 1 : name === 'edges' || name === 'nodes' ? listSize : (asked ?? pageSize);
+    return {
+      depth: ownDepth.depth + children.depth,
+      introspectionDepth: ownDepth.introspectionDepth + children.introspectionDepth,
+      cost: inside ? 0 : factor * (1 + children.cost),
+    };
+  };
+
+  const root = schema.getRootType(operation.operation) ?? undefined;
+  return { ...walk(operation.selectionSet, root, 1, false, true), rootFields };
+}
+
+function fieldType(
+  schema: GraphQLSchema,
+  parent: GraphQLOutputType | undefined,
+  name: string,
+): GraphQLOutputType | undefined {
+  if (!isObjectType(parent) && !isInterfaceType(parent)) return undefined;
+  return schema.getField(parent, name)?.type;
+}
+
+/** What `first`, `last` or a list of ids asks for; undefined when none is given. */
+function askedSize(
+  field: FieldNode,
+  variables: Record<string, unknown>,
+  defaults: Map<string, unknown>,
+): number | undefined {
+  for (const { name, value } of field.arguments ?? []) {
+    if (!['first', 'last', 'ids'].includes(name.value)) continue;
+    if (value.kind === Kind.LIST) return value.values.length;
+    if (value.kind === Kind.INT) return Number(value.value);
+    if (value.kind !== Kind.VARIABLE) continue;
+    const given = variables[value.name.value];
+    if (typeof given === 'number') return given;
+    if (Array.isArray(given)) return given.length;
+    const fallback = defaults.get(value.name.value) as { kind?: string; value?: string } | undefined;
+    if (given === undefined && fallback?.kind === Kind.INT) return Number(fallback.value);
+  }
+  return undefined;
+}

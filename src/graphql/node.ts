@@ -1,0 +1,70 @@
+// Node: every object with a global id, and the way back from the id. An id's first letters name its type, so a room
+// registers its prefix once and `node(id:)` finds the reader that also checks what the caller may see.
+import type { Actor } from '../actor.ts';
+import { Refusal, type RefusalDetails } from '../errors.ts';
+import { requireActor } from '../actor.ts';
+import { builder, type Context } from './builder.ts';
+
+/** Reads an object that the actor may see; null when there is none or it may not. */
+type ReadNode = (context: Context, actor: Actor, id: string) => Promise<{ id: string } | null>;
+
+const types = new Map<string, { typeName: string; read: ReadNode }>();
+const maxIds = 100;
+
+/** Makes the type refetchable: ids that start with `<prefix>_` (a project's: `p-`) are its. */
+export function registerNode(prefix: string, typeName: string, read: ReadNode): void {
+  types.set(prefix, { typeName, read });
+}
+
+function typeOf(id: string) {
+  return types.get(/^[a-z]+(?=[_-])/.exec(id)?.[0] ?? '');
+}
+
+export const NodeInterface = builder.interfaceRef<{ id: string }>('Node').implement({
+  description: 'An object with a globally unique id, refetchable with `Query.node`.',
+  resolveType: (value) => typeOf(value.id)?.typeName,
+  fields: (t) => ({
+    id: t.exposeID('id', {
+      description: "Globally unique id. Treat it as opaque; it is stable for the object's lifetime.",
+    }),
+  }),
+});
+
+export const ActorInterface = builder.interfaceRef<{ id: string; name: string }>('Actor').implement({
+  description: 'Someone or something that acts.',
+  resolveType: (value) => typeOf(value.id)?.typeName,
+  fields: (t) => ({
+    id: t.exposeID('id', { description: 'Global id.' }),
+    name: t.exposeString('name', { description: 'Name for people.' }),
+  }),
+});
+
+builder.queryFields((t) => ({
+  node: t.field({
+    type: NodeInterface,
+    nullable: true,
+    description: 'Object with this id; null when it does not exist or the caller may not see it.',
+    args: { id: t.arg.id({ required: true, description: 'Global id.' }) },
+    resolve: (_, { id }, context) => readNode(context, id),
+  }),
+  nodes: t.field({
+    type: [NodeInterface],
+    nullable: { list: false, items: true },
+    description: 'Objects with these ids, in the same order.',
+    args: { ids: t.arg.idList({ required: true, description: 'Global ids, at most 100.' }) },
+    resolve(_, { ids }, context) {
+      if (ids.length > maxIds) throw badInput(`ids has ${ids.length} entries; ${maxIds} are the most.`, ['ids']);
+      return Promise.all(ids.map((id) => readNode(context, id)));
+    },
+  }),
+}));
+
+async function readNode(context: Context, id: string): Promise<{ id: string } | null> {
+  const actor = requireActor(context.actor);
+  return (await typeOf(id)?.read(context, actor, id)) ?? null;
+}
+
+/** An argument of a query or subscription that cannot be used. */
+export function badInput(message: string, path?: string[], details: RefusalDetails = {}): Refusal {
+  return new Refusal('BAD_USER_INPUT', message, { ...details, path });
+}

@@ -1,0 +1,123 @@
+// Pages: Relay connections. A reader returns rows in order with one more than asked for; the page says whether more
+// follow. Cursors come from live/cursor.ts, so that a subscription can go on where a page ended.
+import type { ObjectRef } from '@pothos/core';
+import { builder, type Types } from './builder.ts';
+import { badInput } from './node.ts';
+
+export type Page<T> = {
+  edges: { cursor: string; node: T }[];
+  hasNextPage: boolean;
+  hasPreviousPage: boolean;
+  /** Where to go on: after the last edge, or for an empty page where it looked. */
+  endCursor?: string;
+  /** Counts over all pages; only asked when selected. */
+  countAll?: () => Promise<number>;
+};
+
+/** What a reader needs: `limit` rows in the order of the stream, from after or before a cursor. */
+export type PageRequest = { limit: number; backward: boolean; after?: string; before?: string };
+
+type RawArgs = {
+  first?: number | null;
+  after?: string | null;
+  last?: number | null;
+  before?: string | null;
+};
+
+const defaultSize = 20;
+
+/** Checks the four Relay arguments; a page without `first` and `last` has 20 items. */
+export function readPageArgs(args: RawArgs, max: number): PageRequest {
+  const { first, last, after, before } = args;
+  if (typeof first === 'number' && typeof last === 'number') {
+    throw badInput('Pass first or last, not both.', ['first']);
+  }
+  for (const [name, size] of Object.entries({ first, last })) {
+    if (typeof size === 'number' && (size < 1 || size > max)) {
+      throw badInput(`${name} is ${size}; it goes from 1 to ${max}.`, [name]);
+    }
+  }
+  return {
+    limit: first ?? last ?? defaultSize,
+    backward: typeof last === 'number',
+    after: after ?? undefined,
+    before: before ?? undefined,
+  };
+}
+
+/** A page from rows in the order of the stream: `rows` holds up to one more than the limit, on the far side. */
+export function toPage<T>(rows: T[], request: PageRequest, cursorOf: (row: T) => string): Page<T> {
+  const more = rows.length > request.limit;
+  const kept = !more ? rows : request.backward ? rows.slice(-request.limit) : rows.slice(0, request.limit);
+  return {
+    edges: kept.map((node) => ({ cursor: cursorOf(node), node })),
+    hasNextPage: request.backward ? request.before !== undefined : more,
+    hasPreviousPage: request.backward ? more : request.after !== undefined,
+  };
+}
+
+export const PageInfo = builder.objectRef<Page<unknown>>('PageInfo').implement({
+  description: 'Position of a page, as in the Relay connection specification.',
+  fields: (t) => ({
+    hasNextPage: t.exposeBoolean('hasNextPage', { description: 'Whether more edges follow.' }),
+    hasPreviousPage: t.exposeBoolean('hasPreviousPage', { description: 'Whether edges precede.' }),
+    startCursor: t.string({
+      nullable: true,
+      description: 'Cursor of the first edge; null on an empty page.',
+      resolve: (page) => page.edges[0]?.cursor,
+    }),
+    endCursor: t.string({
+      nullable: true,
+      description:
+        'Cursor of the last edge; null on an empty page. For logs and metrics it is also a valid `after` of the matching subscription.',
+      resolve: (page) => page.endCursor ?? page.edges.at(-1)?.cursor,
+    }),
+  }),
+});
+
+type ConnectionOptions = {
+  /** Plural noun, e.g. `jobs`. */
+  plural: string;
+  description: string;
+  edgeDescription: string;
+  /** What an edge's cursor and node are, e.g. `job`. */
+  noun: string;
+  pageInfoDescription?: string;
+};
+
+/** The types `<Name>Connection` and `<Name>Edge`. Whoever counts all rows gives the page a `countAll`. */
+export function connectionType<T>(name: string, nodeRef: ObjectRef<Types, T>, options: ConnectionOptions) {
+  const edge = builder.objectRef<{ cursor: string; node: T }>(`${name}Edge`).implement({
+    description: options.edgeDescription,
+    fields: (t) => ({
+      cursor: t.exposeString('cursor', { description: `Cursor of the ${options.noun}.` }),
+      node: t.field({ type: nodeRef, description: `The ${options.noun}.`, resolve: (row) => row.node as never }),
+    }),
+  });
+  return builder.objectRef<Page<T>>(`${name}Connection`).implement({
+    description: options.description,
+    fields: (t) => ({
+      edges: t.field({ type: [edge], description: 'Edges of the page.', resolve: (page) => page.edges }),
+      nodes: t.field({
+        type: [nodeRef],
+        description: 'Nodes of the page, without the edges.',
+        resolve: (page) => page.edges.map((row) => row.node) as never,
+      }),
+      pageInfo: t.field({
+        type: PageInfo,
+        description: options.pageInfoDescription ?? 'Position of the page.',
+        resolve: (page) => page,
+      }),
+    }),
+  });
+}
+
+/** Adds `totalCount` to a connection. */
+export function addTotalCount<T>(connection: ReturnType<typeof connectionType<T>>, plural: string): void {
+  builder.objectField(connection, 'totalCount', (t) =>
+    t.int({
+      description: `Number of ${plural} that match, over all pages. Costs 10 points.`,
+      resolve: (page) => page.countAll?.() ?? page.edges.length,
+    }),
+  );
+}

@@ -1,0 +1,38 @@
+// commit(): the one way to write. Nudges, which tell followers how far a stream has come, leave only after the commit
+// that made them true; a deadlock or serialization failure runs the whole transaction again.
+import type { Bus } from '../bus/bus.ts';
+import { type Database, databaseErrorCode, type DbTransaction } from '../database/database.ts';
+
+/** Numbers that streams have reached, by name: what a follower compares its own position with. */
+export type Heads = Record<string, number>;
+
+/** A transaction that may also nudge. */
+export type Tx = DbTransaction & {
+  /** After the commit, tells the channel's followers. Several nudges of one channel become one; numbers only grow. */
+  nudge(channel: string, heads?: Heads): void;
+};
+
+export type Store = { readonly database: Database; readonly bus: Bus };
+
+const tries = 3;
+
+/** Runs `work` in one transaction, then sends its nudges. Resolves after the commit; a lost nudge is no error. */
+export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    const nudges = new Map<string, Heads>();
+    const nudge: Tx['nudge'] = (channel, heads = {}) => {
+      const known = nudges.get(channel) ?? {};
+      for (const [name, head] of Object.entries(heads)) known[name] = Math.max(head, known[name] ?? 0);
+      nudges.set(channel, known);
+    };
+    try {
+      const result = await store.database.transaction((tx) => work(Object.assign(tx, { nudge })));
+      // Nobody waits for these: a follower that misses one looks again by itself.
+      for (const [channel, heads] of nudges) store.bus.publish(channel, JSON.stringify(heads)).catch(() => {});
+      return result;
+    } catch (error) {
+      const code = databaseErrorCode(error);
+      if (attempt >= tries || (code !== '40P01' && code !== '40001')) throw error;
+    }
+  }
+}

@@ -1,0 +1,175 @@
+// Feeds: one per channel and gateway while it has followers. A follower is a position and a pull; a message only says
+// how far a stream has come. A lost message costs seconds, never data: a jittered check makes everybody look again.
+import type { Bus } from '../bus/bus.ts';
+import type { Heads } from './commit.ts';
+
+type Feed = { heads: Heads; checks: number; followers: Set<() => void>; ready: Promise<() => Promise<void>> };
+
+/** What a reader found after its position. */
+export type Reading<T> = {
+  /** What to send; null for nothing new. */
+  value: T | null;
+  /** How far the stream was read, to wait for what is beyond. */
+  position: number;
+  /** More can be read at once. */
+  more: boolean;
+  /** The stream has ended and all of it was read. */
+  done: boolean;
+};
+
+export type FollowOptions<T> = {
+  channel: string;
+  /** Name of the head, in the channel's messages, that moves when there is something to read. */
+  head: string;
+  /** Reads on from where it stopped before. With `first` it returns a value in any case: the stream says that it is live. */
+  read(first: boolean): Promise<Reading<T>>;
+  /** Least time between two values while the stream is live. */
+  minIntervalMs?: number;
+};
+
+export class Feeds {
+  readonly #bus: Bus;
+  readonly #checkMs: number;
+  readonly #feeds = new Map<string, Feed>();
+  readonly #timer: NodeJS.Timeout;
+  readonly #stopListening: () => void;
+
+  /** `checkMs`: how often, on average, every follower looks again even when nothing was heard. */
+  constructor(bus: Bus, checkMs = 5_000) {
+    this.#bus = bus;
+    this.#checkMs = checkMs;
+    this.#stopListening = bus.onBreak(() => this.#checkAll());
+    this.#timer = setTimeout(() => this.#checkLater(), this.#jittered()).unref();
+  }
+
+  /** Number of channels that are followed. */
+  get size(): number {
+    return this.#feeds.size;
+  }
+
+  /** Ends the checks; followers that are left get nothing more. */
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#stopListening();
+    for (const feed of this.#feeds.values()) for (const wake of feed.followers) wake();
+  }
+
+  /**
+   * The values of a stream, from history and live, in one piece. Hand-written rather than `async function*`: its
+   * `return()` must wake a waiting `next()`, or a subscription that nobody reads any more would stay for ever.
+   */
+  follow<T>(options: FollowOptions<T>): AsyncIterableIterator<T> {
+    let feed: Feed | undefined;
+    let ended = false;
+    let first = true;
+    let lastSentAt = 0;
+    let wake = () => {};
+    const wakeUp = () => wake();
+
+    const end = () => {
+      if (!ended && feed) this.#leave(options.channel, feed, wakeUp);
+      ended = true;
+      wakeUp();
+    };
+    const sleep = (ms: number | null, until: () => boolean) =>
+      new Promise<void>((resolve) => {
+        const timer = ms === null ? undefined : setTimeout(() => done(), ms);
+        const done = () => {
+          clearTimeout(timer);
+          wake = () => {};
+          resolve();
+        };
+        wake = () => void ((ended || until()) && done());
+        wake();
+      });
+
+    const pull = async (): Promise<IteratorResult<T>> => {
+      if (!feed && !ended) {
+        feed = this.#join(options.channel, wakeUp);
+        await feed.ready; // heard from now on: nothing falls between the first read and the first message
+      }
+      while (feed && !ended) {
+        const checks = feed.checks;
+        const reading = await options.read(first);
+        if (ended) break;
+        if (reading.done) end();
+        if (reading.value !== null) {
+          first = false;
+          lastSentAt = Date.now();
+          return { done: false, value: reading.value };
+        }
+        if (reading.more || reading.done) continue;
+        const { heads } = feed;
+        const current = feed;
+        await sleep(null, () => (heads[options.head] ?? 0) > reading.position || current.checks !== checks);
+        const pauseMs = lastSentAt + (options.minIntervalMs ?? 0) - Date.now();
+        if (pauseMs > 0 && !ended) await sleep(pauseMs, () => false);
+      }
+      return { done: true, value: undefined };
+    };
+
+    return {
+      async next() {
+        try {
+          return await pull();
+        } catch (error) {
+          end();
+          throw error;
+        }
+      },
+      async return() {
+        end();
+        return { done: true, value: undefined };
+      },
+      async throw(error: unknown) {
+        end();
+        throw error;
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  #join(channel: string, wake: () => void): Feed {
+    let feed = this.#feeds.get(channel);
+    if (!feed) {
+      const opened: Feed = { heads: {}, checks: 0, followers: new Set(), ready: Promise.resolve(async () => {}) };
+      opened.ready = this.#bus.subscribe(channel, (message) => this.#hear(opened, message));
+      this.#feeds.set(channel, opened);
+      feed = opened;
+    }
+    feed.followers.add(wake);
+    return feed;
+  }
+
+  #leave(channel: string, feed: Feed, wake: () => void): void {
+    feed.followers.delete(wake);
+    if (feed.followers.size > 0) return;
+    if (this.#feeds.get(channel) === feed) this.#feeds.delete(channel);
+    feed.ready.then((unsubscribe) => unsubscribe()).catch(() => {});
+  }
+
+  #hear(feed: Feed, message: string): void {
+    for (const [name, head] of Object.entries(JSON.parse(message) as Heads)) {
+      feed.heads[name] = Math.max(head, feed.heads[name] ?? 0);
+    }
+    for (const wake of feed.followers) wake();
+  }
+
+  #checkLater(): void {
+    this.#checkAll();
+    this.#timer.refresh();
+  }
+
+  #checkAll(): void {
+    for (const feed of this.#feeds.values()) {
+      feed.checks++;
+      for (const wake of feed.followers) wake();
+    }
+  }
+
+  #jittered(): number {
+    return this.#checkMs * (0.75 + Math.random() / 2);
+  }
+}

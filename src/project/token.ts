@@ -1,0 +1,202 @@
+// Access tokens: 256 random bits with a prefix and a checksum. The text is shown once; kept is its SHA-256.
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+import { and, eq, inArray, isNull, lt, or, sql } from 'drizzle-orm';
+import {
+  type Actor,
+  requirePlatformScope,
+  requireScope,
+  type TokenScope,
+  tokenScopes,
+  withIncluded,
+} from '../actor.ts';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
+import { recordEvent } from '../event/event.ts';
+import { newId } from '../id.ts';
+import type { Tx } from '../live/commit.ts';
+import { takeKey } from '../replay/replay.ts';
+import { getProject } from './project.ts';
+import { accessToken } from './table.ts';
+
+export type AccessToken = typeof accessToken.$inferSelect;
+
+export type NewToken = {
+  projectId: string | null;
+  name: string;
+  scopes: TokenScope[];
+  expiresAt: Date | null;
+  idempotencyKey: string | null;
+};
+
+const tokenPrefix = 'astraml_';
+const usedEveryMs = 60_000;
+
+/** Creates a token. `secret` is its text, known here only; null when the mutation was replayed. */
+export async function createToken(
+  tx: Tx,
+  actor: Actor,
+  input: NewToken,
+): Promise<{ token: AccessToken; secret: string | null; replayed: boolean }> {
+  const { projectId } = input;
+  if (projectId === null) requirePlatformScope(actor, 'ADMIN', ['input', 'projectId']);
+  if (projectId !== null) requireScope(actor, projectId, 'ADMIN', ['input', 'projectId']);
+  const id = newId('tok');
+  if (input.idempotencyKey !== null) {
+    const sent = { ...input, expiresAt: input.expiresAt?.toISOString(), idempotencyKey: undefined };
+    const scope = projectId ?? '*';
+    const known = await takeKey(tx, {
+      scope,
+      mutation: 'createToken',
+      key: input.idempotencyKey,
+      input: JSON.parse(JSON.stringify(sent)) as Record<string, unknown>,
+      objectId: id,
+    });
+    if (known) {
+      const earlier = (await loadTokens(tx, [known])).get(known);
+      if (!earlier) throw notFound('AccessToken', known);
+      return { token: earlier, secret: null, replayed: true };
+    }
+  }
+  if (projectId !== null && !(await getProject(tx, actor, projectId))) {
+    throw notFound('Project', projectId, ['input', 'projectId']);
+  }
+  const issues = tokenIssues(input);
+  if (issues.length > 0) throw invalid(issues);
+  const secret = newTokenText();
+  const token = await insertToken(tx, secret, { id, ...input });
+  await recordEvent(tx, {
+    type: 'TOKEN_CREATED',
+    projectId,
+    actorId: actor.tokenId,
+    message: `Token ${token.name} was created with ${token.scopes.join(', ')}.`,
+    data: { tokenId: token.id },
+  });
+  return { token, secret, replayed: false };
+}
+
+function tokenIssues(input: NewToken): Issue[] {
+  const issues: Issue[] = [];
+  const at = (field: string) => ['input', field];
+  if (input.name.length < 1 || input.name.length > 200 || input.name.includes('\0') || !input.name.isWellFormed()) {
+    issues.push({ code: 'OUT_OF_RANGE', path: at('name'), message: 'name takes 1 to 200 characters.' });
+  }
+  if (input.scopes.length === 0) {
+    const hint = `Name at least one of ${tokenScopes.join(', ')}.`;
+    issues.push({ code: 'REQUIRED', path: at('scopes'), message: 'scopes is empty.', hint });
+  }
+  if (input.scopes.includes('RUNNER') && (input.projectId !== null || input.scopes.length > 1)) {
+    const message = 'RUNNER stands alone, in a token of the whole platform.';
+    issues.push({ code: 'NOT_ALLOWED', path: at('scopes'), message, hint: 'Create two tokens.' });
+  }
+  if (input.expiresAt && input.expiresAt.getTime() <= Date.now()) {
+    issues.push({ code: 'OUT_OF_RANGE', path: at('expiresAt'), message: 'expiresAt is in the past.' });
+  }
+  return issues;
+}
+
+/** A token text: the prefix, 32 random bytes in base64url, and 6 characters of checksum. */
+export function newTokenText(): string {
+  const body = randomBytes(32).toString('base64url');
+  return tokenPrefix + body + checksum(body);
+}
+
+function checksum(body: string): string {
+  return crc32(body).toString(36).padStart(7, '0').slice(-6);
+}
+
+/** Makes sure that the token with this text exists, e.g. the first one of a new installation. */
+export async function ensureToken(
+  tx: Tx,
+  text: string,
+  values: { name: string; scopes: TokenScope[]; projectId: string | null },
+): Promise<void> {
+  const [known] = await tx
+    .select()
+    .from(accessToken)
+    .where(eq(accessToken.hash, hashToken(text)));
+  if (!known) await insertToken(tx, text, { id: newId('tok'), expiresAt: null, ...values });
+}
+
+async function insertToken(
+  tx: Tx,
+  text: string,
+  values: { id: string; name: string; scopes: TokenScope[]; projectId: string | null; expiresAt: Date | null },
+): Promise<AccessToken> {
+  const { id, name, scopes, projectId, expiresAt } = values;
+  const row = { id, name, scopes, projectId, expiresAt, hash: hashToken(text), prefix: text.slice(0, 12) };
+  const [inserted] = await tx.insert(accessToken).values(row).onConflictDoNothing().returning();
+  if (!inserted) throw new Error('A token with this text exists already.');
+  return inserted;
+}
+
+function hashToken(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** Who has the token with this text. Throws UNAUTHENTICATED for a text that opens nothing, or not any more. */
+export async function authenticate(db: Db, text: string): Promise<{ actor: Actor; lastUsedAt: Date | null }> {
+  const token = looksWhole(text) ? await findToken(db, text) : undefined;
+  if (!token) {
+    throw new Refusal('UNAUTHENTICATED', 'The access token is not valid.', {
+      hint: 'Check that it was copied whole, and that it is a token of this server.',
+    });
+  }
+  if (token.expiresAt && token.expiresAt.getTime() <= Date.now()) {
+    throw new Refusal('UNAUTHENTICATED', `The access token expired at ${token.expiresAt.toISOString()}.`, {
+      hint: 'Ask for a new one.',
+    });
+  }
+  return { actor: toActor(token), lastUsedAt: token.lastUsedAt };
+}
+
+/** A slip of the hand needs no query. A bootstrap token is taken as given and has no checksum. */
+function looksWhole(text: string): boolean {
+  const ours = text.startsWith(tokenPrefix) && text.length === tokenPrefix.length + 43 + 6;
+  if (!ours) return text.length >= 32 && text.length <= 1024;
+  const body = text.slice(tokenPrefix.length, -6);
+  return text === tokenPrefix + body + checksum(body);
+}
+
+async function findToken(db: Db, text: string): Promise<AccessToken | undefined> {
+  const hash = hashToken(text);
+  const [found] = await db.select().from(accessToken).where(eq(accessToken.hash, hash));
+  return found && timingSafeEqual(Buffer.from(found.hash), Buffer.from(hash)) ? found : undefined;
+}
+
+function toActor(token: AccessToken): Actor {
+  return {
+    tokenId: token.id,
+    name: token.name,
+    projectId: token.projectId,
+    scopes: withIncluded(token.scopes as TokenScope[]),
+    expiresAt: token.expiresAt,
+  };
+}
+
+/** Whether the time of the last use is due to be written again. */
+export function isUseStale(lastUsedAt: Date | null): boolean {
+  return lastUsedAt === null || Date.now() - lastUsedAt.getTime() > usedEveryMs;
+}
+
+/** Writes that the token was used now, at most once a minute. */
+export async function touchToken(tx: Tx, tokenId: string): Promise<void> {
+  const stale = or(
+    isNull(accessToken.lastUsedAt),
+    lt(accessToken.lastUsedAt, sql`${now} - ${`${usedEveryMs} ms`}::interval`),
+  );
+  await tx
+    .update(accessToken)
+    .set({ lastUsedAt: now })
+    .where(and(eq(accessToken.id, tokenId), stale));
+}
+
+/** Tokens by id. */
+export async function loadTokens(db: Db, ids: readonly string[]): Promise<Map<string, AccessToken>> {
+  const rows = await db
+    .select()
+    .from(accessToken)
+    .where(inArray(accessToken.id, [...ids]));
+  return new Map(rows.map((row) => [row.id, row]));
+}

@@ -1,0 +1,73 @@
+// Control between a runner and the gateway: /runner/v1/register, claim and renew, and what is published to a runner.
+// Plain JSON, dialled by the runner; not in the public schema, since a claim waits and its answer may hold secrets.
+import { z } from 'zod';
+
+export const gpu = z.object({
+  index: z.number().int().min(0).max(1023),
+  model: z.string().min(1).max(100),
+  memoryBytes: z.number().int().min(0),
+});
+
+export const registerRequest = z.object({
+  name: z.string().min(1).max(100),
+  version: z.string().max(50),
+  labels: z.array(z.string().min(1).max(100)).max(50),
+  gpus: z.array(gpu).max(64),
+  /** New at each start of the machine or the program. */
+  bootId: z.string().max(64),
+});
+
+export const registerAnswer = z.object({
+  runnerId: z.string(),
+  heartbeatSeconds: z.number(),
+  leaseSeconds: z.number(),
+});
+
+export const claimRequest = z.object({
+  runnerId: z.string().max(64),
+  freeGpus: z.array(z.number().int().min(0).max(1023)).max(64),
+  /** Repeating it after a lost answer returns the same assignment. */
+  requestId: z.string().min(1).max(64),
+  waitSeconds: z.number().min(0).max(20),
+});
+
+export const assignment = z.object({
+  attemptId: z.string(),
+  attemptNumber: z.number(),
+  leaseToken: z.string(),
+  gpus: z.array(z.number()),
+  job: z.object({ id: z.string(), number: z.number(), name: z.string(), projectId: z.string() }),
+  /** Effective spec, snake_case as in the job spec file. */
+  spec: z.record(z.string(), z.unknown()),
+  command: z.array(z.string()).min(1),
+  env: z.record(z.string(), z.string()),
+  timeoutSeconds: z.number().nullable(),
+  /** Highest record number that is committed: 0 for a new attempt. */
+  committed: z.number(),
+});
+
+export const claimAnswer = z.object({ assignment: assignment.nullable() });
+
+const directive = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('CANCEL'), graceSeconds: z.number().nullable() }),
+  /** Somebody else has the job: stop, and send nothing more. */
+  z.object({ type: z.literal('ABANDON') }),
+]);
+
+export const renewRequest = z.object({ leaseToken: z.string().max(64) });
+
+/** Answer to `renew`, and the message that acknowledges a batch. It carries numbers only, never content. */
+export const acknowledgement = z.object({
+  attemptId: z.string(),
+  /** Every record up to this number is in the database. */
+  committed: z.number(),
+  directives: z.array(directive),
+});
+
+export type Gpu = z.output<typeof gpu>;
+export type RegisterRequest = z.output<typeof registerRequest>;
+export type RegisterAnswer = z.output<typeof registerAnswer>;
+export type ClaimRequest = z.output<typeof claimRequest>;
+export type Assignment = z.output<typeof assignment>;
+export type Acknowledgement = z.output<typeof acknowledgement>;
+export type Directive = z.output<typeof directive>;

@@ -1,0 +1,115 @@
+// What a runner sends, as both ends see it. An attempt is one ordered stream of records, numbered 1, 2, 3 … by its
+// supervisor: log, metrics and state in one order, so that "finished" is stored after everything it finishes.
+import { crc32 } from 'node:zlib';
+import { z } from 'zod';
+
+export const maxBatchRecords = 1_000;
+export const maxBatchBytes = 256 * 1024;
+/** Bytes of a line's text; a longer one is cut and says so. */
+export const maxLineBytes = 16 * 1024;
+
+/** Milliseconds since the Unix epoch. */
+const time = z.number().int().min(0).max(8_640_000_000_000_000);
+const step = z.number().int().min(-Number.MAX_SAFE_INTEGER).max(Number.MAX_SAFE_INTEGER).nullable();
+/** A number, or the name of what JSON cannot say. */
+const metricValue = z.union([z.number(), z.enum(['NaN', 'Infinity', '-Infinity'])]);
+const text = z.string().max(maxLineBytes * 2);
+
+export const metricName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_ ./%:-]{0,249}$/);
+
+const record = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('started'), time }),
+  z.object({
+    type: z.literal('line'),
+    time,
+    stream: z.enum(['STDOUT', 'STDERR', 'SYSTEM']),
+    text,
+    truncated: z.boolean().optional(),
+  }),
+  z.object({
+    type: z.literal('points'),
+    time,
+    step,
+    epoch: z.number().nullable(),
+    values: z.record(metricName, metricValue).refine((values) => Object.keys(values).length <= 200),
+  }),
+  z.object({
+    type: z.literal('progress'),
+    time,
+    step,
+    totalSteps: step,
+    epoch: z.number().nullable(),
+    totalEpochs: z.number().nullable(),
+  }),
+  z.object({ type: z.literal('checkpoint'), time, step, path: text }),
+  z.object({
+    type: z.literal('alert'),
+    time,
+    level: z.enum(['info', 'warn', 'error']),
+    title: text,
+    text,
+  }),
+  // Takes `lines` numbers of the stream, as the lost lines did.
+  z.object({ type: z.literal('gap'), time, lines: z.number().int().positive(), reason: z.enum(['SPOOL_OVERFLOW']) }),
+  z.object({
+    type: z.literal('finished'),
+    time,
+    outcome: z.enum(['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'ABANDONED']),
+    exitCode: z.number().int().nullable(),
+    signal: z.string().max(20).nullable(),
+    message: text,
+    /** Lines of the attempt and the CRC-32 of their texts: a difference to what is stored is an alert, not silence. */
+    lines: z.number().int().min(0),
+    linesCrc: z.number().int().min(0),
+  }),
+]);
+
+const batch = z.object({
+  version: z.literal(1),
+  attemptId: z.string().max(64),
+  leaseToken: z.string().max(64),
+  /** Number of the first record. */
+  first: z.number().int().positive(),
+  records: z.array(z.unknown()).max(maxBatchRecords),
+});
+
+export type RunnerRecord = z.output<typeof record>;
+export type RecordOf<Type extends RunnerRecord['type']> = Extract<RunnerRecord, { type: Type }>;
+export type Batch = Omit<z.output<typeof batch>, 'records'> & { records: unknown[] };
+
+/** Numbers that a record takes: a gap of k lines takes k, any other record one. */
+export function numbersOf(item: RunnerRecord): number {
+  return item.type === 'gap' ? item.lines : 1;
+}
+
+/** A batch as text: its CRC-32 in 8 hexadecimal digits, then JSON. No records make a heartbeat. */
+export function encodeBatch(content: Batch): string {
+  const json = JSON.stringify(content);
+  return crc32(json).toString(16).padStart(8, '0') + json;
+}
+
+/** The batch, or null for text that was damaged on its way or never was one. Records are not looked at yet. */
+export function decodeBatch(encoded: string): Batch | null {
+  const json = encoded.slice(8);
+  if (crc32(json).toString(16).padStart(8, '0') !== encoded.slice(0, 8)) return null;
+  try {
+    return batch.parse(JSON.parse(json));
+  } catch {
+    return null;
+  }
+}
+
+/** One record, or null when it follows no known shape: a poison record is set aside alone. */
+export function parseRecord(value: unknown): RunnerRecord | null {
+  return record.safeParse(value).data ?? null;
+}
+
+/** A metric's value as JSON can hold it. */
+export function toWireValue(value: number): number | 'NaN' | 'Infinity' | '-Infinity' {
+  return Number.isFinite(value) ? value : (String(value) as 'NaN');
+}
+
+/** The checksum of an attempt's lines, carried on from line to line; starts at 0. */
+export function nextLinesCrc(crc: number, line: string): number {
+  return crc32(`${line}\n`, crc);
+}

@@ -1,0 +1,95 @@
+// Idempotency keys: the same key with the same input gives the first object, with another input a conflict. The key's
+// row is written in the transaction of the object it stands for, so neither exists without the other, and a refused
+// submission does not use its key up.
+import { createHash } from 'node:crypto';
+import canonicalize from 'canonicalize';
+import { and, eq, sql } from 'drizzle-orm';
+import { databaseErrorCode } from '../database/database.ts';
+import { invalid, Refusal } from '../errors.ts';
+import type { Tx } from '../live/commit.ts';
+import { idempotencyKey } from './table.ts';
+
+export type KeyedInput = {
+  /** Project of the mutation; `*` for the whole platform. */
+  scope: string;
+  mutation: string;
+  key: string;
+  /** What was sent, without absent keys. */
+  input: Record<string, unknown>;
+  /** Id of the object that this transaction makes when the key is new. */
+  objectId: string;
+};
+
+/** Waiting for the first holder of a key keeps a connection, so it ends; the caller comes again. */
+const lockTimeoutMs = 3_000;
+
+/** RFC 8785: equal values give equal text. */
+export function canonical(value: unknown): string {
+  return canonicalize(value) ?? 'null';
+}
+
+/** SHA-256 of the canonical value, in hex. */
+export function hashOf(value: unknown): string {
+  return createHash('sha256').update(canonical(value)).digest('hex');
+}
+
+/**
+ * Takes the key for `objectId`, or says which object it already stands for: null when it is new. Throws
+ * IDEMPOTENCY_CONFLICT for another input, IN_PROGRESS when the first submission with this key is still under way.
+ */
+export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null> {
+  if (keyed.key.length < 1 || keyed.key.length > 255) {
+    const path = ['input', 'idempotencyKey'];
+    throw invalid([{ code: 'OUT_OF_RANGE', path, message: 'idempotencyKey takes 1 to 255 characters.' }]);
+  }
+  const { scope, mutation, key, input, objectId } = keyed;
+  const fingerprint = hashOf(input);
+  if (await insertKey(tx, { scope, mutation, key, fingerprint, input, objectId })) return null;
+
+  const [known] = await tx
+    .select()
+    .from(idempotencyKey)
+    .where(and(eq(idempotencyKey.scope, scope), eq(idempotencyKey.mutation, mutation), eq(idempotencyKey.key, key)));
+  if (!known) throw inProgress(); // it was refused just now: the key is free again
+  if (known.fingerprint === fingerprint) return known.objectId;
+  const message = 'The idempotency key was used before with a different input.';
+  throw new Refusal('IDEMPOTENCY_CONFLICT', message, {
+    path: ['input', 'idempotencyKey'],
+    hint: 'Send the first input again, or use a new key for a new submission.',
+    existingId: known.objectId,
+    differingPaths: differingPaths(known.input as Record<string, unknown>, input),
+  });
+}
+
+async function insertKey(tx: Tx, row: typeof idempotencyKey.$inferInsert): Promise<boolean> {
+  await tx.execute(sql`select set_config('lock_timeout', ${`${lockTimeoutMs}ms`}, true)`);
+  try {
+    // Waits while another transaction holds the same key, until that one ends.
+    const rows = await tx.insert(idempotencyKey).values(row).onConflictDoNothing().returning();
+    return rows.length > 0;
+  } catch (error) {
+    if (databaseErrorCode(error) === '55P03') throw inProgress();
+    throw error;
+  }
+}
+
+function inProgress(): Refusal {
+  return new Refusal('IN_PROGRESS', 'A submission with this idempotency key is still being processed.', {
+    path: ['input', 'idempotencyKey'],
+    hint: 'Send the same request again in a moment.',
+    retryAfterSeconds: 1,
+  });
+}
+
+/** Dotted paths of leaves whose values differ, in order. */
+export function differingPaths(a: Record<string, unknown>, b: Record<string, unknown>): string[] {
+  const [left, right] = [leaves(a), leaves(b)];
+  const paths = new Set([...left.keys(), ...right.keys()]);
+  return [...paths].filter((path) => left.get(path) !== right.get(path)).sort();
+}
+
+function leaves(value: unknown, path = '', found = new Map<string, string>()): Map<string, string> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return found.set(path, canonical(value));
+  for (const [key, item] of Object.entries(value)) leaves(item, path ? `${path}.${key}` : key, found);
+  return found;
+}
