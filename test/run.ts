@@ -16,8 +16,8 @@ import { until } from './support/until.ts';
 const root = resolve(import.meta.dirname, '..');
 /** For one file: its process is killed then. A test that says no `timeout` of its own has a third of it. */
 const fileTimeoutMs = Number(process.env.ASTRAML_TEST_FILE_TIMEOUT_MS ?? 180_000);
-/** A process that ends just now is given this long. */
-const settleMs = 8_000;
+/** What ends just now is given this long. */
+const settleMs = Number(process.env.ASTRAML_TEST_SETTLE_MS ?? 8_000);
 
 interface Counts {
   tests: number;
