@@ -78,7 +78,14 @@ function listFiles(folder: string): string[] {
 }
 
 function execute(file: string, args: string[], cwd = root): Finished {
-  const done = spawnSync(file, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 120_000 });
+  const env = { ...process.env, TMPDIR: scratch };
+  const done = spawnSync(file, args, {
+    cwd,
+    env,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: 120_000,
+  });
   const problem = done.error ? `${done.error.message}\n` : '';
   return { ok: done.status === 0, stdout: done.stdout ?? '', output: `${problem}${done.stdout}${done.stderr}`.trim() };
 }
