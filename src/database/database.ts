@@ -82,7 +82,7 @@ async function migrateUnderLock(client: postgres.Sql): Promise<void> {
 
 function wrap(client: postgres.Sql, embedded: { close(): Promise<void> } | null): Database {
   const inTransaction = new AsyncLocalStorage<true>();
-  const db = drizzle(guard(client, inTransaction));
+  const db = drizzle(guard(client, inTransaction), { casing: 'snake_case' });
   let closing: Promise<void> | undefined;
   return {
     engine: embedded ? 'embedded' : 'postgres',

@@ -34,6 +34,8 @@ const maxRootFields = 50;
 const maxDirectives = 50;
 const maxIntrospectionDepth = 16;
 const pageSize = 20;
+/** No page holds more; a resolver refuses what asks for more, by name. */
+const largestPage = 1_000;
 
 /** Validation rule that refuses what is too large. Runs beside the standard rules, so it meets invalid documents too. */
 export function limitsRule(limits: Limits): (context: ValidationContext) => ASTVisitor {
@@ -185,13 +187,13 @@ function askedSize(
   for (const { name, value } of field.arguments ?? []) {
     if (!['first', 'last', 'ids'].includes(name.value)) continue;
     if (value.kind === Kind.LIST) return value.values.length;
-    if (value.kind === Kind.INT) return Number(value.value);
+    if (value.kind === Kind.INT) return Math.min(Number(value.value), largestPage);
     if (value.kind !== Kind.VARIABLE) continue;
     const given = variables[value.name.value];
-    if (typeof given === 'number') return given;
+    if (typeof given === 'number') return Math.min(given, largestPage);
     if (Array.isArray(given)) return given.length;
     const fallback = defaults.get(value.name.value) as { kind?: string; value?: string } | undefined;
-    if (given === undefined && fallback?.kind === Kind.INT) return Number(fallback.value);
+    if (given === undefined && fallback?.kind === Kind.INT) return Math.min(Number(fallback.value), largestPage);
   }
   return undefined;
 }

@@ -42,7 +42,14 @@ export const ValidationCode = builder.enumType('ValidationCode', {
   } satisfies Record<Issue['code'], { description: string }>,
 });
 
-export const UserError = builder.interfaceRef<Refusal>('UserError').implement({
+/** A refusal as data. An Error that a resolver returns counts as thrown, so the typed errors need a plain object. */
+export type UserErrorData = Pick<Refusal, 'code' | 'message' | 'details' | 'httpStatus' | 'retryable'>;
+
+export function toUserError({ code, message, details, httpStatus, retryable }: Refusal): UserErrorData {
+  return { code, message, details, httpStatus, retryable };
+}
+
+export const UserError = builder.interfaceRef<UserErrorData>('UserError').implement({
   description: `An expected failure of a mutation. Every error in every mutation result implements this interface, so
 \`... on UserError { code message path hint }\` always works, also for error types added later.`,
   resolveType: (refusal) => typeNames[refusal.code as TypedCode],
@@ -157,7 +164,7 @@ builder.objectField(IdempotencyConflictError, 'differingPaths', (t) =>
 export const AlreadyExistsError = errorType('AlreadyExistsError', 'An object with this name already exists.');
 
 function errorType(name: string, description: string) {
-  return builder.objectRef<Refusal>(name).implement({ description, interfaces: [UserError] });
+  return builder.objectRef<UserErrorData>(name).implement({ description, interfaces: [UserError] });
 }
 
 /** Adds a mutation that takes one `input` and returns its payload or one of `errors`. */
@@ -171,13 +178,14 @@ export function addMutation<Input extends object, Payload extends object>(
     /** Name of the union; `<Name>Result` when left out. */
     result?: string;
     resultDescription?: string;
-    errors: ObjectRef<Types, Refusal>[];
+    errors: ObjectRef<Types, UserErrorData>[];
     resolve: (input: Input, context: Context) => Promise<Payload>;
   },
 ): void {
   const payloadName = options.payload.name;
   const errorNames = new Set(options.errors.map((error) => error.name));
-  const typeName = (value: object) => (value instanceof Refusal ? typeNames[value.code as TypedCode] : payloadName);
+  const typeName = (value: Payload | UserErrorData) =>
+    'httpStatus' in value ? typeNames[value.code as TypedCode] : payloadName;
   const result = builder.unionType(options.result ?? `${name.charAt(0).toUpperCase()}${name.slice(1)}Result`, {
     description: options.resultDescription ?? `Result of \`${name}\`.`,
     types: [options.payload, ...options.errors],
@@ -193,7 +201,7 @@ export function addMutation<Input extends object, Payload extends object>(
         try {
           return await options.resolve(args.input, context);
         } catch (error) {
-          if (error instanceof Refusal && errorNames.has(typeNames[error.code as TypedCode])) return error;
+          if (error instanceof Refusal && errorNames.has(typeNames[error.code as TypedCode])) return toUserError(error);
           throw error;
         }
       }) as never,

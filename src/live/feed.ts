@@ -9,8 +9,8 @@ type Feed = { heads: Heads; checks: number; followers: Set<() => void>; ready: P
 export type Reading<T> = {
   /** What to send; null for nothing new. */
   value: T | null;
-  /** How far the stream was read, to wait for what is beyond. */
-  position: number;
+  /** The heads that this reading has seen: only what goes beyond one of them is news. */
+  seen: Heads;
   /** More can be read at once. */
   more: boolean;
   /** The stream has ended and all of it was read. */
@@ -19,8 +19,6 @@ export type Reading<T> = {
 
 export type FollowOptions<T> = {
   channel: string;
-  /** Name of the head, in the channel's messages, that moves when there is something to read. */
-  head: string;
   /** Reads on from where it stopped before. With `first` it returns a value in any case: the stream says that it is live. */
   read(first: boolean): Promise<Reading<T>>;
   /** Least time between two values while the stream is live. */
@@ -101,7 +99,7 @@ export class Feeds {
         if (reading.more || reading.done) continue;
         const { heads } = feed;
         const current = feed;
-        await sleep(null, () => (heads[options.head] ?? 0) > reading.position || current.checks !== checks);
+        await sleep(null, () => isBeyond(heads, reading.seen) || current.checks !== checks);
         const pauseMs = lastSentAt + (options.minIntervalMs ?? 0) - Date.now();
         if (pauseMs > 0 && !ended) await sleep(pauseMs, () => false);
       }
@@ -172,4 +170,8 @@ export class Feeds {
   #jittered(): number {
     return this.#checkMs * (0.75 + Math.random() / 2);
   }
+}
+
+function isBeyond(heads: Heads, seen: Heads): boolean {
+  return Object.entries(seen).some(([name, head]) => (heads[name] ?? 0) > head);
 }

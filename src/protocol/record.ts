@@ -54,7 +54,7 @@ const record = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('finished'),
     time,
-    outcome: z.enum(['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'ABANDONED']),
+    outcome: z.enum(['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'DRAINED']),
     exitCode: z.number().int().nullable(),
     signal: z.string().max(20).nullable(),
     message: text,

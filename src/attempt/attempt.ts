@@ -1,0 +1,375 @@
+// Attempts: claiming a job, keeping the lease, ending. The lease token is the fence; the database's clock alone ends a
+// lease. Cancelling lives here too, since a running job's end is its attempt's to prove.
+import { and, asc, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
+import { type Actor, requireScope } from '../actor.ts';
+import { channels } from '../bus/bus.ts';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import { invalid, notFound, Refusal } from '../errors.ts';
+import { newId } from '../id.ts';
+import { addEvent, changeJob, type Job, type LockedJob, moveJob, requireJob, type StateReason } from '../job/job.ts';
+import { isTerminal, type JobState } from '../job/state.ts';
+import { job } from '../job/table.ts';
+import type { Tx } from '../live/commit.ts';
+import type { Acknowledgement, Assignment, ClaimRequest, Directive, Gpu } from '../protocol/control.ts';
+import type { RecordOf } from '../protocol/record.ts';
+import { requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
+import { type Offer, place, type Request } from './place.ts';
+import { attempt, placement } from './table.ts';
+
+export type Attempt = typeof attempt.$inferSelect;
+
+const queueDepth = 1_000;
+/** Runners may be lost so often in a row, before we think that the job is what kills them. */
+const maxLostInARow = 5;
+
+/** What a job asks of a runner. */
+export function requestOf(row: Pick<Job, 'effective'>): Request {
+  const resources = row.effective['resources'] as { gpus: number; gpu_model?: string; labels?: string[] };
+  return { gpus: resources.gpus, gpuModel: resources.gpu_model ?? null, labels: resources.labels ?? [] };
+}
+
+/** Gives the runner the next job that fits its free GPUs, as a new attempt with a lease; null when there is none. */
+export async function claimJob(
+  tx: Tx,
+  actor: Actor,
+  request: ClaimRequest,
+  leaseSeconds: number,
+): Promise<Assignment | null> {
+  const runner = await requireRunner(tx, actor, request.runnerId);
+  await touchRunner(tx, runner.id);
+  const [repeated] = await tx
+    .select()
+    .from(attempt)
+    .where(and(eq(attempt.runnerId, runner.id), eq(attempt.requestId, request.requestId)));
+  if (repeated) return repeated.finishedAt ? null : toAssignment(tx, repeated);
+
+  await tx.insert(placement).values({}).onConflictDoNothing();
+  await tx.select().from(placement).for('update');
+  const offer = await freeOffer(tx, runner, request.freeGpus);
+  const queue = await tx
+    .select()
+    .from(job)
+    .where(eq(job.state, 'QUEUED'))
+    .orderBy(desc(job.priority), asc(job.createdAt), asc(job.id))
+    .limit(queueDepth);
+  const next = place(
+    queue.map((row) => ({ row, request: requestOf(row) })),
+    offer,
+  );
+  if (!next) return null;
+  const attemptId = await changeJob(tx, next.queued.row.id, (locked) =>
+    startAttempt(tx, locked, runner, { requestId: request.requestId, gpus: next.gpus, leaseSeconds }),
+  );
+  const created = attemptId && (await loadAttempts(tx, [attemptId])).get(attemptId);
+  return created ? toAssignment(tx, created) : null;
+}
+
+async function freeOffer(tx: Tx, runner: Runner, said: readonly number[]): Promise<Offer> {
+  const active = await tx
+    .select()
+    .from(attempt)
+    .where(and(eq(attempt.runnerId, runner.id), isNull(attempt.finishedAt)));
+  const busy = new Set(active.flatMap((row) => row.gpus));
+  const free = (gpu: Gpu) => said.includes(gpu.index) && !busy.has(gpu.index);
+  return { gpus: runner.gpus.filter(free), labels: runner.labels };
+}
+
+async function startAttempt(
+  tx: Tx,
+  locked: LockedJob,
+  runner: Runner,
+  claim: { requestId: string; gpus: number[]; leaseSeconds: number },
+): Promise<string | null> {
+  if (locked.job.state !== 'QUEUED') return null; // cancelled since the queue was read
+  const jobId = locked.job.id;
+  const [last] = await tx.select().from(attempt).where(eq(attempt.jobId, jobId)).orderBy(desc(attempt.number)).limit(1);
+  const number = (last?.number ?? 0) + 1;
+  const id = newId('att');
+  await tx.insert(attempt).values({
+    id,
+    jobId,
+    number,
+    runnerId: runner.id,
+    requestId: claim.requestId,
+    leaseToken: newId('lease'),
+    leaseExpiresAt: leaseEnd(claim.leaseSeconds),
+    gpus: claim.gpus,
+    state: 'STARTING',
+  });
+  await moveJob(tx, locked, 'STARTING', { reason: null, at: new Date() });
+  await addEvent(tx, locked, {
+    type: 'ATTEMPT_STARTED',
+    actorId: runner.id,
+    message: `Attempt ${number} was claimed by ${runner.name}.`,
+    data: { attemptId: id, runnerId: runner.id, gpus: claim.gpus },
+  });
+  return id;
+}
+
+function leaseEnd(seconds: number) {
+  return sql<Date>`${now} + ${`${seconds} s`}::interval`;
+}
+
+async function toAssignment(tx: Tx, row: Attempt): Promise<Assignment> {
+  const [of] = await tx.select().from(job).where(eq(job.id, row.jobId));
+  if (!of) throw new Error(`Attempt ${row.id} has no job.`);
+  const variables = (of.effective['env'] ?? []) as { name: string; from: { value: string } }[];
+  return {
+    attemptId: row.id,
+    attemptNumber: row.number,
+    leaseToken: row.leaseToken,
+    gpus: row.gpus,
+    job: { id: of.id, number: of.number, name: of.name, projectId: of.projectId },
+    spec: of.effective,
+    command: of.effective['command'] as string[],
+    env: Object.fromEntries(variables.map(({ name, from }) => [name, from.value])),
+    timeoutSeconds: of.timeoutSeconds,
+    committed: row.mark,
+  };
+}
+
+/** Prolongs the lease of whoever holds the token; anybody else, or a late one, is told to abandon the attempt. */
+export async function renewLease(
+  tx: Tx,
+  actor: Actor,
+  renewal: { attemptId: string; leaseToken: string; leaseSeconds: number },
+): Promise<Acknowledgement> {
+  const { attemptId } = renewal;
+  const known = (await loadAttempts(tx, [attemptId])).get(attemptId);
+  if (!known) throw notFound('Attempt', attemptId);
+  await requireRunner(tx, actor, known.runnerId);
+  await touchRunner(tx, known.runnerId);
+  const answer = await changeJob(tx, known.jobId, async (locked) => {
+    const row = (await loadAttempts(tx, [attemptId])).get(attemptId); // again, under the lock
+    if (!row) throw notFound('Attempt', attemptId);
+    if (holdsLease(row, renewal.leaseToken)) {
+      await saveAttempt(tx, row, { mark: row.mark }, renewal.leaseSeconds);
+    }
+    return acknowledge(row, locked.job, renewal.leaseToken);
+  });
+  if (!answer) throw notFound('Attempt', attemptId);
+  return answer;
+}
+
+/** Whether the token may write: it is the current one, and the attempt has not ended. */
+export function holdsLease(row: Attempt, leaseToken: string): boolean {
+  return row.finishedAt === null && row.leaseToken === leaseToken;
+}
+
+/** What the holder of a token is told: how much is committed, and what to do. */
+export function acknowledge(row: Attempt, of: Job, leaseToken: string): Acknowledgement {
+  const directives: Directive[] = [];
+  if (!holdsLease(row, leaseToken)) directives.push({ type: 'ABANDON' });
+  else if (of.state === 'CANCELLING') directives.push({ type: 'CANCEL', graceSeconds: of.cancelGraceSeconds });
+  return { attemptId: row.id, committed: row.mark, directives };
+}
+
+/** Writes an attempt under its job's lock, and prolongs its lease unless it has ended. */
+export async function saveAttempt(tx: Tx, row: Attempt, change: Partial<Attempt>, leaseSeconds: number): Promise<void> {
+  const lease = row.finishedAt === null ? { leaseExpiresAt: leaseEnd(leaseSeconds) } : {};
+  await tx
+    .update(attempt)
+    .set({ ...change, ...lease })
+    .where(eq(attempt.id, row.id));
+}
+
+/** The command runs. */
+export async function markStarted(tx: Tx, locked: LockedJob, row: Attempt, at: Date): Promise<void> {
+  row.startedAt = at;
+  row.state = 'RUNNING';
+  await tx.update(attempt).set({ startedAt: at, state: 'RUNNING' }).where(eq(attempt.id, row.id));
+  if (locked.job.state === 'STARTING') await moveJob(tx, locked, 'RUNNING', { reason: null, at });
+}
+
+/** The attempt ended, as its supervisor proved: its end, and what it means for the job. */
+export async function finishAttempt(
+  tx: Tx,
+  locked: LockedJob,
+  row: Attempt,
+  record: RecordOf<'finished'>,
+  logExcerpt: string[],
+): Promise<void> {
+  const at = new Date(Math.max(record.time, row.startedAt?.getTime() ?? 0));
+  const seconds = Math.max(0, Math.round((at.getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000));
+  const { state, reason } = outcomeOf(record, locked.job.state === 'CANCELLING', seconds);
+  const failed = state === 'FAILED' || state === 'TIMED_OUT';
+  const told = { ...reason, logExcerpt: failed ? logExcerpt : [] };
+  await endAttempt(tx, locked, row, {
+    state: state === 'QUEUED' ? 'CANCELLED' : state,
+    reason: told,
+    at,
+    exitCode: record.exitCode,
+    signal: record.signal,
+  });
+  await moveOn(tx, locked, state, told, at);
+}
+
+function outcomeOf(
+  record: RecordOf<'finished'>,
+  cancelling: boolean,
+  seconds: number,
+): { state: JobState; reason: StateReason } {
+  const after = `after ${seconds} s`;
+  if (cancelling) return { state: 'CANCELLED', reason: { code: 'REQUESTED', message: `Cancelled ${after}.` } };
+  switch (record.outcome) {
+    case 'TIMEOUT': {
+      const hint = 'Raise timeoutSeconds, or make the job shorter.';
+      return { state: 'TIMED_OUT', reason: { code: 'TIMEOUT', message: `Timed out ${after}.`, hint } };
+    }
+    case 'NOT_STARTED': {
+      const message = `The command could not be started: ${record.message}`;
+      const hint = 'Check that the command exists on the runner and may be executed.';
+      return { state: 'FAILED', reason: { code: 'COMMAND_NOT_STARTED', message, hint } };
+    }
+    case 'DRAINED':
+    case 'CANCELLED':
+      return {
+        state: 'QUEUED',
+        reason: { code: 'RUNNER_DRAINED', message: 'The runner stopped and handed the job back.' },
+      };
+    case 'SIGNALLED':
+      return { state: 'FAILED', reason: { code: 'SIGNAL', message: `Ended by ${record.signal} ${after}.` } };
+    case 'EXITED':
+      if (record.exitCode === 0) {
+        return { state: 'SUCCEEDED', reason: { code: 'COMPLETED', message: `Exit code 0 ${after}.` } };
+      }
+      return { state: 'FAILED', reason: { code: 'EXIT_CODE', message: `Exit code ${record.exitCode} ${after}.` } };
+  }
+}
+
+async function moveOn(tx: Tx, locked: LockedJob, state: JobState, reason: StateReason, at: Date): Promise<void> {
+  // A command that could not be started leaves a job that never ran: the way to SUCCEEDED leads through RUNNING.
+  if (locked.job.state === 'STARTING' && state === 'SUCCEEDED')
+    await moveJob(tx, locked, 'RUNNING', { reason: null, at });
+  await moveJob(tx, locked, state, { reason, at });
+  tx.nudge(channels.work);
+}
+
+async function endAttempt(
+  tx: Tx,
+  locked: LockedJob,
+  row: Attempt,
+  end: { state: JobState; reason: StateReason; at: Date; exitCode: number | null; signal: string | null },
+): Promise<void> {
+  const { state, reason, at, exitCode, signal } = end;
+  const reasons = { reasonCode: reason.code, reasonMessage: reason.message, reasonHint: reason.hint ?? null };
+  Object.assign(row, { state, finishedAt: at, exitCode, signal, ...reasons });
+  await tx
+    .update(attempt)
+    .set({ state, finishedAt: at, exitCode, signal, ...reasons })
+    .where(eq(attempt.id, row.id));
+  await addEvent(tx, locked, {
+    type: 'ATTEMPT_FINISHED',
+    actorId: row.runnerId,
+    message: `Attempt ${row.number} ended: ${reason.message}`,
+    data: { attemptId: row.id, exitCode, signal },
+  });
+}
+
+/** Attempts whose lease has lapsed by the database's clock, in order of their jobs. */
+export async function listLapsed(db: Db, limit: number): Promise<Attempt[]> {
+  return db
+    .select()
+    .from(attempt)
+    .where(and(isNull(attempt.finishedAt), lt(attempt.leaseExpiresAt, now)))
+    .orderBy(asc(attempt.jobId))
+    .limit(limit);
+}
+
+/**
+ * Ends an attempt whose lease lapsed: the runner is lost, the job queues again at once, and fails only when that
+ * happened many times in a row. Nothing happens when the runner was heard in the meantime.
+ */
+export async function loseAttempt(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
+  const [row] = await tx
+    .select()
+    .from(attempt)
+    .where(and(eq(attempt.id, attemptId), isNull(attempt.finishedAt), lt(attempt.leaseExpiresAt, now)));
+  if (!row) return null;
+  const at = new Date();
+  const reason = { code: 'RUNNER_LOST', message: 'The runner stopped sending heartbeats.' };
+  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
+  if (locked.job.state === 'CANCELLING') {
+    await moveOn(tx, locked, 'CANCELLED', { code: 'REQUESTED', message: 'Cancelled; the runner was lost.' }, at);
+    return row;
+  }
+  const last = await tx
+    .select()
+    .from(attempt)
+    .where(eq(attempt.jobId, row.jobId))
+    .orderBy(desc(attempt.number))
+    .limit(maxLostInARow);
+  const tooOften = last.length === maxLostInARow && last.every((item) => item.reasonCode === 'RUNNER_LOST');
+  const hint = 'Look at the runner: the job may be what ends it.';
+  await moveOn(tx, locked, tooOften ? 'FAILED' : 'QUEUED', tooOften ? { ...reason, hint } : reason, at);
+  return row;
+}
+
+export type CancelInput = { id: string; reason: string | null; gracePeriodSeconds: number | null };
+
+/** Cancels a job: a queued one at once, a running one when its runner proves that it ended. Repeating it is fine. */
+export async function cancelJob(tx: Tx, actor: Actor, input: CancelInput): Promise<Job> {
+  const path = ['input', 'id'];
+  const known = await requireJob(tx, actor, input.id, path);
+  requireScope(actor, known.projectId, 'WRITE', path);
+  checkCancel(input);
+  await changeJob(tx, known.id, async (locked) => {
+    const { state } = locked.job;
+    if (state === 'CANCELLED' || state === 'CANCELLING') return;
+    if (isTerminal(state)) {
+      const message = `The job has ended already: it is ${state}.`;
+      throw new Refusal('INVALID_STATE', message, { path, currentState: state });
+    }
+    const why = input.reason ? `Cancelled by ${actor.name}: ${input.reason}` : `Cancelled by ${actor.name}.`;
+    const reason = { code: 'REQUESTED', message: why };
+    const to = state === 'QUEUED' ? 'CANCELLED' : 'CANCELLING';
+    locked.job.cancelGraceSeconds = input.gracePeriodSeconds;
+    await moveJob(tx, locked, to, { reason, at: new Date(), actorId: actor.tokenId });
+  });
+  const [active] = await tx
+    .select()
+    .from(attempt)
+    .where(and(eq(attempt.jobId, known.id), isNull(attempt.finishedAt)));
+  if (active) tx.nudge(channels.runner(active.runnerId)); // the fact is in the database; this makes it quick
+  return requireJob(tx, actor, known.id);
+}
+
+function checkCancel({ gracePeriodSeconds: grace, reason }: CancelInput): void {
+  const outOfRange = (field: string, message: string) =>
+    invalid([{ code: 'OUT_OF_RANGE', path: ['input', field], message }]);
+  if (grace !== null && (grace < 0 || grace > 3_600)) {
+    throw outOfRange('gracePeriodSeconds', 'gracePeriodSeconds goes from 0 to 3600.');
+  }
+  if (reason !== null && (reason.length > 1_000 || reason.includes('\0') || !reason.isWellFormed())) {
+    throw outOfRange('reason', 'reason takes 1000 characters at most.');
+  }
+}
+
+/** Attempts by id. */
+export async function loadAttempts(db: Db, ids: readonly string[]): Promise<Map<string, Attempt>> {
+  const rows = await db
+    .select()
+    .from(attempt)
+    .where(inArray(attempt.id, [...ids]));
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/** Attempts of jobs, oldest first, by job. */
+export async function loadAttemptsOfJobs(db: Db, jobIds: readonly string[]): Promise<Map<string, Attempt[]>> {
+  const rows = await db
+    .select()
+    .from(attempt)
+    .where(inArray(attempt.jobId, [...jobIds]))
+    .orderBy(asc(attempt.jobId), asc(attempt.number));
+  return Map.groupBy(rows, (row) => row.jobId);
+}
+
+/** Attempts that run now, by runner. */
+export async function loadActiveAttempts(db: Db, runnerIds: readonly string[]): Promise<Map<string, Attempt[]>> {
+  const rows = await db
+    .select()
+    .from(attempt)
+    .where(and(inArray(attempt.runnerId, [...runnerIds]), isNull(attempt.finishedAt)));
+  return Map.groupBy(rows, (row) => row.runnerId);
+}

@@ -1,0 +1,249 @@
+// How people ask for attempts, for why a job is in its state, and cancel it.
+import { requireActor } from '../actor.ts';
+import { builder, type Context, load, loadExisting, type LoadMany } from '../graphql/builder.ts';
+import {
+  addMutation,
+  InvalidStateError,
+  NotFoundError,
+  PermissionError,
+  ValidationError,
+} from '../graphql/mutation.ts';
+import { NodeInterface, registerNode } from '../graphql/node.ts';
+import { getJob, type Job, loadJobs, type StateReason } from '../job/job.ts';
+import { JobPreviewRef, JobRef, JobStateEnum, SubmitJobPayloadRef } from '../job/schema.ts';
+import { commit } from '../live/commit.ts';
+import { listOnlineRunners, loadRunners, type Runner } from '../runner/runner.ts';
+import { GpuRef, RunnerRef } from '../runner/schema.ts';
+import { WarningRef } from '../spec/schema.ts';
+import type { Warning } from '../spec/spec.ts';
+import { type Attempt, cancelJob, loadActiveAttempts, loadAttempts, loadAttemptsOfJobs, requestOf } from './attempt.ts';
+import { explainWait, fit, type Request } from './place.ts';
+
+const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
+  description: 'Why a job is in its state.',
+  values: {
+    WAITING_FOR_RUNNER: { description: 'No runner matches the requested resources or labels.' },
+    WAITING_FOR_GPUS: { description: 'Matching runners exist, but all their GPUs are busy.' },
+    COMPLETED: { description: 'The command exited 0.' },
+    EXIT_CODE: { description: 'The command exited with a non-zero code.' },
+    SIGNAL: { description: 'The command was killed by a signal.' },
+    RUNNER_LOST: { description: 'The runner stopped sending heartbeats.' },
+    RUNNER_DRAINED: { description: 'The runner is draining and handed the job back.' },
+    COMMAND_NOT_STARTED: {
+      description: 'The command could not be started (not found, not executable, bad working directory).',
+    },
+    REQUESTED: { description: 'A user or a token asked for it.' },
+    TIMEOUT: { description: '`timeoutSeconds` passed.' },
+  },
+});
+
+const JobStateReason = builder.objectRef<StateReason>('JobStateReason').implement({
+  description: 'Why a job is in its state, for machines and people.',
+  fields: (t) => ({
+    code: t.field({
+      type: JobStateReasonCode,
+      description: 'Machine-readable code.',
+      resolve: (reason) => reason.code as typeof JobStateReasonCode.$inferType,
+    }),
+    message: t.exposeString('message', { description: 'One sentence, e.g. `Exit code 1 after 3m 12s`.' }),
+    hint: t.exposeString('hint', {
+      nullable: true,
+      description: 'What to do about it; null when there is nothing useful to say.',
+    }),
+    logExcerpt: t.stringList({
+      description:
+        'Last lines of the log before the failure, escape sequences removed; empty when the job did not fail.',
+      resolve: (reason) => reason.logExcerpt ?? [],
+    }),
+  }),
+});
+
+const JobAttempt = builder.objectRef<Attempt>('JobAttempt').implement({
+  description: "One execution of a job's command.",
+  interfaces: [NodeInterface],
+  fields: (t) => ({
+    id: t.exposeID('id', { description: 'Global id of the attempt.' }),
+    number: t.exposeInt('number', { description: 'Number of the attempt, 1 is the first.' }),
+    runner: t.field({
+      type: RunnerRef,
+      nullable: true,
+      description: 'Runner that executed the attempt.',
+      resolve: (attempt, _, context) => load(context, loadRunners, attempt.runnerId),
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'Timestamp of when the attempt was claimed.' }),
+    startedAt: t.expose('startedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Timestamp of when the command started; null before.',
+    }),
+    finishedAt: t.expose('finishedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Timestamp of when the command ended; null before.',
+    }),
+    exitCode: t.exposeInt('exitCode', {
+      nullable: true,
+      description: 'Exit code of the command; null while it runs or when a signal ended it.',
+    }),
+    signal: t.exposeString('signal', {
+      nullable: true,
+      description: 'Signal that ended the command, e.g. `SIGKILL`; null otherwise.',
+    }),
+    reason: t.field({
+      type: JobStateReason,
+      nullable: true,
+      description: 'Why the attempt ended; null while it runs.',
+      resolve: (attempt) => reasonOf(attempt),
+    }),
+    job: t.field({
+      type: JobRef,
+      description: 'The job.',
+      resolve: (attempt, _, context) => loadExisting(context, loadJobs, attempt.jobId),
+    }),
+    state: t.expose('state', { type: JobStateEnum, description: 'State the attempt is in, or ended in.' }),
+  }),
+});
+
+registerNode('att', 'JobAttempt', async (context, actor, id) => {
+  const attempt = await load(context, loadAttempts, id);
+  return attempt && (await getJob(context.database.db, actor, attempt.jobId)) ? attempt : null;
+});
+
+function reasonOf(row: Pick<Job, 'reasonCode' | 'reasonMessage' | 'reasonHint'>): StateReason | null {
+  if (!row.reasonCode) return null;
+  return { code: row.reasonCode, message: row.reasonMessage ?? '', hint: row.reasonHint };
+}
+
+/** The runners that are there, read once an operation. */
+const loadOnline: LoadMany<'online', Runner[]> = async (db) => new Map([['online', await listOnlineRunners(db)]]);
+
+async function onlineRunners(context: Context): Promise<Runner[]> {
+  return loadExisting(context, loadOnline, 'online');
+}
+
+builder.objectFields(JobRef, (t) => ({
+  stateReason: t.field({
+    type: JobStateReason,
+    nullable: true,
+    description: 'Why the job is in its state.',
+    async resolve(job, _, context) {
+      if (job.state === 'QUEUED') return explainWait(requestOf(job), await onlineRunners(context));
+      const reason = reasonOf(job);
+      return reason && { ...reason, logExcerpt: job.logExcerpt };
+    },
+  }),
+  attempts: t.field({
+    type: [JobAttempt],
+    description: 'Attempts of the job, oldest first.',
+    resolve: async (job, _, context) => (await load(context, loadAttemptsOfJobs, job.id)) ?? [],
+  }),
+  currentAttempt: t.field({
+    type: JobAttempt,
+    nullable: true,
+    description: 'Current or last attempt; null before the first starts.',
+    resolve: async (job, _, context) => (await load(context, loadAttemptsOfJobs, job.id))?.at(-1),
+  }),
+}));
+
+builder.objectField(RunnerRef, 'activeJobs', (t) =>
+  t.field({
+    type: [JobRef],
+    description: 'Jobs the runner executes now, of those that the caller may see.',
+    async resolve(runner, _, context) {
+      const attempts = (await load(context, loadActiveAttempts, runner.id)) ?? [];
+      const jobs = await Promise.all(attempts.map((attempt) => visibleJob(context, attempt.jobId)));
+      return jobs.filter((job) => job !== null);
+    },
+  }),
+);
+
+builder.objectFields(GpuRef, (t) => ({
+  job: t.field({
+    type: JobRef,
+    nullable: true,
+    description: 'Job that owns the GPU; null when it is free, or the caller may not see the job.',
+    async resolve(gpu, _, context) {
+      const attempt = await attemptOn(context, gpu);
+      return attempt ? visibleJob(context, attempt.jobId) : null;
+    },
+  }),
+  busy: t.boolean({
+    description: 'Indicates a job uses it, also one the caller may not see.',
+    resolve: async (gpu, _, context) => (await attemptOn(context, gpu)) !== undefined,
+  }),
+}));
+
+async function attemptOn(context: Context, gpu: { runnerId: string; index: number }): Promise<Attempt | undefined> {
+  const attempts = (await load(context, loadActiveAttempts, gpu.runnerId)) ?? [];
+  return attempts.find((attempt) => attempt.gpus.includes(gpu.index));
+}
+
+function visibleJob(context: Context, jobId: string): Promise<Job | null> {
+  return getJob(context.database.db, requireActor(context.actor), jobId);
+}
+
+async function runnerWarnings(context: Context, request: Request): Promise<Warning[]> {
+  const wait = explainWait(request, await onlineRunners(context));
+  if (wait.code !== 'WAITING_FOR_RUNNER') return [];
+  return [{ code: 'NO_MATCHING_RUNNER', message: `${wait.message} The job will wait.`, path: null }];
+}
+
+builder.objectField(SubmitJobPayloadRef, 'warnings', (t) =>
+  t.field({
+    type: [WarningRef],
+    description: 'Advice that does not block.',
+    resolve: async (payload, _, context) => [
+      ...payload.warnings,
+      ...(payload.job.state === 'QUEUED' ? await runnerWarnings(context, requestOf(payload.job)) : []),
+    ],
+  }),
+);
+
+builder.objectFields(JobPreviewRef, (t) => ({
+  warnings: t.field({
+    type: [WarningRef],
+    description: 'Advice that does not block, e.g. a hyperparameter that nobody knows, or that no runner matches.',
+    resolve: async (plan, _, context) => [
+      ...plan.warnings,
+      ...(plan.ready ? await runnerWarnings(context, requestOf(plan)) : []),
+    ],
+  }),
+  matchingRunners: t.int({
+    description: 'Runners that could take the job now.',
+    async resolve(plan, _, context) {
+      if (!plan.ready) return 0;
+      const request = requestOf(plan);
+      return (await onlineRunners(context)).filter((runner) => fit(request, runner)).length;
+    },
+  }),
+}));
+
+addMutation('cancelJob', {
+  description:
+    'Asks a job to stop. Cancelling a cancelled job succeeds; any other terminal state is an `InvalidStateError`.',
+  inputDescription: 'What to cancel.',
+  input: builder.inputType('CancelJobInput', {
+    description: 'Input of `cancelJob`.',
+    fields: (t) => ({
+      id: t.id({ required: true, description: 'Id of the job.' }),
+      reason: t.string({ description: 'Reason shown to people.' }),
+      gracePeriodSeconds: t.int({
+        description: "Seconds between SIGTERM and SIGKILL, 0–3600; the runner's setting when null.",
+      }),
+    }),
+  }),
+  payload: builder.objectRef<{ job: Job }>('JobPayload').implement({
+    description: 'Success of a mutation of one job.',
+    fields: (t) => ({ job: t.expose('job', { type: JobRef, description: 'The job after the mutation.' }) }),
+  }),
+  errors: [NotFoundError, PermissionError, InvalidStateError, ValidationError],
+  async resolve(input, context) {
+    const actor = requireActor(context.actor);
+    const cancel = {
+      id: input.id,
+      reason: input.reason ?? null,
+      gracePeriodSeconds: input.gracePeriodSeconds ?? null,
+    };
+    return { job: await commit(context, (tx) => cancelJob(tx, actor, cancel)) };
+  },
+});

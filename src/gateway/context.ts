@@ -1,0 +1,27 @@
+// From a bearer token to an Actor, and from a request to the context of an operation. A context serves one operation.
+import type { Actor } from '../actor.ts';
+import type { Config } from '../config.ts';
+import type { Context } from '../graphql/builder.ts';
+import { commit, type Store } from '../live/commit.ts';
+import type { Feeds } from '../live/feed.ts';
+import { authenticate, isUseStale, touchToken } from '../project/token.ts';
+
+/** What all operations of a gateway share. */
+export type Gateway = Store & { readonly feeds: Feeds; readonly config: Config };
+
+/** The text of `Authorization: Bearer <text>`; null when there is none. */
+export function bearerOf(header: string | undefined): string | null {
+  return /^Bearer +(\S+) *$/i.exec(header ?? '')?.[1] ?? null;
+}
+
+/** Who sends the token. Null for no token; throws UNAUTHENTICATED for one that opens nothing. */
+export async function actorOf(store: Store, token: string | null): Promise<Actor | null> {
+  if (token === null) return null;
+  const { actor, lastUsedAt } = await authenticate(store.database.db, token);
+  if (isUseStale(lastUsedAt)) await commit(store, (tx) => touchToken(tx, actor.tokenId));
+  return actor;
+}
+
+export function contextOf(gateway: Gateway, actor: Actor | null, idempotencyKey: string | null): Context {
+  return { ...gateway, actor, idempotencyKey, loaders: new Map() };
+}

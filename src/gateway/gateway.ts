@@ -1,0 +1,132 @@
+// The composition root: opens what the gateway stands on, starts its parts in order, and ends them in reverse.
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { pino } from 'pino';
+import type { TokenScope } from '../actor.ts';
+import type { Bus } from '../bus/bus.ts';
+import { memoryBus } from '../bus/memory.ts';
+import type { Config } from '../config.ts';
+import { openDatabase } from '../database/database.ts';
+import { ensureDefaults } from '../defaults/defaults.ts';
+import type { ReportBug } from '../graphql/error.ts';
+import { type Consumer, startConsumer } from '../intake/consumer.ts';
+import { commit, type Store } from '../live/commit.ts';
+import { Feeds } from '../live/feed.ts';
+import { ensureToken } from '../project/token.ts';
+import { createPipeline } from './pipeline.ts';
+import { createHttpServer } from './server.ts';
+import { createSockets } from './sockets.ts';
+
+export type RunningGateway = {
+  /** Address under which it is reached, without a slash at the end. */
+  readonly url: string;
+  readonly store: Store;
+  readonly feeds: Feeds;
+  readonly intake: Consumer['counts'];
+  /** Ends everything within the configured time. Ending twice is fine. */
+  stop(): Promise<void>;
+};
+
+export type FirstToken = { text: string; name: string; scopes: TokenScope[] };
+
+/** The port is taken. */
+export class PortInUse extends Error {
+  constructor(host: string, port: number) {
+    super(`Port ${port} on ${host} is in use. Stop what listens there, or choose another one with --port or PORT.`);
+    this.name = 'PortInUse';
+  }
+}
+
+const embeddedWatchMs = 10_000;
+const embeddedDeadMs = 30_000;
+
+/** Starts a gateway. `firstTokens` exist when it answers; the configured bootstrap token is one of them. */
+export async function startGateway(config: Config, firstTokens: readonly FirstToken[] = []): Promise<RunningGateway> {
+  const log = pino({ level: config.logLevel, name: 'astraml' }, pino.destination({ fd: 2, sync: false }));
+  const report: ReportBug = (error, reference) => log.error({ err: loggable(error), reference }, 'bug');
+  const database = await openDatabase({ url: config.databaseUrl, dataDir: config.dataDir });
+  const bus: Bus = memoryBus();
+  const store: Store = { database, bus };
+  const stopping = new AbortController();
+  const ended = new AbortController();
+  try {
+    const tokens = [...firstTokens];
+    if (config.bootstrapToken) tokens.push({ text: config.bootstrapToken, name: 'bootstrap', scopes: ['ADMIN'] });
+    await commit(store, async (tx) => {
+      await ensureDefaults(tx);
+      for (const { text, name, scopes } of tokens) await ensureToken(tx, text, { name, scopes, projectId: null });
+    });
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+
+  const feeds = new Feeds(bus);
+  const gateway = { database, bus, feeds, config: { ...config } };
+  const pipeline = createPipeline(gateway, report);
+  const sockets = createSockets(gateway, pipeline, report);
+  const server = createHttpServer({ gateway, pipeline, sockets, report, stopping: stopping.signal });
+  try {
+    server.listen(config.port, config.host);
+    await once(server, 'listening');
+  } catch (error) {
+    feeds.close();
+    await bus.close();
+    await database.close();
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    throw code === 'EADDRINUSE' ? new PortInUse(config.host, config.port) : error;
+  }
+  const { port } = server.address() as AddressInfo;
+  const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
+  gateway.config.publicUrl = url;
+  const consumer = startConsumer(store, config.leaseSeconds, (error) => log.error({ err: loggable(error) }, 'intake'));
+  const watch = database.engine === 'embedded' ? watchEmbedded() : undefined;
+
+  function watchEmbedded(): NodeJS.Timeout {
+    return setInterval(() => {
+      database.ping(embeddedDeadMs).catch(() => {
+        if (ended.signal.aborted) return;
+        log.fatal('The embedded database answers no more.');
+        process.exit(1);
+      });
+    }, embeddedWatchMs).unref();
+  }
+
+  let stopped: Promise<void> | undefined;
+  const stop = async () => {
+    stopping.abort();
+    const closed = once(server, 'close');
+    server.close();
+    const deadlineMs = Math.max(1_000, config.shutdownSeconds * 1000 - 2_000);
+    await sockets.stop(deadlineMs);
+    server.closeIdleConnections();
+    const late = setTimeout(() => server.closeAllConnections(), 1_000);
+    await closed;
+    clearTimeout(late);
+    ended.abort();
+    clearInterval(watch);
+    await consumer.stop();
+    feeds.close();
+    await bus.close();
+    await database.close();
+  };
+  return {
+    url,
+    store,
+    feeds,
+    intake: consumer.counts,
+    stop: () => (stopped ??= stop()),
+  };
+}
+
+function hostForUrl(host: string): string {
+  if (host === '0.0.0.0' || host === '::') return 'localhost';
+  return host.includes(':') ? `[${host}]` : host;
+}
+
+/** A database error's message holds SQL and its parameters: of those only the cause is logged. */
+function loggable(error: unknown): unknown {
+  if (error instanceof Error && error.name === 'DrizzleQueryError') return error.cause ?? new Error('a failed query');
+  if (error instanceof Error && 'query' in error && error.cause) return error.cause;
+  return error;
+}

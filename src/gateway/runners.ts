@@ -1,0 +1,84 @@
+// /runner/v1: register, claim, renew. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
+// claim waits longer than an operation may take. A wait is a listener and a timer, never a held database connection.
+import { z } from 'zod';
+import type { Actor } from '../actor.ts';
+import { claimJob, renewLease } from '../attempt/attempt.ts';
+import { channels } from '../bus/bus.ts';
+import { Refusal } from '../errors.ts';
+import { idPrefix } from '../id.ts';
+import { commit } from '../live/commit.ts';
+import { type Assignment, claimRequest, registerRequest, renewRequest } from '../protocol/control.ts';
+import { registerRunner } from '../runner/runner.ts';
+import type { Gateway } from './context.ts';
+
+const heartbeatSeconds = 10;
+
+/** Answers a control request; null for a path that does not exist. `signal` ends a wait: the gateway stops, or nobody listens. */
+export async function answerRunner(
+  gateway: Gateway,
+  actor: Actor,
+  path: string,
+  body: unknown,
+  signal: AbortSignal,
+): Promise<unknown> {
+  const { leaseSeconds } = gateway.config;
+  if (path === '/runner/v1/register') {
+    const request = parse(registerRequest, body);
+    const runner = await commit(gateway, (tx) => registerRunner(tx, actor, request));
+    return { runnerId: runner.id, heartbeatSeconds: Math.min(heartbeatSeconds, leaseSeconds / 3), leaseSeconds };
+  }
+  if (path === '/runner/v1/claim') {
+    const request = parse(claimRequest, body);
+    return { assignment: await waitForJob(gateway, actor, request, signal) };
+  }
+  const attemptId = /^\/runner\/v1\/attempts\/([^/]+)\/renew$/.exec(path)?.[1];
+  if (attemptId && idPrefix(attemptId) === 'att') {
+    const { leaseToken } = parse(renewRequest, body);
+    return commit(gateway, (tx) => renewLease(tx, actor, { attemptId, leaseToken, leaseSeconds }));
+  }
+  return null;
+}
+
+async function waitForJob(
+  gateway: Gateway,
+  actor: Actor,
+  request: z.output<typeof claimRequest>,
+  signal: AbortSignal,
+): Promise<Assignment | null> {
+  let wake = () => {};
+  let heard = false;
+  // Listening before the first look: a job that is submitted in between is heard of.
+  const unsubscribe = await gateway.bus.subscribe(channels.work, () => {
+    heard = true;
+    wake();
+  });
+  const deadline = Date.now() + request.waitSeconds * 1000;
+  try {
+    for (;;) {
+      heard = false;
+      const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, gateway.config.leaseSeconds));
+      const leftMs = deadline - Date.now();
+      if (assignment || leftMs <= 0 || signal.aborted) return assignment;
+      if (!heard) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, leftMs);
+          wake = () => {
+            clearTimeout(timer);
+            signal.removeEventListener('abort', wake);
+            resolve();
+          };
+          signal.addEventListener('abort', wake);
+        });
+      }
+    }
+  } finally {
+    await unsubscribe();
+  }
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const places = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`);
+  throw new Refusal('BAD_USER_INPUT', `The request is not what this version expects: ${places.slice(0, 5).join('; ')}`);
+}

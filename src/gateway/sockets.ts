@@ -1,0 +1,113 @@
+// GraphQL over WebSocket (`graphql-transport-ws`): graphql-ws keeps the protocol, the pipeline runs the operations.
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { GraphQLError } from 'graphql';
+import { CloseCode } from 'graphql-ws';
+import { useServer } from 'graphql-ws/use/ws';
+import { type WebSocket, WebSocketServer } from 'ws';
+import type { Actor } from '../actor.ts';
+import { Refusal } from '../errors.ts';
+import { publicError, type ReportBug } from '../graphql/error.ts';
+import { actorOf, bearerOf, type Gateway } from './context.ts';
+import type { Pipeline } from './pipeline.ts';
+
+export type Sockets = {
+  /** Makes an upgrade request that passed the guard a websocket. */
+  accept(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  /** Closes every socket with 1012 (the service restarts), and those that do not follow within the time by force. */
+  stop(deadlineMs: number): Promise<void>;
+};
+
+const maxFrameBytes = 64 * 1024;
+const initWaitMs = 5_000;
+
+type Extra = { socket: WebSocket; actor?: Actor | null };
+
+export function createSockets(gateway: Gateway, pipeline: Pipeline, report: ReportBug): Sockets {
+  const server = new WebSocketServer({ noServer: true, maxPayload: maxFrameBytes, perMessageDeflate: false });
+  useServer<Record<string, unknown>, Extra>(
+    {
+      connectionInitWaitTimeout: initWaitMs,
+      async onConnect({ connectionParams, extra }) {
+        try {
+          extra.actor = await actorOf(gateway, tokenOf(connectionParams));
+          return true;
+        } catch (error) {
+          const refused = error instanceof Refusal && error.code === 'UNAUTHENTICATED';
+          // 4401 tells clients not to come back with the same token; anything else is ours, and worth another try.
+          if (refused) extra.socket.close(CloseCode.Unauthorized, 'Unauthorized');
+          else extra.socket.close(1013, publicError(error, report).message.slice(0, 100));
+          return false;
+        }
+      },
+      async onSubscribe({ extra }, _id, payload) {
+        try {
+          if (isExpired(extra.actor)) {
+            extra.socket.close(CloseCode.Forbidden, 'Token expired');
+            return [];
+          }
+          const caller = { actor: extra.actor ?? null, idempotencyKey: null };
+          const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
+          const document = enveloped.parse(payload.query) as never;
+          const errors = enveloped.validate(enveloped.schema, document) as readonly GraphQLError[];
+          if (errors.length > 0) return errors.map(withoutHttp);
+          return {
+            schema: enveloped.schema,
+            document,
+            operationName: payload.operationName,
+            variableValues: payload.variables,
+            contextValue: await enveloped.contextFactory(),
+            rootValue: { execute: enveloped.execute, subscribe: enveloped.subscribe },
+          };
+        } catch (error) {
+          // Thrown on, it would close the whole socket: it is an error of this operation alone.
+          return [withoutHttp(publicError(error, report))];
+        }
+      },
+      execute: (args) => (args.rootValue as Run).execute(args),
+      subscribe: (args) => (args.rootValue as Run).subscribe(args),
+      onError: (_context, _id, _payload, errors) => errors.map((error) => withoutHttp(error as GraphQLError)),
+      onNext: (_context, _id, _payload, _args, result) =>
+        result.errors ? { ...result, errors: result.errors.map(withoutHttp) } : result,
+    },
+    server,
+  );
+
+  return {
+    accept: (request, socket, head) =>
+      server.handleUpgrade(request, socket, head, (opened) => void server.emit('connection', opened, request)),
+    async stop(deadlineMs) {
+      const open = [...server.clients];
+      const closed = open.map((socket) => new Promise((resolve) => socket.once('close', resolve)));
+      for (const socket of open) socket.close(1012, 'Service restart');
+      const late = setTimeout(() => open.forEach((socket) => socket.terminate()), deadlineMs);
+      await Promise.all(closed);
+      clearTimeout(late);
+      server.close();
+    },
+  };
+}
+
+type Run = { execute: (args: unknown) => never; subscribe: (args: unknown) => never };
+
+/** `{ "Authorization": "Bearer …" }`, in any case, or `{ "token": "…" }`; null for no token. */
+function tokenOf(params: Record<string, unknown> | undefined): string | null {
+  const entries = Object.entries(params ?? {});
+  const header = entries.find(([name]) => name.toLowerCase() === 'authorization')?.[1];
+  const plain = entries.find(([name]) => name.toLowerCase() === 'token')?.[1];
+  if (header === undefined && plain === undefined) return null;
+  const token = typeof header === 'string' ? bearerOf(header) : typeof plain === 'string' ? plain : null;
+  if (token === null) throw new Refusal('UNAUTHENTICATED', 'The token of connection_init cannot be read.');
+  return token;
+}
+
+function isExpired(actor: Actor | null | undefined): boolean {
+  return Boolean(actor?.expiresAt && actor.expiresAt.getTime() <= Date.now());
+}
+
+/** The HTTP status of an error means nothing here. */
+function withoutHttp(error: GraphQLError): GraphQLError {
+  const { http: _http, ...extensions } = error.extensions;
+  const { message, nodes, source, positions, path } = error;
+  return new GraphQLError(message, { nodes, source, positions, path, extensions });
+}

@@ -1,0 +1,106 @@
+// The consumer: takes batches from the uplink, stores them, then tells the runners. Any gateway may store any batch.
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { listLapsed } from '../attempt/attempt.ts';
+import type { UplinkEntry } from '../bus/bus.ts';
+import { commit, type Store } from '../live/commit.ts';
+import { endLapsed, type IntakeCounts, takeBatches } from './intake.ts';
+
+export type Consumer = {
+  /** What was stored and refused since the start. */
+  readonly counts: IntakeCounts;
+  /** Ends after the batch at hand. */
+  stop(): Promise<void>;
+};
+
+const entriesPerCommit = 32;
+const blockMs = 1_000;
+const pauseAfterErrorMs = 500;
+const sweepMs = 1_000;
+
+/** Starts to store what runners send, and to end the attempts of runners that are lost. `report` gets every failure. */
+export function startConsumer(store: Store, leaseSeconds: number, report: (error: unknown) => void): Consumer {
+  const ending = new AbortController();
+  const { signal } = ending;
+  const name = randomUUID();
+  const counts: IntakeCounts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
+  // Our own outage or backlog must never cost a job: a lease ends only after we have read the uplink to its end, and
+  // reached the database, for one whole lease without a break.
+  let wellSince: number | null = null;
+
+  const consume = async () => {
+    while (!signal.aborted) {
+      try {
+        const entries = await store.bus.take(name, { max: entriesPerCommit, blockMs, signal });
+        if (entries.length > 0) await takeAll(store, entries, leaseSeconds, counts, report);
+        if (entries.length < entriesPerCommit) wellSince ??= performance.now();
+        else wellSince = null;
+      } catch (error) {
+        wellSince = null;
+        if (signal.aborted) return;
+        report(error);
+        await sleep(pauseAfterErrorMs, undefined, { signal }).catch(() => {});
+      }
+    }
+  };
+
+  const sweep = async () => {
+    while (!signal.aborted) {
+      await sleep(sweepMs, undefined, { signal }).catch(() => {});
+      if (signal.aborted || wellSince === null || performance.now() - wellSince < leaseSeconds * 1000) continue;
+      try {
+        for (const lapsed of await listLapsed(store.database.db, 100))
+          await commit(store, (tx) => endLapsed(tx, lapsed));
+      } catch (error) {
+        wellSince = null;
+        report(error);
+      }
+    }
+  };
+
+  const running = Promise.all([consume(), sweep()]);
+  return {
+    counts,
+    async stop() {
+      ending.abort();
+      await running;
+    },
+  };
+}
+
+/** Stores all entries in one transaction; when that fails, each alone, so that one that cannot be stored stops no other. */
+async function takeAll(
+  store: Store,
+  entries: readonly UplinkEntry[],
+  leaseSeconds: number,
+  counts: IntakeCounts,
+  report: (error: unknown) => void,
+): Promise<void> {
+  try {
+    await takeSome(store, entries, leaseSeconds, counts);
+  } catch (error) {
+    if (entries.length === 1) throw error;
+    report(error);
+    for (const entry of entries) await takeSome(store, [entry], leaseSeconds, counts).catch(report);
+  }
+}
+
+async function takeSome(
+  store: Store,
+  entries: readonly UplinkEntry[],
+  leaseSeconds: number,
+  counts: IntakeCounts,
+): Promise<void> {
+  const added: IntakeCounts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
+  const batches = entries.map((entry) => entry.batch);
+  const told = await commit(store, (tx) => {
+    Object.assign(added, { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 }); // a retry counts anew
+    return takeBatches(tx, batches, leaseSeconds, added);
+  });
+  for (const key of Object.keys(added) as (keyof IntakeCounts)[]) counts[key] += added[key];
+  await store.bus.done(entries);
+  for (const { channel, acknowledgement } of told) {
+    // A lost acknowledgement costs a second: the runner sends its batch again, and hears of it then.
+    store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
+  }
+}

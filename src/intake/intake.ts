@@ -1,0 +1,219 @@
+// Records in: fence, order, store, acknowledge, all in one transaction. What is behind an attempt's high-water mark was
+// stored before and is dropped; a hole is refused; what an attempt says after its end, or without the current lease
+// token, is never stored.
+import { channels } from '../bus/bus.ts';
+import {
+  acknowledge,
+  type Attempt,
+  finishAttempt,
+  holdsLease,
+  loadAttempts,
+  loseAttempt,
+  markStarted,
+  saveAttempt,
+} from '../attempt/attempt.ts';
+import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
+import type { Progress } from '../job/table.ts';
+import type { Tx } from '../live/commit.ts';
+import { appendLog, type NewGap, type NewLine, readExcerpt } from '../log/log.ts';
+import { appendPoints, closeAllWindows, type NewPoint } from '../metric/metric.ts';
+import type { Acknowledgement } from '../protocol/control.ts';
+import {
+  type Batch,
+  decodeBatch,
+  nextLinesCrc,
+  numbersOf,
+  parseRecord,
+  type RecordOf,
+  type RunnerRecord,
+} from '../protocol/record.ts';
+import { touchRunner } from '../runner/runner.ts';
+
+/** An acknowledgement and the runner it is for. */
+export type Told = { channel: string; acknowledgement: Acknowledgement };
+
+export type IntakeCounts = { records: number; duplicates: number; holes: number; fenced: number; damaged: number };
+
+const excerptLines = 10;
+const minuteMs = 60_000;
+
+/**
+ * Stores what the batches bring, several attempts in one transaction, and returns what to tell their runners after the
+ * commit. `counts` is added to; a caller whose transaction fails must not use it.
+ */
+export async function takeBatches(
+  tx: Tx,
+  encoded: readonly string[],
+  leaseSeconds: number,
+  counts: IntakeCounts,
+): Promise<Told[]> {
+  const batches: Batch[] = [];
+  for (const text of encoded) {
+    const batch = decodeBatch(text);
+    if (batch) batches.push(batch);
+    else counts.damaged++;
+  }
+  const attempts = await loadAttempts(tx, [...new Set(batches.map((batch) => batch.attemptId))]);
+  const byJob = Map.groupBy(
+    batches.filter((batch) => attempts.has(batch.attemptId)),
+    (batch) => attempts.get(batch.attemptId)?.jobId ?? '',
+  );
+  const told: Told[] = [];
+  // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle.
+  for (const jobId of [...byJob.keys()].sort()) {
+    await changeJob(tx, jobId, async (locked) => {
+      for (const batch of byJob.get(jobId) ?? []) told.push(await takeBatch(tx, locked, batch, leaseSeconds, counts));
+    });
+  }
+  return told;
+}
+
+async function takeBatch(
+  tx: Tx,
+  locked: LockedJob,
+  batch: Batch,
+  leaseSeconds: number,
+  counts: IntakeCounts,
+): Promise<Told> {
+  const attempt = (await loadAttempts(tx, [batch.attemptId])).get(batch.attemptId); // again, under the lock
+  if (!attempt) throw new Error(`Attempt ${batch.attemptId} is gone.`);
+  const channel = channels.runner(attempt.runnerId);
+  if (holdsLease(attempt, batch.leaseToken)) {
+    const accepted = acceptNext(attempt, batch, counts);
+    await store(tx, locked, attempt, accepted);
+    const { mark, lines, linesCrc } = attempt;
+    await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
+    await touchRunner(tx, attempt.runnerId);
+  } else {
+    counts.fenced++;
+  }
+  return { channel, acknowledgement: acknowledge(attempt, locked.job, batch.leaseToken) };
+}
+
+/** A record, or null for one that follows no known shape, with its number. */
+type Numbered = { number: number; record: RunnerRecord | null };
+
+/** The records that continue the attempt's stream; moves its mark. */
+function acceptNext(attempt: Attempt, batch: Batch, counts: IntakeCounts): Numbered[] {
+  const accepted: Numbered[] = [];
+  let number = batch.first;
+  for (const value of batch.records) {
+    const record = parseRecord(value);
+    const length = record ? numbersOf(record) : 1;
+    if (number > attempt.mark + 1) {
+      counts.holes++;
+      break;
+    }
+    if (number <= attempt.mark) counts.duplicates++;
+    else {
+      accepted.push({ number, record });
+      attempt.mark = number + length - 1;
+      counts.records++;
+    }
+    number += length;
+  }
+  return accepted;
+}
+
+/** Stores accepted records in their order: runs of log items and of points together, changes of state where they come. */
+async function store(tx: Tx, locked: LockedJob, attempt: Attempt, accepted: readonly Numbered[]): Promise<void> {
+  const log: (NewLine | NewGap)[] = [];
+  const points: NewPoint[] = [];
+  const flush = async () => {
+    await appendLog(tx, locked, attempt.number, log.splice(0));
+    await appendPoints(tx, locked, attempt.number, accepted[0]?.number ?? 0, points.splice(0));
+  };
+  for (const { record } of accepted) {
+    const time = clamp(record?.time ?? Date.now(), attempt);
+    switch (record?.type) {
+      case undefined:
+        log.push({ time, stream: 'SYSTEM', text: 'A record of the runner could not be read and was set aside.' });
+        break;
+      case 'line':
+        if (record.stream !== 'SYSTEM') {
+          attempt.lines++;
+          attempt.linesCrc = nextLinesCrc(attempt.linesCrc, record.text);
+        }
+        log.push({ time, stream: record.stream, text: record.text, truncated: record.truncated });
+        break;
+      case 'gap':
+        log.push({ time, lines: record.lines, reason: record.reason });
+        break;
+      case 'points':
+        for (const [name, value] of Object.entries(record.values)) {
+          points.push({ name, value: Number(value), step: record.step, epoch: record.epoch, time });
+        }
+        break;
+      case 'started':
+        await markStarted(tx, locked, attempt, new Date(time));
+        break;
+      case 'progress':
+        locked.job.progress = advance(locked.job.progress, record, time);
+        break;
+      case 'checkpoint': {
+        const at = record.step === null ? '' : ` at step ${record.step}`;
+        const data = { path: clean(record.path), step: record.step };
+        await addEvent(tx, locked, { type: 'CHECKPOINT', message: `Checkpoint ${clean(record.path)}${at}.`, data });
+        break;
+      }
+      case 'alert': {
+        const data = { level: record.level, title: clean(record.title), text: clean(record.text) };
+        await addEvent(tx, locked, { type: 'ALERT', message: data.title || data.text, data });
+        break;
+      }
+      case 'finished':
+        await flush();
+        await finish(tx, locked, attempt, { ...record, time });
+        break;
+    }
+  }
+  await flush();
+}
+
+/** Text that Postgres can hold in JSON: the log keeps every byte, an event's words need not. */
+function clean(text: string): string {
+  return text.replaceAll('\0', '�').toWellFormed();
+}
+
+/** A point belongs to the attempt's life, whatever the runner's clock says. */
+function clamp(time: number, attempt: Attempt): number {
+  return Math.min(Math.max(time, attempt.createdAt.getTime()), Date.now() + 1_000);
+}
+
+async function finish(tx: Tx, locked: LockedJob, attempt: Attempt, record: RecordOf<'finished'>): Promise<void> {
+  if (record.lines !== attempt.lines || record.linesCrc !== attempt.linesCrc) {
+    await addEvent(tx, locked, {
+      type: 'ALERT',
+      message: `The log of attempt ${attempt.number} differs from what its runner counted.`,
+      data: { counted: record.lines, stored: attempt.lines },
+    });
+  }
+  await closeAllWindows(tx, locked);
+  const excerpt = await readExcerpt(tx, locked.job.id, locked.stream.line, excerptLines);
+  await finishAttempt(tx, locked, attempt, { ...record, message: clean(record.message) }, excerpt);
+}
+
+function advance(before: Progress | null, record: RecordOf<'progress'>, time: number): Progress {
+  const { step, totalSteps, epoch, totalEpochs } = record;
+  const earlier = (before?.recent ?? []).filter(
+    ([at, then]) => at > time - minuteMs && (step === null || then <= step),
+  );
+  const lastKept = earlier.at(-2);
+  // A dozen samples a minute are enough for a speed: the newest replaces its neighbour until that is 5 s old.
+  const kept = lastKept && time - lastKept[0] < 5_000 ? earlier.slice(0, -1) : earlier;
+  const recent: [number, number][] = step === null ? kept : [...kept, [time, step]];
+  return { step, totalSteps, epoch, totalEpochs, time, recent };
+}
+
+/** Ends one attempt whose lease lapsed, with its windows and a line in the log; false when it was heard in the meantime. */
+export async function endLapsed(tx: Tx, lapsed: Attempt): Promise<boolean> {
+  const ended = await changeJob(tx, lapsed.jobId, async (locked) => {
+    const lost = await loseAttempt(tx, locked, lapsed.id);
+    if (!lost) return false;
+    await closeAllWindows(tx, locked);
+    const text = `The runner was lost in attempt ${lost.number}; the job is ${locked.job.state}.`;
+    await appendLog(tx, locked, lost.number, [{ time: Date.now(), stream: 'SYSTEM', text }]);
+    return true;
+  });
+  return ended ?? false;
+}

@@ -1,0 +1,368 @@
+// Jobs: submission, and the only place where a job's state changes.
+import { and, arrayContains, eq, gte, ilike, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
+import { type Actor, canSee, requireScope } from '../actor.ts';
+import { channels } from '../bus/bus.ts';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import { keyset } from '../database/keyset.ts';
+import { defaultsLayer, type Defaults, getDefaults, listDefaults } from '../defaults/defaults.ts';
+import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
+import { type NewEvent, recordEvent } from '../event/event.ts';
+import { newId } from '../id.ts';
+import type { Tx } from '../live/commit.ts';
+import { getProject, type Project } from '../project/project.ts';
+import { hashOf, takeKey } from '../replay/replay.ts';
+import { atInput } from '../spec/input.ts';
+import { effectiveSpec, layerOf, type ResolvedValue, resolve, trainingPart } from '../spec/resolve.ts';
+import { parseSpec, type Spec, type Warning } from '../spec/spec.ts';
+import { randomName } from './name.ts';
+import { isTerminal, type JobState, requireMove } from './state.ts';
+import { job, jobStream } from './table.ts';
+
+export type Job = typeof job.$inferSelect;
+
+export type Submission = {
+  /** The job spec file's content, as sent. */
+  spec: Record<string, unknown>;
+  /** Problems found where the spec was read, e.g. in the notation it came in. */
+  issues?: Issue[];
+  idempotencyKey: string | null;
+  /** A number that nobody else has. */
+  number: number;
+  /** Where the caller sent the spec, e.g. `['input', 'spec']`. */
+  at: readonly string[];
+};
+
+/** Accepts a job: key, job and event in one transaction. All problems of the spec are refused at once. */
+export async function submitJob(
+  tx: Tx,
+  actor: Actor,
+  submission: Submission,
+): Promise<{ job: Job; replayed: boolean; warnings: Warning[] }> {
+  const projectId = projectOf(submission.spec);
+  requireScope(actor, projectId, 'WRITE', [...submission.at, 'projectId']);
+  const id = newId('job');
+  if (submission.idempotencyKey !== null) {
+    const keyed = { scope: projectId, mutation: 'submitJob', key: submission.idempotencyKey };
+    const known = await takeKey(tx, { ...keyed, input: submission.spec, objectId: id });
+    if (known) return { job: await requireJob(tx, actor, known), replayed: true, warnings: [] };
+  }
+  const plan = await planJob(tx, actor, submission);
+  if (!plan.ready) throw plan.refusal;
+  const { spec, effective, resolved } = plan;
+  const [created] = await tx
+    .insert(job)
+    .values({
+      id,
+      projectId,
+      number: submission.number,
+      name: spec.name ?? randomName(),
+      state: 'QUEUED',
+      model: spec.model,
+      dataset: spec.dataset,
+      spec: submission.spec,
+      effective,
+      resolved,
+      defaultsVersion: plan.defaults.version,
+      specHash: plan.specHash,
+      tags: spec.tags ?? [],
+      notes: spec.notes ?? null,
+      priority: effective['priority'] as number,
+      gpus: (effective['resources'] as { gpus: number }).gpus,
+      timeoutSeconds: spec.timeout_seconds ?? null,
+      submittedBy: actor.tokenId,
+    })
+    .returning();
+  if (!created) throw new Error('An insert returned no row.');
+  await tx.insert(jobStream).values({ jobId: id });
+  await changeJob(tx, id, (locked) =>
+    addEvent(tx, locked, {
+      type: 'SUBMITTED',
+      actorId: actor.tokenId,
+      message: `Submitted by ${actor.name} with defaults ${plan.defaults.version}.`,
+    }),
+  );
+  tx.nudge(channels.work);
+  return { job: created, replayed: false, warnings: plan.warnings };
+}
+
+export type JobPlan = {
+  resolved: ResolvedValue[];
+  warnings: Warning[];
+  defaults: Defaults | null;
+  effective: Record<string, unknown>;
+} & (
+  { ready: true; spec: Spec; defaults: Defaults; specHash: string } | { ready: false; refusal: Refusal; specHash: null }
+);
+
+/** What submitting would do: the effective values as far as they can be told, and the refusal if there is one. */
+export async function planJob(
+  db: Db,
+  actor: Actor,
+  submission: Pick<Submission, 'spec' | 'issues' | 'at'>,
+): Promise<JobPlan> {
+  const projectId = projectOf(submission.spec);
+  const refused = (refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan => ({
+    resolved: [],
+    warnings: [],
+    defaults: null,
+    effective: {},
+    ...known,
+    ready: false,
+    refusal,
+    specHash: null,
+  });
+  const project = await getProject(db, actor, projectId);
+  if (!project) return refused(notFound('Project', projectId, [...submission.at, 'projectId']));
+
+  const parsed = parseSpec(submission.spec);
+  const version = submission.spec['defaults_version'];
+  const defaults = await getDefaults(db, typeof version === 'string' ? version : null);
+  const issues = [
+    ...parsed.issues.map((issue) => atInput(issue, submission.at)),
+    ...(submission.issues ?? []).map((issue) => ({ ...issue, path: [...submission.at, ...issue.path] })),
+    ...(defaults ? [] : [await unknownVersion(db, String(version), submission.at)]),
+    ...(project.command || submission.spec['command'] ? [] : [missingCommand(project, submission.at)]),
+  ];
+  if (!parsed.spec || !defaults || issues.length > 0) return refused(invalid(issues), { defaults });
+
+  const { spec } = parsed;
+  const resolved = resolve([
+    layerOf(spec, 'REQUEST'),
+    layerOf(project.command ? { command: project.command } : {}, 'PROJECT'),
+    defaultsLayer(defaults),
+  ]);
+  const effective = effectiveSpec(resolved, spec);
+  const warnings = parsed.warnings.map((warning) => ({
+    ...warning,
+    path: warning.path && atInput({ code: 'NOT_ALLOWED', message: '', path: warning.path }, submission.at).path,
+  }));
+  const specHash = hashOf(trainingPart(effective));
+  return { ready: true, spec, resolved, effective, warnings, defaults, specHash };
+}
+
+function projectOf(spec: Record<string, unknown>): string {
+  const projectId = spec['project_id'];
+  return typeof projectId === 'string' ? projectId : '';
+}
+
+async function unknownVersion(db: Db, version: string, at: readonly string[]): Promise<Issue> {
+  const known = (await listDefaults(db)).map((defaults) => defaults.version);
+  const near = closest(version, known);
+  return {
+    code: 'UNKNOWN_VERSION',
+    path: [...at, 'defaultsVersion'],
+    specPath: 'defaults_version',
+    message: 'defaults_version is not a published version of the defaults.',
+    hint: near ? `Did you mean "${near}"?` : `Published: ${known.join(', ')}.`,
+  };
+}
+
+function missingCommand(project: Project, at: readonly string[]): Issue {
+  return {
+    code: 'REQUIRED',
+    path: [...at, 'command'],
+    specPath: 'command',
+    message: `command is required: project ${project.id} has none for jobs that give none.`,
+    hint: 'Give the command as a list of words, e.g. ["python", "train.py"].',
+  };
+}
+
+/** A job whose row is locked, with the last numbers of its streams. Change it in place; `changeJob` writes it back. */
+export type LockedJob = { job: Job; stream: typeof jobStream.$inferSelect };
+
+/**
+ * Locks the job, lets `work` change it, writes back what changed, and tells the followers. Whoever needs several jobs
+ * calls it in order of their ids. Null when there is no such job.
+ */
+export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJob) => Promise<T>): Promise<T | null> {
+  const [stream] = await tx.select().from(jobStream).where(eq(jobStream.jobId, jobId)).for('update');
+  if (!stream) return null;
+  const [found] = await tx.select().from(job).where(eq(job.id, jobId));
+  if (!found) return null;
+  const locked: LockedJob = { job: { ...found }, stream: { ...stream } };
+  const result = await work(locked);
+
+  const touched = Object.entries(locked.job).filter(([key, value]) => value !== found[key as keyof Job]);
+  if (touched.length > 0 || locked.stream.event !== stream.event) {
+    locked.stream.revision++;
+    await tx
+      .update(job)
+      .set({ ...Object.fromEntries(touched), updatedAt: now, changed: sql`pg_current_xact_id()` })
+      .where(eq(job.id, jobId));
+  }
+  const { line, event, window, revision } = locked.stream;
+  const moved = line - stream.line + event - stream.event + window - stream.window + revision - stream.revision;
+  if (moved === 0) return result;
+  await tx.update(jobStream).set({ line, event, window, revision }).where(eq(jobStream.jobId, jobId));
+  tx.nudge(channels.job(jobId), { line, event, window, revision, end: Number(isTerminal(locked.job.state)) });
+  return result;
+}
+
+/** Writes an event of a locked job, with the job's next event number. */
+export async function addEvent(
+  tx: Tx,
+  locked: LockedJob,
+  entry: Omit<NewEvent, 'projectId' | 'jobId' | 'seq'>,
+): Promise<void> {
+  const seq = ++locked.stream.event;
+  await recordEvent(tx, { ...entry, projectId: locked.job.projectId, jobId: locked.job.id, seq });
+}
+
+export type StateReason = { code: string; message: string; hint?: string | null; logExcerpt?: string[] };
+
+/** Moves a locked job to another state, with its reason, its times and an event. The only place where states change. */
+export async function moveJob(
+  tx: Tx,
+  locked: LockedJob,
+  to: JobState,
+  change: { reason: StateReason | null; at: Date; actorId?: string | null },
+): Promise<void> {
+  const { job: row } = locked;
+  const from = row.state;
+  requireMove(from, to);
+  row.state = to;
+  row.reasonCode = change.reason?.code ?? null;
+  row.reasonMessage = change.reason?.message ?? null;
+  row.reasonHint = change.reason?.hint ?? null;
+  row.logExcerpt = change.reason?.logExcerpt ?? [];
+  if (to === 'RUNNING') row.startedAt ??= change.at;
+  if (isTerminal(to)) row.finishedAt = change.at;
+  await addEvent(tx, locked, {
+    type: 'STATE_CHANGED',
+    actorId: change.actorId ?? null,
+    message: change.reason?.message ?? `${from} → ${to}`,
+    fromState: from,
+    toState: to,
+  });
+}
+
+/** The job, or null when there is none or the actor may not see it. */
+export async function getJob(db: Db, actor: Actor, id: string): Promise<Job | null> {
+  const found = (await loadJobs(db, [id])).get(id);
+  return found && canSee(actor, found.projectId) ? found : null;
+}
+
+/** Like `getJob`; throws NOT_FOUND for null. */
+export async function requireJob(db: Db, actor: Actor, id: string, path?: string[]): Promise<Job> {
+  const found = await getJob(db, actor, id);
+  if (!found) throw notFound('Job', id, path);
+  return found;
+}
+
+/** The job with the number of its changes so far, and how far its streams have come, all of one moment. */
+export async function readJob(
+  db: Db,
+  id: string,
+): Promise<{ job: Job; revision: number; line: number; window: number }> {
+  const [found] = await db.select().from(job).innerJoin(jobStream, eq(jobStream.jobId, job.id)).where(eq(job.id, id));
+  if (!found) throw notFound('Job', id);
+  const { revision, line, window } = found.job_stream;
+  return { job: found.job, revision, line, window };
+}
+
+/** Jobs by id, for callers who may see them. */
+export async function loadJobs(db: Db, ids: readonly string[]): Promise<Map<string, Job>> {
+  const wanted = ids.filter((id) => !id.includes('\0'));
+  const rows = wanted.length > 0 ? await db.select().from(job).where(inArray(job.id, wanted)) : [];
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/** The job with this number, for callers who may see the project. */
+export async function getJobByNumber(db: Db, projectId: string, number: number): Promise<Job | null> {
+  const [found] = await db
+    .select()
+    .from(job)
+    .where(and(eq(job.projectId, projectId), eq(job.number, number)));
+  return found ?? null;
+}
+
+export type JobFilter = {
+  projectIds?: string[] | null;
+  states?: JobState[] | null;
+  model?: string | null;
+  tags?: string[] | null;
+  search?: string | null;
+  createdAfter?: Date | null;
+  createdBefore?: Date | null;
+  submittedByMe?: boolean | null;
+};
+
+/** Orders of a list of jobs; each ends with the id, so that no two jobs share a place. */
+const orders = {
+  CREATED_AT: [job.createdAt, job.id],
+  UPDATED_AT: [job.updatedAt, job.id],
+  PRIORITY: [job.priority, job.createdAt, job.id],
+} as const;
+export type JobOrderField = keyof typeof orders;
+
+/** Place of a job in an order, as a cursor holds it. */
+export function jobPosition(row: Job, field: JobOrderField): (string | number)[] {
+  if (field === 'PRIORITY') return [row.priority, row.createdAt.toISOString(), row.id];
+  return [(field === 'CREATED_AT' ? row.createdAt : row.updatedAt).toISOString(), row.id];
+}
+
+/** Whether a cursor's content is a place in the order. */
+export function isJobPosition(position: readonly unknown[], field: JobOrderField): boolean {
+  const parts = field === 'PRIORITY' ? position.slice(1) : position;
+  const [time, id] = parts;
+  if (parts.length !== 2 || typeof time !== 'string' || typeof id !== 'string') return false;
+  if (field === 'PRIORITY' && !Number.isSafeInteger(position[0])) return false;
+  return !Number.isNaN(Date.parse(time)) && !id.includes('\0');
+}
+
+/** Jobs that the actor can see and that match, one more than the limit. */
+export async function listJobs(
+  db: Db,
+  actor: Actor,
+  options: {
+    filter: JobFilter;
+    field: JobOrderField;
+    descending: boolean;
+    limit: number;
+    backward: boolean;
+    after?: readonly unknown[];
+    before?: readonly unknown[];
+  },
+): Promise<Job[]> {
+  if (!actor.scopes.has('READ')) return [];
+  const order = keyset(orders[options.field], options);
+  const rows = await db
+    .select()
+    .from(job)
+    .where(and(...matching(actor, options.filter), ...order.where))
+    .orderBy(...order.orderBy)
+    .limit(order.limit);
+  return order.inOrder(rows);
+}
+
+/** Number of jobs that the actor can see and that match. */
+export async function countJobs(db: Db, actor: Actor, filter: JobFilter): Promise<number> {
+  if (!actor.scopes.has('READ')) return 0;
+  return db.$count(job, and(...matching(actor, filter)));
+}
+
+function matching(actor: Actor, filter: JobFilter): SQL[] {
+  const conditions: (SQL | undefined)[] = [
+    actor.projectId === null ? undefined : eq(job.projectId, actor.projectId),
+    filter.projectIds ? inArray(job.projectId, filter.projectIds) : undefined,
+    filter.states ? inArray(job.state, filter.states) : undefined,
+    filter.model ? eq(job.model, filter.model) : undefined,
+    filter.tags?.length ? arrayContains(job.tags, filter.tags) : undefined,
+    filter.search ? containing(filter.search) : undefined,
+    filter.createdAfter ? gte(job.createdAt, filter.createdAfter) : undefined,
+    filter.createdBefore ? lt(job.createdAt, filter.createdBefore) : undefined,
+    filter.submittedByMe ? eq(job.submittedBy, actor.tokenId) : undefined,
+  ];
+  return conditions.filter((condition) => condition !== undefined);
+}
+
+/** A literal search: what is special to LIKE is escaped. */
+function containing(search: string): SQL | undefined {
+  const pattern = `%${search.replace(/[\\%_]/g, '\\$&')}%`;
+  const tags = sql`array_to_string(${job.tags}, ' ')`;
+  return or(
+    ...[job.name, job.model, job.dataset, job.notes].map((column) => ilike(column, pattern)),
+    ilike(tags, pattern),
+  );
+}

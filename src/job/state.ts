@@ -1,0 +1,46 @@
+// The state machine of a job. Every change of state passes through here, in one transaction with its event.
+//
+//            ┌──────────────────────── next attempt ─────────────────────┐
+//            ▼                                                           │
+//   ───▶ QUEUED ───▶ STARTING ───▶ RUNNING ───▶ SUCCEEDED | FAILED | TIMED_OUT
+//          │  │          │  │         │
+//          │  └▶ TIMED_OUT  └▶ FAILED | TIMED_OUT
+//          │             │            │
+//          │             └──────┬─────┘
+//          ▼                    ▼
+//      CANCELLED ◀──────── CANCELLING
+
+export const jobStates = [
+  'QUEUED',
+  'STARTING',
+  'RUNNING',
+  'CANCELLING',
+  'SUCCEEDED',
+  'FAILED',
+  'CANCELLED',
+  'TIMED_OUT',
+] as const;
+export type JobState = (typeof jobStates)[number];
+
+const moves: Record<JobState, readonly JobState[]> = {
+  QUEUED: ['STARTING', 'CANCELLED', 'TIMED_OUT'],
+  STARTING: ['RUNNING', 'FAILED', 'TIMED_OUT', 'CANCELLING', 'QUEUED'],
+  RUNNING: ['SUCCEEDED', 'FAILED', 'TIMED_OUT', 'CANCELLING', 'QUEUED'],
+  CANCELLING: ['CANCELLED'],
+  SUCCEEDED: [],
+  FAILED: [],
+  CANCELLED: [],
+  TIMED_OUT: [],
+};
+
+export const terminalStates = jobStates.filter((state) => moves[state].length === 0);
+
+/** Whether nothing follows the state. */
+export function isTerminal(state: string): boolean {
+  return (terminalStates as string[]).includes(state);
+}
+
+/** Throws for a change that the state machine does not have: that is a bug, never a caller's mistake. */
+export function requireMove(from: JobState, to: JobState): void {
+  if (!moves[from].includes(to)) throw new Error(`A job cannot go from ${from} to ${to}.`);
+}

@@ -1,0 +1,97 @@
+// Jobs, and `job_stream`: the one lock of a job, with the last number given in each of its streams. Whoever changes a
+// job or what belongs to it locks that row first, several in order of job id.
+import { sql } from 'drizzle-orm';
+import { bigint, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
+import { changed, instant, now } from '../database/columns.ts';
+import { project } from '../project/table.ts';
+import type { ResolvedValue } from '../spec/resolve.ts';
+import { type JobState, jobStates, terminalStates } from './state.ts';
+
+const quoted = (names: readonly string[]) => sql.raw(names.map((name) => `'${name}'`).join(', '));
+
+/** What the script reported last. */
+export type Progress = {
+  step: number | null;
+  totalSteps: number | null;
+  epoch: number | null;
+  totalEpochs: number | null;
+  /** Milliseconds since the Unix epoch. */
+  time: number;
+  /** Some reports of the last minute, [time, step], oldest first: what the speed is computed from. */
+  recent: [number, number][];
+};
+
+export const job = pgTable(
+  'job',
+  {
+    id: text().primaryKey(),
+    projectId: text()
+      .notNull()
+      .references(() => project.id),
+    /** Number within the project; unique and growing, may skip. */
+    number: bigint({ mode: 'number' }).notNull(),
+    name: text().notNull(),
+    state: text().$type<JobState>().notNull(),
+    reasonCode: text(),
+    reasonMessage: text(),
+    reasonHint: text(),
+    /** Last lines of the log before a failure. */
+    logExcerpt: jsonb().$type<string[]>().notNull().default([]),
+    model: text().notNull(),
+    dataset: text().notNull(),
+    /** The submission as it was sent. */
+    spec: jsonb().$type<Record<string, unknown>>().notNull(),
+    /** The spec with every value filled in, in the shape of the job spec file. */
+    effective: jsonb().$type<Record<string, unknown>>().notNull(),
+    resolved: jsonb().$type<ResolvedValue[]>().notNull(),
+    defaultsVersion: text().notNull(),
+    specHash: text().notNull(),
+    tags: text().array().notNull(),
+    notes: text(),
+    priority: integer().notNull(),
+    gpus: integer().notNull(),
+    timeoutSeconds: integer(),
+    progress: jsonb().$type<Progress>(),
+    cancelGraceSeconds: integer(),
+    /** Token that submitted it. */
+    submittedBy: text(),
+    createdAt: instant().notNull().default(now),
+    startedAt: instant(),
+    finishedAt: instant(),
+    updatedAt: instant().notNull().default(now),
+    changed: changed(),
+  },
+  (table) => [
+    check('job_state', sql`${table.state} in (${quoted(jobStates)})`),
+    check('job_finished', sql`(${table.finishedAt} is not null) = (${table.state} in (${quoted(terminalStates)}))`),
+    uniqueIndex('job_project_number').on(table.projectId, table.number),
+    index('job_created').on(table.createdAt, table.id),
+    index('job_updated').on(table.updatedAt, table.id),
+    index('job_project_created').on(table.projectId, table.createdAt, table.id),
+    index('job_queued')
+      .on(table.priority, table.createdAt, table.id)
+      .where(sql`${table.state} = 'QUEUED'`),
+  ],
+);
+
+export const jobStream = pgTable('job_stream', {
+  jobId: text()
+    .primaryKey()
+    .references(() => job.id),
+  /** Last number given to a log line. */
+  line: bigint({ mode: 'number' }).notNull().default(0),
+  /** Last number given to an event. */
+  event: bigint({ mode: 'number' }).notNull().default(0),
+  /** Last number given to a change of a metric window. */
+  window: bigint({ mode: 'number' }).notNull().default(0),
+  /** Number of changes of the job's own row. */
+  revision: bigint({ mode: 'number' }).notNull().default(0),
+});
+
+/** The next number that is free in a project. Gateways take numbers in blocks, outside of the job's transaction. */
+export const jobNumber = pgTable('job_number', {
+  projectId: text()
+    .primaryKey()
+    .references(() => project.id),
+  next: bigint({ mode: 'number' }).notNull(),
+});

@@ -1,0 +1,217 @@
+// The log of a job: lines with dense numbers given under the job's lock, read on from any number in either direction.
+// Missing lines are data: a reader gets a gap with its reason, never a silent jump.
+import { stripVTControlCharacters } from 'node:util';
+import { and, asc, desc, eq, gt, gte, lt, lte, type SQL } from 'drizzle-orm';
+import type { Db } from '../database/database.ts';
+import type { LockedJob } from '../job/job.ts';
+import type { Tx } from '../live/commit.ts';
+import { logChunk } from './table.ts';
+
+export const logStreams = ['STDOUT', 'STDERR', 'SYSTEM'] as const;
+export type LogStream = (typeof logStreams)[number];
+export type GapReason = 'RETENTION' | 'SPOOL_OVERFLOW' | 'LOG_LIMIT';
+
+export type LogLine = {
+  seq: number;
+  /** Milliseconds since the Unix epoch, when the runner read the line. */
+  time: number;
+  stream: LogStream;
+  text: string;
+  attempt: number;
+  truncated: boolean;
+};
+export type StreamGap = { fromSeq: number; toSeq: number; reason: GapReason };
+
+export type NewLine = { time: number; stream: LogStream; text: string; truncated?: boolean };
+export type NewGap = { time: number; lines: number; reason: GapReason };
+
+export type LogFilter = {
+  streams?: LogStream[] | null;
+  attempt?: number | null;
+  search?: string | null;
+  since?: Date | null;
+  until?: Date | null;
+};
+
+type Entry =
+  | [time: number, stream: number, text: string, truncated?: 1]
+  | [time: number, lines: number, reason: GapReason, gap: 'gap'];
+
+/** Appends lines and gaps to a locked job's log, in this order, and gives them the next numbers. */
+export async function appendLog(
+  tx: Tx,
+  locked: LockedJob,
+  attempt: number,
+  items: readonly (NewLine | NewGap)[],
+): Promise<void> {
+  const [head, tail] = [items[0], items.at(-1)];
+  if (!head || !tail) return;
+  const first = locked.stream.line + 1;
+  for (const item of items) locked.stream.line += 'lines' in item ? item.lines : 1;
+  const body = Buffer.from(JSON.stringify(items.map(toEntry)));
+  const times = items.map((item) => item.time);
+  await tx.insert(logChunk).values({
+    jobId: locked.job.id,
+    first,
+    last: locked.stream.line,
+    attempt,
+    firstTime: new Date(Math.min(...times)),
+    lastTime: new Date(Math.max(...times)),
+    body,
+  });
+}
+
+function toEntry(item: NewLine | NewGap): Entry {
+  if ('lines' in item) return [item.time, item.lines, item.reason, 'gap'];
+  const entry: Entry = [item.time, logStreams.indexOf(item.stream), item.text];
+  return item.truncated ? [entry[0], entry[1], entry[2], 1] : entry;
+}
+
+export type LogReading = {
+  lines: LogLine[];
+  gaps: StreamGap[];
+  /** Number up to which (or down to which) the log was read; with a filter it may be far from the last line. */
+  position: number;
+  /** Whether there is more to read in this direction. */
+  more: boolean;
+};
+
+const chunksPerQuery = 32;
+/** Chunks that one call looks at: a filter that matches little must not keep a connection for long. */
+const chunksPerRead = 1_024;
+
+/**
+ * Lines with numbers above `after`, in order, up to `maxLines` or about `maxBytes` of text (one line at least). `head`
+ * is the last number of the log when the caller looked.
+ */
+export async function readLog(
+  db: Db,
+  jobId: string,
+  options: { after: number; head: number; maxLines: number; maxBytes: number; filter?: LogFilter },
+): Promise<LogReading> {
+  const { head, maxLines, maxBytes, filter = {} } = options;
+  const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
+  const matches = matcher(filter);
+  let size = 0;
+  for (let seen = 0; reading.position < head && seen < chunksPerRead; seen += chunksPerQuery) {
+    const chunks = await db
+      .select()
+      .from(logChunk)
+      .where(
+        and(
+          eq(logChunk.jobId, jobId),
+          gt(logChunk.last, reading.position),
+          lte(logChunk.first, head),
+          ...inChunk(filter),
+        ),
+      )
+      .orderBy(asc(logChunk.last))
+      .limit(chunksPerQuery);
+    for (const chunk of chunks) {
+      // Without a filter, numbers that no chunk holds are lines that retention removed.
+      if (!isFiltered(filter) && chunk.first > reading.position + 1) {
+        reading.gaps.push({ fromSeq: reading.position + 1, toSeq: chunk.first - 1, reason: 'RETENTION' });
+      }
+      for (const item of itemsOf(chunk)) {
+        const last = 'toSeq' in item ? item.toSeq : item.seq;
+        if (last <= reading.position) continue;
+        if (reading.lines.length >= maxLines || size >= maxBytes) return { ...reading, more: true };
+        reading.position = last;
+        if ('toSeq' in item) reading.gaps.push(item);
+        else if (matches(item)) {
+          reading.lines.push(item);
+          size += item.text.length;
+        }
+      }
+    }
+    if (chunks.length < chunksPerQuery) return { ...reading, position: Math.max(reading.position, head), more: false };
+  }
+  return { ...reading, more: reading.position < head };
+}
+
+/** Lines with numbers below `before`, in order: the last `maxLines` of them. */
+export async function readLogBackward(
+  db: Db,
+  jobId: string,
+  options: { before: number; maxLines: number; filter?: LogFilter },
+): Promise<LogReading> {
+  const { maxLines, filter = {} } = options;
+  const reading: LogReading = { lines: [], gaps: [], position: options.before, more: false };
+  const matches = matcher(filter);
+  for (let seen = 0; seen < chunksPerRead; seen += chunksPerQuery) {
+    const chunks = await db
+      .select()
+      .from(logChunk)
+      .where(and(eq(logChunk.jobId, jobId), lt(logChunk.first, reading.position), ...inChunk(filter)))
+      .orderBy(desc(logChunk.first))
+      .limit(chunksPerQuery);
+    for (const chunk of chunks) {
+      for (const item of itemsOf(chunk).reverse()) {
+        const first = 'toSeq' in item ? item.fromSeq : item.seq;
+        if (first >= reading.position) continue;
+        if (reading.lines.length >= maxLines) return inOrder({ ...reading, more: true });
+        reading.position = first;
+        if ('toSeq' in item) reading.gaps.push(item);
+        else if (matches(item)) reading.lines.push(item);
+      }
+    }
+    if (chunks.length < chunksPerQuery) return inOrder({ ...reading, more: false });
+  }
+  return inOrder({ ...reading, more: true });
+}
+
+function inOrder(reading: LogReading): LogReading {
+  return { ...reading, lines: reading.lines.reverse(), gaps: reading.gaps.reverse() };
+}
+
+/** The last lines that the command wrote, without escape sequences: what a person wants to see of a failure. */
+export async function readExcerpt(db: Db, jobId: string, head: number, maxLines: number): Promise<string[]> {
+  const { lines } = await readLogBackward(db, jobId, { before: head + 1, maxLines });
+  return lines.map((line) => stripVTControlCharacters(line.text).replaceAll('\0', '�').slice(0, 500));
+}
+
+function itemsOf(chunk: typeof logChunk.$inferSelect): (LogLine | StreamGap)[] {
+  let seq = chunk.first;
+  return (JSON.parse(chunk.body.toString()) as Entry[]).map((entry) => {
+    if (entry[3] === 'gap') {
+      const gap = { fromSeq: seq, toSeq: seq + entry[1] - 1, reason: entry[2] };
+      seq += entry[1];
+      return gap;
+    }
+    const [time, stream, text, truncated] = entry;
+    return {
+      seq: seq++,
+      time,
+      stream: logStreams[stream] ?? 'SYSTEM',
+      text,
+      attempt: chunk.attempt,
+      truncated: truncated === 1,
+    };
+  });
+}
+
+function isFiltered(filter: LogFilter): boolean {
+  return Object.values(filter).some((value) => value !== null && value !== undefined);
+}
+
+/** What can be told of a whole chunk without opening it. */
+function inChunk(filter: LogFilter): SQL[] {
+  const { attempt, since, until } = filter;
+  return [
+    ...(typeof attempt === 'number' ? [eq(logChunk.attempt, attempt)] : []),
+    ...(since ? [gte(logChunk.lastTime, since)] : []),
+    ...(until ? [lt(logChunk.firstTime, until)] : []),
+  ];
+}
+
+/** A literal search, ignoring case and escape sequences. */
+function matcher(filter: LogFilter): (line: LogLine) => boolean {
+  const { streams, search, since, until } = filter;
+  const wanted = search?.toLowerCase();
+  return (line) => {
+    if (streams && !streams.includes(line.stream)) return false;
+    if (since && line.time < since.getTime()) return false;
+    if (until && line.time >= until.getTime()) return false;
+    return !wanted || stripVTControlCharacters(line.text).toLowerCase().includes(wanted);
+  };
+}

@@ -1,0 +1,216 @@
+// How people read a log: `Job.logs` in pages, `jobLogs` live. Both share their cursors, so that a page's end is where a
+// subscription goes on.
+import { requireActor } from '../actor.ts';
+import { channels } from '../bus/bus.ts';
+import { builder, type Context } from '../graphql/builder.ts';
+import { badInput } from '../graphql/node.ts';
+import { connectionType, type Page, readPageArgs } from '../graphql/page.ts';
+import { JobRef } from '../job/schema.ts';
+import { readJob, requireJob } from '../job/job.ts';
+import { isTerminal } from '../job/state.ts';
+import { decodeNumber, encodeCursor } from '../live/cursor.ts';
+import type { Reading } from '../live/feed.ts';
+import { type LogFilter, type LogLine, type LogReading, readLog, readLogBackward, type StreamGap } from './log.ts';
+
+const maxBatchLines = 500;
+const maxBatchBytes = 64 * 1024;
+const maxLast = 10_000;
+
+const LogStreamEnum = builder.enumType('LogStream', {
+  description: 'Output stream of a log line.',
+  values: {
+    STDOUT: { description: 'Standard output of the command.' },
+    STDERR: { description: 'Standard error of the command.' },
+    SYSTEM: { description: 'A message of the runner or the gateway.' },
+  },
+});
+
+const GapReasonEnum = builder.enumType('GapReason', {
+  description: 'Why log lines or metric points are missing from a stream.',
+  values: {
+    RETENTION: { description: 'They are past the retention period.' },
+    SPOOL_OVERFLOW: { description: "The runner's local spool overflowed while the gateway was unreachable." },
+    LOG_LIMIT: { description: "The job exceeded the project's log limit." },
+  },
+});
+
+const LogLineRef = builder.objectRef<LogLine>('LogLine').implement({
+  description: "One line of a job's log.",
+  fields: (t) => ({
+    seq: t.expose('seq', {
+      type: 'SafeInt',
+      description: 'Sequence number, unique and strictly increasing within the job. Use it to drop duplicates.',
+    }),
+    time: t.field({
+      type: 'DateTime',
+      description: 'Timestamp of when the runner read the line.',
+      resolve: (line) => new Date(line.time),
+    }),
+    stream: t.expose('stream', { type: LogStreamEnum, description: 'Stream of the line.' }),
+    text: t.exposeString('text', {
+      description:
+        'Text without the line terminator. Progress bars redrawn with carriage returns arrive as their last state only.',
+    }),
+    attempt: t.exposeInt('attempt', { description: 'Number of the attempt.' }),
+    truncated: t.exposeBoolean('truncated', { description: 'Indicates the line was cut at 16 KiB.' }),
+  }),
+});
+
+const StreamGapRef = builder.objectRef<StreamGap>('StreamGap').implement({
+  description: 'Missing lines or points. Streams never skip silently.',
+  fields: (t) => ({
+    fromSeq: t.expose('fromSeq', { type: 'SafeInt', description: 'First missing sequence number.' }),
+    toSeq: t.expose('toSeq', { type: 'SafeInt', description: 'Last missing sequence number.' }),
+    reason: t.expose('reason', { type: GapReasonEnum, description: 'Why they are missing.' }),
+  }),
+});
+
+const LogFilterInput = builder.inputType('LogFilter', {
+  description: 'Selects log lines. All given fields must match.',
+  fields: (t) => ({
+    streams: t.field({ type: [LogStreamEnum], description: 'Of these streams.' }),
+    attempt: t.int({ description: 'Of this attempt.' }),
+    search: t.string({ description: 'Containing this text, ignoring case and escape sequences.' }),
+    since: t.field({ type: 'DateTime', description: 'At or after this timestamp.' }),
+    until: t.field({ type: 'DateTime', description: 'Before this timestamp.' }),
+  }),
+});
+
+const LogLineConnection = connectionType<LogLine>('LogLine', LogLineRef, {
+  plural: 'lines',
+  noun: 'line',
+  description: 'A page of log lines.',
+  edgeDescription: 'A log line and its cursor.',
+  pageInfoDescription:
+    'Position of the page. `endCursor` is a valid `after` of `Subscription.jobLogs`: no line is lost or repeated between the two.',
+});
+type LogPage = Page<LogLine> & { gaps?: StreamGap[] };
+builder.objectField(LogLineConnection, 'gaps', (t) =>
+  t.field({
+    type: [StreamGapRef],
+    description: 'Gaps inside the page; empty when the page is whole.',
+    resolve: (page: LogPage) => page.gaps ?? [],
+  }),
+);
+
+const streamName = (jobId: string) => `log:${jobId}`;
+
+builder.objectField(JobRef, 'logs', (t) =>
+  t.field({
+    type: LogLineConnection,
+    description: 'Log of the job, oldest line first.',
+    args: {
+      filter: t.arg({ type: LogFilterInput, description: 'Only lines that match.' }),
+      first: t.arg.int({ description: 'Page size, 1–1000.' }),
+      after: t.arg.string({ description: 'Cursor to start after.' }),
+      last: t.arg.int({ description: 'Page size from the end, 1–1000. `last: 100` is the tail.' }),
+      before: t.arg.string({ description: 'Cursor to end before.' }),
+    },
+    async resolve(job, args, { database }): Promise<LogPage> {
+      const request = readPageArgs(args, 1_000);
+      const filter = checkFilter(args.filter);
+      const stream = streamName(job.id);
+      const { line: head } = await readJob(database.db, job.id);
+      const after = request.after === undefined ? 0 : decodeNumber(stream, request.after);
+      const before = request.before === undefined ? head + 1 : decodeNumber(stream, request.before);
+      const reading: LogReading = request.backward
+        ? await readLogBackward(database.db, job.id, { before, maxLines: request.limit, filter })
+        : await readLog(database.db, job.id, {
+            after,
+            head: Math.min(head, before - 1),
+            maxLines: request.limit,
+            maxBytes: Infinity,
+            filter,
+          });
+      const lines = reading.lines.filter((line) => line.seq > after);
+      const cursor = (seq: number) => encodeCursor(stream, [seq]);
+      return {
+        edges: lines.map((node) => ({ cursor: cursor(node.seq), node })),
+        gaps: reading.gaps.filter((gap) => gap.fromSeq > after),
+        hasNextPage: request.backward ? before <= head : reading.more,
+        hasPreviousPage: request.backward ? reading.more : after > 0,
+        endCursor: cursor(request.backward ? Math.max(before - 1, 0) : Math.max(reading.position, after)),
+      };
+    },
+  }),
+);
+
+function checkFilter(filter: LogFilter | null | undefined): LogFilter {
+  if (filter?.search && filter.search.length > 1_000) {
+    throw badInput('search takes 1000 characters at most.', ['filter', 'search']);
+  }
+  return filter ?? {};
+}
+
+type LogBatch = { lines: LogLine[]; gaps: StreamGap[]; endCursor: string; caughtUp: boolean; done: boolean };
+
+const LogBatchRef = builder.objectRef<LogBatch>('LogBatch').implement({
+  description:
+    'Consecutive log lines: up to 500 lines, 64 KiB or 100 ms, whichever comes first. The first batch comes at once, even when it is empty: it says that the subscription is live.',
+  fields: (t) => ({
+    lines: t.expose('lines', { type: [LogLineRef], description: 'The lines, in order.' }),
+    gaps: t.expose('gaps', {
+      type: [StreamGapRef],
+      description: 'Gaps before or between the lines; empty when nothing is missing.',
+    }),
+    endCursor: t.exposeString('endCursor', {
+      description: 'Cursor after the last line: the `after` to reconnect with.',
+    }),
+    caughtUp: t.exposeBoolean('caughtUp', {
+      description: 'Indicates the backlog is delivered and what follows is live.',
+    }),
+    done: t.exposeBoolean('done', {
+      description:
+        'Indicates the job is terminal and every line was delivered; the subscription completes after this batch.',
+    }),
+  }),
+});
+
+builder.subscriptionField('jobLogs', (t) =>
+  t.field({
+    type: LogBatchRef,
+    description:
+      'Log of a job: first what is already there, then what comes. Completes when the job is terminal and its log is delivered.',
+    args: {
+      jobId: t.arg.id({ required: true, description: 'Id of the job.' }),
+      after: t.arg.string({ description: 'Cursor to resume after, from here or from `Job.logs`.' }),
+      last: t.arg.int({ description: 'Without `after`: this many lines before the end, 0–10 000.' }),
+      filter: t.arg({ type: LogFilterInput, description: 'Only lines that match.' }),
+    },
+    async subscribe(_, { jobId, after, last, filter }, context) {
+      await requireJob(context.database.db, requireActor(context.actor), jobId, ['jobId']);
+      const position = await startOf(context, jobId, after ?? null, last ?? null);
+      const reader = logReader(context, jobId, position, checkFilter(filter));
+      return context.feeds.follow<LogBatch>({ channel: channels.job(jobId), read: reader });
+    },
+    resolve: (batch) => batch,
+  }),
+);
+
+async function startOf(context: Context, jobId: string, after: string | null, last: number | null): Promise<number> {
+  if (after !== null && last !== null) throw badInput('Pass after or last, not both.', ['last']);
+  if (after !== null) return decodeNumber(streamName(jobId), after);
+  if (last === null) return 0;
+  if (last < 0 || last > maxLast) throw badInput(`last is ${last}; it goes from 0 to ${maxLast}.`, ['last']);
+  const { line } = await readJob(context.database.db, jobId);
+  return Math.max(0, line - last);
+}
+
+function logReader(context: Context, jobId: string, start: number, filter: LogFilter) {
+  let position = start;
+  return async (first: boolean): Promise<Reading<LogBatch>> => {
+    const { db } = context.database;
+    // The job before its lines: an end that is seen here has all of its lines below the head.
+    const { job, line: head } = await readJob(db, jobId);
+    const options = { after: position, head, maxLines: maxBatchLines, maxBytes: maxBatchBytes, filter };
+    const reading = await readLog(db, jobId, options);
+    position = reading.position;
+    const ended = isTerminal(job.state);
+    const done = !reading.more && ended;
+    const news = first || done || reading.lines.length > 0 || reading.gaps.length > 0;
+    const { lines, gaps, more } = reading;
+    const endCursor = encodeCursor(streamName(jobId), [position]);
+    const value = news ? { lines, gaps, endCursor, caughtUp: !more, done } : null;
+    return { value, seen: { line: head, end: Number(ended) }, more, done };
+  };
+}

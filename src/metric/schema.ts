@@ -1,0 +1,345 @@
+// How people ask for metrics: names and summaries, windows in pages, and windows live. A page's cursor holds a place in
+// the windows of its metric and a change number: pages go on from the place, subscriptions from the change.
+import { requireActor } from '../actor.ts';
+import { channels } from '../bus/bus.ts';
+import { builder, type Context, loadExisting } from '../graphql/builder.ts';
+import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
+import { connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
+import { getJob, loadJobs, readJob, requireJob } from '../job/job.ts';
+import { JobRef } from '../job/schema.ts';
+import { isTerminal } from '../job/state.ts';
+import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
+import type { Reading } from '../live/feed.ts';
+import {
+  changeBefore,
+  getMetric,
+  listMetrics,
+  listWindows,
+  type Metric,
+  type MetricWindow,
+  readLastWindows,
+  readWindowChanges,
+  type WindowSelection,
+} from './metric.ts';
+import type { StoredPoint } from './table.ts';
+import { fromStored, meanOf, quantileOf } from './window.ts';
+
+const maxBatchWindows = 500;
+const maxLast = 1_000;
+/** A window that fills is sent at most so often. */
+const minIntervalMs = 1_000;
+
+function metricId(jobId: string, name: string): string {
+  return `met_${jobId.slice('job_'.length)}_${Buffer.from(name).toString('base64url')}`;
+}
+
+type MetricNode = Metric & { id: string };
+const withId = (metric: Metric): MetricNode => ({ ...metric, id: metricId(metric.jobId, metric.name) });
+
+const MetricPointRef = builder.objectRef<StoredPoint>('MetricPoint').implement({
+  description: 'One reported value.',
+  fields: (t) => ({
+    step: t.expose('step', {
+      type: 'SafeInt',
+      nullable: true,
+      description: 'Training step; null when the script gave none.',
+    }),
+    epoch: t.exposeFloat('epoch', { nullable: true, description: 'Epoch; null when the script gave none.' }),
+    time: t.field({
+      type: 'DateTime',
+      description: 'Timestamp of the report.',
+      resolve: (point) => new Date(point.time),
+    }),
+    value: t.field({
+      type: 'MetricValue',
+      description: 'The value.',
+      resolve: (point) => fromStored(point.value),
+    }),
+    attempt: t.exposeInt('attempt', { description: 'Number of the attempt.' }),
+  }),
+});
+
+const MetricRef = builder.objectRef<MetricNode>('Metric').implement({
+  description: 'A metric of a job.',
+  interfaces: [NodeInterface],
+  fields: (t) => ({
+    id: t.exposeID('id', { description: 'Global id.' }),
+    job: t.field({
+      type: JobRef,
+      description: 'The job.',
+      resolve: (metric, _, context) => loadExisting(context, loadJobs, metric.jobId),
+    }),
+    name: t.exposeString('name', { description: 'Name of the metric, e.g. `train/loss`.' }),
+    count: t.expose('count', { type: 'SafeInt', description: 'Number of points.' }),
+    last: t.expose('last', { type: MetricPointRef, description: 'Newest point.' }),
+    min: t.expose('min', {
+      type: MetricPointRef,
+      nullable: true,
+      description: 'Point with the smallest finite value; null when no value is finite.',
+    }),
+    max: t.expose('max', {
+      type: MetricPointRef,
+      nullable: true,
+      description: 'Point with the largest finite value; null when no value is finite.',
+    }),
+  }),
+});
+
+registerNode('met', 'Metric', async ({ database }, actor, id) => {
+  const [, job = '', name = ''] = /^met_([0-9a-z]{26})_([\w-]+)$/.exec(id) ?? [];
+  const jobId = `job_${job}`;
+  if (!job || !(await getJob(database.db, actor, jobId))) return null;
+  const decoded = Buffer.from(name, 'base64url').toString();
+  const metric = decoded.includes('\0') ? null : await getMetric(database.db, jobId, decoded);
+  return metric && withId(metric);
+});
+
+builder.objectField(JobRef, 'metrics', (t) =>
+  t.field({
+    type: [MetricRef],
+    description: "Names, latest values and summaries of the job's metrics, ordered by name. Cheap: reads no points.",
+    args: {
+      names: t.arg.stringList({
+        description: 'Only metrics with these names; a trailing `*` matches a prefix (`train/*`).',
+      }),
+    },
+    resolve: async (job, { names }, { database }) =>
+      (await listMetrics(database.db, job.id, checkNames(names))).map(withId),
+  }),
+);
+
+function checkNames(names: string[] | null | undefined): string[] | null {
+  if (!names) return null;
+  if (names.length > 100 || names.some((name) => name.length > 251 || name.includes('\0'))) {
+    throw badInput('names takes at most 100 names of metrics, each of at most 250 characters.', ['names']);
+  }
+  return names;
+}
+
+const MetricWindowRef = builder.objectRef<MetricWindow>('MetricWindow').implement({
+  description: 'Aggregates of one metric in one time window, aligned to the Unix epoch.',
+  fields: (t) => ({
+    id: t.id({
+      description: 'Global id of metric, attempt, length and start: a later revision has the same.',
+      resolve: (window) => `${metricId(window.jobId, window.name)}:${window.attempt}:${window.seconds}:${window.start}`,
+    }),
+    name: t.exposeString('name', { description: 'Name of the metric.' }),
+    attempt: t.exposeInt('attempt', { description: 'Number of the attempt.' }),
+    windowSeconds: t.exposeInt('seconds', { description: 'Length of the window in seconds.' }),
+    start: t.field({
+      type: 'DateTime',
+      description: 'Timestamp of the start, inclusive.',
+      resolve: (window) => new Date(window.start * 1000),
+    }),
+    end: t.field({
+      type: 'DateTime',
+      description: 'Timestamp of the end, exclusive.',
+      resolve: (window) => new Date((window.start + window.seconds) * 1000),
+    }),
+    revision: t.exposeInt('revision', {
+      description: 'Revision of the window; grows with every stored change, the closing included. Keep the highest.',
+    }),
+    count: t.field({ type: 'SafeInt', description: 'Number of points.', resolve: ({ state }) => state.count }),
+    min: t.float({
+      nullable: true,
+      description: 'Smallest finite value; null when there is none.',
+      resolve: ({ state }) => state.min,
+    }),
+    max: t.float({
+      nullable: true,
+      description: 'Largest finite value; null when there is none.',
+      resolve: ({ state }) => state.max,
+    }),
+    mean: t.float({
+      nullable: true,
+      description: 'Mean of the finite values; null when there is none.',
+      resolve: ({ state }) => meanOf(state),
+    }),
+    p50: t.float({
+      nullable: true,
+      description: 'Median of the finite values, within 1 % relative error; null when there is none.',
+      resolve: ({ state }) => quantileOf(state, 0.5),
+    }),
+    p95: t.float({
+      nullable: true,
+      description: '95th percentile of the finite values, within 1 % relative error; null when there is none.',
+      resolve: ({ state }) => quantileOf(state, 0.95),
+    }),
+    sum: t.float({
+      nullable: true,
+      description: 'Sum of the finite values: windows add up.',
+      resolve({ state }) {
+        const sum = fromStored(state.sum);
+        return state.count > state.nonFinite && Number.isFinite(sum) ? sum : null;
+      },
+    }),
+    first: t.field({
+      type: 'MetricValue',
+      description: 'First value.',
+      resolve: ({ state }) => fromStored(state.first),
+    }),
+    last: t.field({
+      type: 'MetricValue',
+      description: 'Last value.',
+      resolve: ({ state }) => fromStored(state.last),
+    }),
+    firstStep: t.field({
+      type: 'SafeInt',
+      nullable: true,
+      description: 'Smallest step in the window; null when no point had one.',
+      resolve: ({ state }) => state.firstStep,
+    }),
+    lastStep: t.field({
+      type: 'SafeInt',
+      nullable: true,
+      description: 'Largest step in the window; null when no point had one.',
+      resolve: ({ state }) => state.lastStep,
+    }),
+    nonFinite: t.field({
+      type: 'SafeInt',
+      description: 'Number of values that are NaN or infinite.',
+      resolve: ({ state }) => state.nonFinite,
+    }),
+    provisional: t.boolean({
+      description: `Indicates the window is not closed yet. A point later than the grace still merges into a closed window, with a higher
+\`revision\`, until the attempt ends.`,
+      resolve: (window) => !window.closed,
+    }),
+  }),
+});
+
+const MetricWindowConnection = connectionType<MetricWindow>('MetricWindow', MetricWindowRef, {
+  plural: 'windows',
+  noun: 'window',
+  description: 'A page of windows.',
+  edgeDescription: 'A window and its cursor.',
+  pageInfoDescription: 'Position of the page. `endCursor` is a valid `after` of `Subscription.jobMetrics`.',
+});
+
+/** A cursor's position: the change that a subscription goes on from, then the place that a page goes on from, if any. */
+type Position = { change: number; place?: readonly number[] };
+
+const streamName = (jobId: string) => `metric:${jobId}`;
+
+function toCursor(jobId: string, { change, place = [] }: Position): string {
+  return encodeCursor(streamName(jobId), [change, ...place]);
+}
+
+function fromCursor(jobId: string, cursor: string): Position {
+  const [change, ...place] = decodeCursor(streamName(jobId), cursor);
+  if (!isCount(change) || !place.every(isCount) || (place.length !== 0 && place.length !== 2)) throw cursorInvalid();
+  return place.length === 2 ? { change, place } : { change };
+}
+
+builder.objectField(MetricRef, 'windows', (t) =>
+  t.field({
+    type: MetricWindowConnection,
+    description: 'Windows, oldest first. `endCursor` is a valid `after` of `Subscription.jobMetrics`.',
+    args: {
+      since: t.arg({ type: 'DateTime', description: 'From this timestamp on.' }),
+      until: t.arg({ type: 'DateTime', description: 'Before this timestamp.' }),
+      first: t.arg.int({ description: 'Page size, 1–1000.' }),
+      after: t.arg.string({ description: 'Cursor to start after.' }),
+      last: t.arg.int({ description: 'Page size from the end, 1–1000.' }),
+      before: t.arg.string({ description: 'Cursor to end before.' }),
+    },
+    async resolve(metric, args, { database }): Promise<Page<MetricWindow>> {
+      const { jobId, name } = metric;
+      const request = readPageArgs(args, maxLast);
+      const place = (cursor: string | undefined) => {
+        if (cursor === undefined) return undefined;
+        const position = fromCursor(jobId, cursor);
+        if (!position.place) throw badInput('The cursor comes from a subscription: it has no place in this page.');
+        return position.place;
+      };
+      const after = place(request.after);
+      const { window: head } = await readJob(database.db, jobId);
+      const of = { jobId, name, since: args.since, until: args.until };
+      const rows = await listWindows(database.db, of, {
+        limit: request.limit,
+        backward: request.backward,
+        after,
+        before: place(request.before),
+      });
+      const page = toPage(rows, request, (row) => toCursor(jobId, { change: 0, place: [row.start, row.attempt] }));
+      const last = page.edges.at(-1)?.node;
+      const end = last ? [last.start, last.attempt] : (after ?? [0, 0]);
+      // A subscription from here must also bring what lies behind this page and has not changed since.
+      const behind = await changeBefore(database.db, jobId, name, end);
+      return { ...page, endCursor: toCursor(jobId, { change: Math.min(head, behind ?? head), place: end }) };
+    },
+  }),
+);
+
+type MetricWindowBatch = { windows: MetricWindow[]; endCursor: string; caughtUp: boolean; done: boolean };
+
+const MetricWindowBatchRef = builder.objectRef<MetricWindowBatch>('MetricWindowBatch').implement({
+  description:
+    'Metric windows that were opened, changed or closed. A slow reader gets the newest revision of each window, never a queue of old ones.',
+  fields: (t) => ({
+    windows: t.expose('windows', { type: [MetricWindowRef], description: 'The windows, oldest first.' }),
+    endCursor: t.exposeString('endCursor', {
+      description: 'Cursor after the batch: the `after` to reconnect with.',
+    }),
+    caughtUp: t.exposeBoolean('caughtUp', {
+      description: 'Indicates the backlog is delivered and what follows is live.',
+    }),
+    done: t.exposeBoolean('done', {
+      description:
+        'Indicates the job is terminal and every window is final; the subscription completes after this batch.',
+    }),
+  }),
+});
+
+builder.subscriptionField('jobMetrics', (t) =>
+  t.field({
+    type: MetricWindowBatchRef,
+    description: `Metrics of a job, aggregated per window: each window while it fills, at most once a second, and once more when it closes.
+A window that is sent again has the same \`id\` and a higher \`revision\`.`,
+    args: {
+      jobId: t.arg.id({ required: true, description: 'Id of the job.' }),
+      names: t.arg.stringList({
+        description: 'Only metrics with these names; a trailing `*` matches a prefix (`train/*`).',
+      }),
+      closedOnly: t.arg.boolean({ defaultValue: false, description: 'Sends each window only when it closes.' }),
+      after: t.arg.string({ description: 'Cursor to resume after, from here or from `Metric.windows`.' }),
+      last: t.arg.int({ description: 'Without `after`: this many windows of each metric before the end, 0–1000.' }),
+    },
+    async subscribe(_, { jobId, names, closedOnly, after, last }, context) {
+      await requireJob(context.database.db, requireActor(context.actor), jobId, ['jobId']);
+      if (typeof after === 'string' && typeof last === 'number')
+        throw badInput('Pass after or last, not both.', ['last']);
+      if (typeof last === 'number' && (last < 0 || last > maxLast)) {
+        throw badInput(`last is ${last}; it goes from 0 to ${maxLast}.`, ['last']);
+      }
+      const start = typeof after === 'string' ? fromCursor(jobId, after).change : 0;
+      const selection = { names: checkNames(names), closedOnly: closedOnly ?? false };
+      const read = windowReader(context, jobId, start, last ?? null, selection);
+      return context.feeds.follow<MetricWindowBatch>({ channel: channels.job(jobId), read, minIntervalMs });
+    },
+    resolve: (batch) => batch,
+  }),
+);
+
+function windowReader(context: Context, jobId: string, start: number, last: number | null, selection: WindowSelection) {
+  let position = start;
+  return async (first: boolean): Promise<Reading<MetricWindowBatch>> => {
+    const { db } = context.database;
+    const { job, window: head } = await readJob(db, jobId);
+    const tail = first && last !== null;
+    const found = tail
+      ? await readLastWindows(db, jobId, head, last, selection)
+      : await readWindowChanges(db, jobId, { after: position, head, limit: maxBatchWindows + 1 }, selection);
+    const more = !tail && found.length > maxBatchWindows;
+    const rows = more ? found.slice(0, maxBatchWindows) : found;
+    position = more ? (rows.at(-1)?.change ?? head) : head;
+    const ended = isTerminal(job.state);
+    const done = ended && !more;
+    // Oldest first within the batch; the order of changes only decides what belongs to it.
+    const windows = rows.sort((a, b) => a.start - b.start || (a.name < b.name ? -1 : 1) || a.attempt - b.attempt);
+    const news = first || done || windows.length > 0;
+    const endCursor = toCursor(jobId, { change: position });
+    const value = news ? { windows, endCursor, caughtUp: !more, done } : null;
+    return { value, seen: { window: head, end: Number(ended) }, more, done };
+  };
+}

@@ -1,0 +1,69 @@
+// Metrics: a summary each, their windows, and every point as it was reported.
+import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
+import { bytes } from '../database/columns.ts';
+import { job } from '../job/table.ts';
+import type { Aggregate, StoredValue } from './window.ts';
+
+/** A reported value, as JSON holds it; `time` in milliseconds since the Unix epoch. */
+export type StoredPoint = {
+  step: number | null;
+  epoch: number | null;
+  time: number;
+  value: StoredValue;
+  attempt: number;
+};
+
+const jobId = () =>
+  text()
+    .notNull()
+    .references(() => job.id);
+
+export const metric = pgTable(
+  'metric',
+  {
+    jobId: jobId(),
+    name: text().notNull(),
+    count: bigint({ mode: 'number' }).notNull(),
+    last: jsonb().$type<StoredPoint>().notNull(),
+    /** Points with the smallest and the largest finite value. */
+    min: jsonb().$type<StoredPoint>(),
+    max: jsonb().$type<StoredPoint>(),
+  },
+  (table) => [primaryKey({ columns: [table.jobId, table.name] })],
+);
+
+export const metricWindow = pgTable(
+  'metric_window',
+  {
+    jobId: jobId(),
+    name: text().notNull(),
+    attempt: integer().notNull(),
+    /** Length in seconds. */
+    seconds: integer().notNull(),
+    /** Seconds since the Unix epoch; a multiple of the length. */
+    start: bigint({ mode: 'number' }).notNull(),
+    state: jsonb().$type<Aggregate>().notNull(),
+    revision: integer().notNull(),
+    /** Number, within the job, of the change that made this revision. */
+    change: bigint({ mode: 'number' }).notNull(),
+    closed: boolean().notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.jobId, table.name, table.attempt, table.seconds, table.start] }),
+    index('metric_window_change').on(table.jobId, table.change),
+    index('metric_window_order').on(table.jobId, table.name, table.start, table.attempt),
+  ],
+);
+
+/** Points, one row for those of a batch: JSON [name, value, step, epoch, time] each. */
+export const metricChunk = pgTable(
+  'metric_chunk',
+  {
+    jobId: jobId(),
+    attempt: integer().notNull(),
+    /** Number of the first record in the attempt's stream. */
+    first: bigint({ mode: 'number' }).notNull(),
+    body: bytes().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.jobId, table.attempt, table.first] })],
+);

@@ -1,0 +1,97 @@
+// Runners: signing on, signs of life, and who is there.
+import { and, eq, inArray, lt, type SQL, sql } from 'drizzle-orm';
+import { type Actor, requirePlatformScope } from '../actor.ts';
+import { channels } from '../bus/bus.ts';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import { keyset } from '../database/keyset.ts';
+import { notFound } from '../errors.ts';
+import { newId } from '../id.ts';
+import type { Tx } from '../live/commit.ts';
+import type { RegisterRequest } from '../protocol/control.ts';
+import { runner } from './table.ts';
+
+export type Runner = typeof runner.$inferSelect;
+export type RunnerState = 'ONLINE' | 'OFFLINE';
+
+/** A runner that was not heard for so long is offline. It says something at least every 20 s. */
+const offlineAfterSeconds = 30;
+const seenEverySeconds = 5;
+
+/** Signs a runner on, or back on: the same token and name are the same runner. */
+export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequest): Promise<Runner> {
+  requirePlatformScope(actor, 'RUNNER');
+  const { name, version, labels, gpus, bootId } = request;
+  const values = { name, version, labels, gpus, bootId, lastSeenAt: now };
+  const [row] = await tx
+    .insert(runner)
+    .values({ id: newId('run'), tokenId: actor.tokenId, ...values })
+    .onConflictDoUpdate({ target: [runner.tokenId, runner.name], set: values })
+    .returning();
+  if (!row) throw new Error('An upsert returned no row.');
+  tx.nudge(channels.work);
+  return row;
+}
+
+/** The runner with this id; throws NOT_FOUND unless it signed on with the actor's token. */
+export async function requireRunner(db: Db, actor: Actor, id: string): Promise<Runner> {
+  requirePlatformScope(actor, 'RUNNER');
+  const found = (await loadRunners(db, [id])).get(id);
+  if (found?.tokenId !== actor.tokenId) {
+    throw notFound('Runner', id, ['runnerId'], 'Register again: the gateway may have a new database.');
+  }
+  return found;
+}
+
+/** Writes that the runner was heard now, every few seconds at most. */
+export async function touchRunner(tx: Tx, id: string): Promise<void> {
+  const stale = lt(runner.lastSeenAt, sql`${now} - ${`${seenEverySeconds} s`}::interval`);
+  await tx
+    .update(runner)
+    .set({ lastSeenAt: now })
+    .where(and(eq(runner.id, id), stale));
+}
+
+/** Runners by id. */
+export async function loadRunners(db: Db, ids: readonly string[]): Promise<Map<string, Runner>> {
+  const rows = await db
+    .select()
+    .from(runner)
+    .where(inArray(runner.id, [...ids]));
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+/** Runners that were heard lately, at most 1000: what a job can be placed on. */
+export async function listOnlineRunners(db: Db): Promise<Runner[]> {
+  return db.select().from(runner).where(isOnline).orderBy(runner.id).limit(1_000);
+}
+
+const isOnline: SQL = sql`${runner.lastSeenAt} > ${now} - ${`${offlineAfterSeconds} s`}::interval`;
+
+export type RunnerPage = { limit: number; backward: boolean; after?: string[]; before?: string[] };
+
+/** Runners in these states, in order of registration, one more than the limit. All who may read see all runners. */
+export async function listRunners(db: Db, states: RunnerState[] | null, page: RunnerPage): Promise<Runner[]> {
+  const order = keyset([runner.id], { ...page, descending: false });
+  const rows = await db
+    .select()
+    .from(runner)
+    .where(and(inStates(states), ...order.where))
+    .orderBy(...order.orderBy)
+    .limit(order.limit);
+  return order.inOrder(rows);
+}
+
+export async function countRunners(db: Db, states: RunnerState[] | null): Promise<number> {
+  return db.$count(runner, inStates(states));
+}
+
+function inStates(states: RunnerState[] | null): SQL | undefined {
+  if (!states) return undefined;
+  if (states.includes('ONLINE')) return states.includes('OFFLINE') ? undefined : isOnline;
+  return states.includes('OFFLINE') ? sql`not ${isOnline}` : sql`false`;
+}
+
+export function runnerState(row: Runner, at: Date): RunnerState {
+  return at.getTime() - row.lastSeenAt.getTime() < offlineAfterSeconds * 1000 ? 'ONLINE' : 'OFFLINE';
+}

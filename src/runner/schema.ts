@@ -1,0 +1,100 @@
+// How people ask for runners. The jobs that they execute are added where attempts live.
+import { requireActor } from '../actor.ts';
+import { builder, load } from '../graphql/builder.ts';
+import { ActorInterface, NodeInterface, registerNode } from '../graphql/node.ts';
+import { addTotalCount, connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
+import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
+import type { Gpu } from '../protocol/control.ts';
+import { countRunners, listRunners, loadRunners, type Runner, runnerState } from './runner.ts';
+
+export type GpuOf = Gpu & { runnerId: string };
+
+export const RunnerRef = builder.objectRef<Runner>('Runner');
+export const GpuRef = builder.objectRef<GpuOf>('Gpu');
+
+registerNode('run', 'Runner', async (context, actor, id) =>
+  actor.scopes.has('READ') ? load(context, loadRunners, id) : null,
+);
+
+const RunnerStateEnum = builder.enumType('RunnerState', {
+  description: 'State of a runner.',
+  values: {
+    ONLINE: { description: 'Connected, accepting jobs.' },
+    OFFLINE: { description: 'No heartbeat within the lease time.' },
+  },
+});
+
+RunnerRef.implement({
+  description: 'A machine that runs jobs.',
+  interfaces: [NodeInterface, ActorInterface],
+  fields: (t) => ({
+    id: t.exposeID('id', { description: 'Global id of the runner.' }),
+    name: t.exposeString('name', { description: 'Name of the runner; its host name when none was given.' }),
+    state: t.field({
+      type: RunnerStateEnum,
+      description: 'State of the runner.',
+      resolve: (runner) => runnerState(runner, new Date()),
+    }),
+    gpus: t.field({
+      type: [GpuRef],
+      description: 'GPUs of the runner.',
+      resolve: (runner) => runner.gpus.map((gpu) => ({ ...gpu, runnerId: runner.id })),
+    }),
+    labels: t.exposeStringList('labels', { description: 'Labels of the runner.' }),
+    version: t.exposeString('version', { description: 'Version of the runner software.' }),
+    lastSeenAt: t.expose('lastSeenAt', { type: 'DateTime', description: 'Timestamp of the last heartbeat.' }),
+  }),
+});
+
+GpuRef.implement({
+  description: 'A GPU of a runner.',
+  fields: (t) => ({
+    index: t.exposeInt('index', { description: 'Index of the GPU on its machine.' }),
+    model: t.exposeString('model', {
+      description: 'Model of the GPU, e.g. `NVIDIA H100 80GB HBM3`; `virtual` for a slot without one.',
+    }),
+    memoryBytes: t.expose('memoryBytes', { type: 'SafeInt', description: 'Memory of the GPU in bytes.' }),
+  }),
+});
+
+const RunnerConnection = connectionType('Runner', RunnerRef, {
+  plural: 'runners',
+  noun: 'runner',
+  description: 'A page of runners.',
+  edgeDescription: 'A runner and its cursor.',
+});
+addTotalCount(RunnerConnection, 'runners');
+
+const runnerStream = 'runners';
+
+builder.queryField('runners', (t) =>
+  t.field({
+    type: RunnerConnection,
+    description: 'Runners the caller can see.',
+    args: {
+      states: t.arg({ type: [RunnerStateEnum], description: 'Only runners in these states.' }),
+      first: t.arg.int({ description: 'Page size, 1–100.' }),
+      after: t.arg.string({ description: 'Cursor to start after.' }),
+      last: t.arg.int({ description: 'Page size from the end, 1–100.' }),
+      before: t.arg.string({ description: 'Cursor to end before.' }),
+    },
+    async resolve(_, args, { actor, database }): Promise<Page<Runner>> {
+      const request = readPageArgs(args, 100);
+      if (!requireActor(actor).scopes.has('READ')) return { edges: [], hasNextPage: false, hasPreviousPage: false };
+      const states = args.states ?? null;
+      const rows = await listRunners(database.db, states, {
+        ...request,
+        after: request.after === undefined ? undefined : runnerPosition(request.after),
+        before: request.before === undefined ? undefined : runnerPosition(request.before),
+      });
+      const page = toPage(rows, request, (row) => encodeCursor(runnerStream, [row.id]));
+      return { ...page, countAll: () => countRunners(database.db, states) };
+    },
+  }),
+);
+
+function runnerPosition(cursor: string): string[] {
+  const [id, ...rest] = decodeCursor(runnerStream, cursor);
+  if (typeof id !== 'string' || rest.length > 0) throw cursorInvalid();
+  return [id];
+}

@@ -1,0 +1,22 @@
+// Machines that signed on to run jobs.
+import { index, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
+import { instant, now } from '../database/columns.ts';
+import type { Gpu } from '../protocol/control.ts';
+
+export const runner = pgTable(
+  'runner',
+  {
+    id: text().primaryKey(),
+    /** Unique for the token that it signs on with: a restarted runner is the same one. */
+    name: text().notNull(),
+    tokenId: text().notNull(),
+    gpus: jsonb().$type<Gpu[]>().notNull(),
+    labels: text().array().notNull(),
+    version: text().notNull(),
+    bootId: text().notNull(),
+    createdAt: instant().notNull().default(now),
+    /** Written every 5 s at most. */
+    lastSeenAt: instant().notNull().default(now),
+  },
+  (table) => [uniqueIndex('runner_name').on(table.tokenId, table.name), index('runner_seen').on(table.lastSeenAt)],
+);

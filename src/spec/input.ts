@@ -1,0 +1,70 @@
+// The job spec file (snake_case) and `JobSpecInput` (camelCase) are one thing in two notations; here one becomes the
+// other, and a path in one a path in the other.
+import type { Issue } from '../errors.ts';
+import { knownHyperparams } from './spec.ts';
+
+type Json = Record<string, unknown>;
+
+const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const camel = (name: string) => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+
+/** Fields whose own keys are ours in both notations; everything else is passed on untouched. */
+const containers = new Set(['hyperparams', 'early_stopping', 'resources', 'metrics']);
+
+/** `JobSpecInput` as a job spec file; null fields are left out. */
+export function fromInput(input: object): Json {
+  const spec: Json = {};
+  for (const [key, value] of Object.entries(input) as [string, unknown][]) {
+    if (value === null || value === undefined) continue;
+    const name = snake(key);
+    spec[name] = containers.has(name) ? fromInput(value as object) : untouched(name, value);
+  }
+  const { extra, ...own } = spec;
+  return extra ? { ...(extra as Json), ...own } : own;
+}
+
+/** The operations of `augmentation` and the entries of `env` lose their nulls; their keys are the same in both. */
+function untouched(name: string, value: unknown): unknown {
+  if (name !== 'augmentation' && name !== 'env') return value;
+  return (value as object[]).map((item) =>
+    Object.fromEntries(Object.entries(item).filter(([, inner]) => inner !== null && inner !== undefined)),
+  );
+}
+
+/** A job spec file as `JobSpecInput`: unknown hyperparameters move into `extra`. Expects a spec that `parseSpec` took. */
+export function toInput(spec: object, inside = ''): Json {
+  const input: Json = {};
+  const extra: Json = {};
+  for (const [key, value] of Object.entries(spec) as [string, unknown][]) {
+    if (inside === 'hyperparams' && !knownHyperparams.includes(key)) extra[key] = value;
+    else input[camel(key)] = containers.has(key) && isObject(value) ? toInput(value, key) : value;
+  }
+  return Object.keys(extra).length > 0 ? { ...input, extra } : input;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The issue as seen by who sent `input.spec` over GraphQL. */
+export function atInput(issue: Issue, prefix: readonly string[]): Issue {
+  const [room, name = '', ...rest] = issue.path;
+  const path =
+    room === 'hyperparams' && name && !knownHyperparams.includes(name)
+      ? ['hyperparams', 'extra', name, ...rest]
+      : issue.path.map((key, index) => (index > 1 && room === 'augmentation' ? key : camel(key)));
+  return { ...issue, path: [...prefix, ...path] };
+}
+
+/** Hyperparameters that `extra` must not hold: they have fields of their own, and one value must not hide another. */
+export function shadowedExtras(input: { hyperparams?: { extra?: Json | null } | null }): Issue[] {
+  return Object.keys(input.hyperparams?.extra ?? {})
+    .filter((key) => knownHyperparams.includes(key))
+    .map((key) => ({
+      code: 'NOT_ALLOWED',
+      path: ['hyperparams', 'extra', key],
+      specPath: `hyperparams.${key}`,
+      message: `hyperparams.extra.${key} has a field of its own.`,
+      hint: `Set hyperparams.${camel(key)}.`,
+    }));
+}

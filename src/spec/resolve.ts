@@ -1,0 +1,85 @@
+// Layers → effective values, each with its source: request, else project, else versioned default. Pure: the same layers
+// give the same job on every gateway and for ever.
+import type { Spec } from './spec.ts';
+
+export const valueSources = ['REQUEST', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
+/** Where an effective value came from, strongest first. */
+export type ValueSource = (typeof valueSources)[number];
+
+export type LayerValue = { source: ValueSource; value: unknown };
+export type ResolvedValue = LayerValue & {
+  /** Dotted path in the job spec file, e.g. `hyperparams.batch_size`. */
+  path: string;
+  /** What the weaker layers would have given, strongest first. */
+  overrides: LayerValue[];
+};
+
+/** Values by path, with the source of each. */
+export type Layer = ReadonlyMap<string, LayerValue>;
+
+/** What describes a submission, but is no value that layers can give or that training depends on. */
+const notLayered = new Set(['project_id', 'defaults_version', 'name', 'tags', 'notes', 'env']);
+/** Objects with paths of their own inside; any other value is one leaf. */
+const containers = new Set(['hyperparams', 'hyperparams.early_stopping', 'resources', 'metrics', 'logs']);
+
+/** A layer from a spec: one entry for each leaf. */
+export function layerOf(spec: Partial<Spec> | Record<string, unknown>, source: ValueSource): Layer {
+  const layer = new Map<string, LayerValue>();
+  const walk = (value: object, prefix: string) => {
+    for (const [key, item] of Object.entries(value) as [string, unknown][]) {
+      const path = prefix + key;
+      if (item === undefined || notLayered.has(path)) continue;
+      if (containers.has(path)) walk(item as object, `${path}.`);
+      else layer.set(path, { source, value: item });
+    }
+  };
+  walk(spec, '');
+  return layer;
+}
+
+/** Effective values, ordered by path. `layers` come strongest first. */
+export function resolve(layers: readonly Layer[]): ResolvedValue[] {
+  const paths = new Set(layers.flatMap((layer) => [...layer.keys()]));
+  const resolved = [...paths].sort().map((path): ResolvedValue => {
+    const [effective, ...overrides] = layers.flatMap((layer) => layer.get(path) ?? []);
+    if (!effective) throw new Error(`no layer has ${path}`);
+    return { path, ...effective, overrides };
+  });
+  const augmented = resolved.some(({ path, value }) => path === 'augmentation' && (value as unknown[]).length > 0);
+  return augmented ? resolved : resolved.filter(({ path }) => !path.startsWith('augmentation.'));
+}
+
+/** The effective spec: resolved values in the shape of the job spec file, what is absent left out. */
+export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): Record<string, unknown> {
+  const effective: Record<string, unknown> = { project_id: spec.project_id };
+  for (const { path, value } of resolved) {
+    if (path.startsWith('augmentation.')) continue; // fills in the operations below
+    setAt(effective, path, value);
+  }
+  const probability = resolved.find(({ path }) => path === 'augmentation.probability')?.value;
+  if (Array.isArray(effective['augmentation'])) {
+    effective['augmentation'] = (effective['augmentation'] as object[]).map((step) => ({
+      probability,
+      params: {},
+      ...step,
+    }));
+  }
+  if (spec.env) effective['env'] = spec.env;
+  return effective;
+}
+
+/** Paths hold dots inside of names of hyperparameters too: only the containers split them. */
+function setAt(target: Record<string, unknown>, path: string, value: unknown): void {
+  const container = [...containers]
+    .filter((name) => path.startsWith(`${name}.`))
+    .sort((a, b) => b.length - a.length)[0];
+  let inner = target;
+  for (const key of container?.split('.') ?? []) inner = (inner[key] ??= {}) as Record<string, unknown>;
+  inner[container ? path.slice(container.length + 1) : path] = value;
+}
+
+/** The part of an effective spec that training depends on: equal parts mean the same training. */
+export function trainingPart(effective: Record<string, unknown>): Record<string, unknown> {
+  const keys = ['model', 'dataset', 'hyperparams', 'augmentation', 'resources', 'command', 'env'];
+  return Object.fromEntries(keys.flatMap((key) => (effective[key] === undefined ? [] : [[key, effective[key]]])));
+}

@@ -1,0 +1,257 @@
+// What a job asks for: the shape of the job spec file (snake_case JSON or YAML), its ranges, and every problem of a
+// submission at once, each with its path, a code and, for a slip of the hand, "did you mean". No default stands here:
+// defaults are versioned data.
+import { z } from 'zod';
+import { closest, type Issue } from '../errors.ts';
+
+const text = (max: number) => z.string().min(1).max(max);
+const whole = (min: number, max: number) => z.int().min(min).max(max);
+const envName = z
+  .string()
+  .max(255)
+  .regex(/^[A-Za-z_][A-Za-z0-9_]*$/);
+const word = z
+  .string()
+  .max(100)
+  .regex(/^[a-z][a-z0-9_]*$/);
+
+const earlyStopping = z.strictObject({
+  enabled: z.boolean().optional(),
+  patience: whole(1, 1_000_000).optional(),
+  monitor: text(250).optional(),
+  goal: z.enum(['MINIMIZE', 'MAXIMIZE']).optional(),
+  min_delta: z.number().min(0).max(1e9).optional(),
+});
+
+const hyperparams = z.looseObject({
+  batch_size: whole(1, 1_000_000).optional(),
+  lr: z.number().positive().max(1_000).optional(),
+  epochs: z.number().positive().max(1_000_000).optional(),
+  early_stopping: earlyStopping.optional(),
+  lr_scheduler: word.optional(),
+  gradient_accumulation_steps: whole(1, 1_000_000).optional(),
+});
+
+const spec = z.strictObject({
+  project_id: text(64),
+  model: text(500),
+  dataset: text(2_048),
+  hyperparams: hyperparams.optional(),
+  augmentation: z
+    .array(
+      z.strictObject({
+        op: word,
+        probability: z.number().min(0).max(1).optional(),
+        params: z.record(z.string(), z.unknown()).optional(),
+      }),
+    )
+    .max(50)
+    .optional(),
+  resources: z
+    .strictObject({
+      gpus: whole(0, 1_024).optional(),
+      gpu_model: text(100).optional(),
+      labels: z.array(text(100)).max(50).optional(),
+    })
+    .optional(),
+  command: z.array(text(32_768)).min(1).max(1_000).optional(),
+  env: z
+    .array(z.strictObject({ name: envName, from: z.strictObject({ value: z.string().max(32_768) }) }))
+    .max(500)
+    .optional(),
+  name: text(100).optional(),
+  tags: z.array(text(100)).max(50).optional(),
+  notes: z.string().max(20_000).optional(),
+  priority: whole(-100, 100).optional(),
+  timeout_seconds: whole(1, 31_536_000).optional(),
+  defaults_version: text(50).optional(),
+  metrics: z.strictObject({ window_seconds: whole(1, 86_400).optional() }).optional(),
+});
+
+export type Spec = z.output<typeof spec>;
+
+/** Hyperparameters with a meaning of ours; any other reaches the script untouched. */
+export const knownHyperparams = Object.keys(hyperparams.shape);
+/** Schedules that training libraries know; another name is passed on with a warning. */
+const knownSchedulers = [
+  'constant',
+  'constant_with_warmup',
+  'cosine',
+  'cosine_with_restarts',
+  'exponential',
+  'inverse_sqrt',
+  'linear',
+  'polynomial',
+  'reduce_lr_on_plateau',
+  'step',
+];
+
+export type Warning = { code: string; message: string; path: string[] | null };
+export type ParsedSpec = { spec: Spec | null; issues: Issue[]; warnings: Warning[] };
+
+/**
+ * Checks a job spec file's content. Null means unset. `spec` is null when there are issues; all are reported, with
+ * `path` as in the file.
+ */
+export function parseSpec(value: unknown): ParsedSpec {
+  const sent = dropNulls(value);
+  const parsed = spec.safeParse(sent);
+  const issues = [
+    ...(parsed.success ? [] : parsed.error.issues.flatMap((issue) => toIssues(issue, sent))),
+    ...unstorable(sent, []),
+    ...(parsed.success ? crossChecks(parsed.data) : []),
+  ];
+  if (issues.length > 0 || !parsed.success) return { spec: null, issues: issues.slice(0, 100), warnings: [] };
+  return { spec: parsed.data, issues, warnings: warningsOf(parsed.data) };
+}
+
+function crossChecks(parsed: Spec): Issue[] {
+  const issues: Issue[] = [];
+  const seen = new Set<string>();
+  for (const [index, { name }] of (parsed.env ?? []).entries()) {
+    const path = ['env', String(index), 'name'];
+    const at = { path, specPath: `env.${index}.name` };
+    if (name.startsWith('ASTRAML_')) {
+      const message = `${name} is reserved: names that start with ASTRAML_ are set by the runner.`;
+      issues.push({ ...at, code: 'NOT_ALLOWED', message, hint: 'Use another name.' });
+    }
+    if (seen.has(name)) issues.push({ ...at, code: 'NOT_ALLOWED', message: `${name} is set twice.` });
+    seen.add(name);
+  }
+  return issues;
+}
+
+function warningsOf(parsed: Spec): Warning[] {
+  const warnings: Warning[] = [];
+  for (const name of Object.keys(parsed.hyperparams ?? {})) {
+    if (knownHyperparams.includes(name)) continue;
+    const near = closest(name, knownHyperparams);
+    if (near) {
+      const message = `Hyperparameter "${name}" is passed on as it is. Did you mean "${near}"?`;
+      warnings.push({ code: 'UNKNOWN_HYPERPARAM', message, path: ['hyperparams', name] });
+    }
+  }
+  const scheduler = parsed.hyperparams?.lr_scheduler;
+  if (scheduler && !knownSchedulers.includes(scheduler)) {
+    const near = closest(scheduler, knownSchedulers);
+    const message = `"${scheduler}" is no schedule that we know; the script must.${near ? ` Did you mean "${near}"?` : ''}`;
+    warnings.push({ code: 'UNKNOWN_LR_SCHEDULER', message, path: ['hyperparams', 'lr_scheduler'] });
+  }
+  return warnings;
+}
+
+/** Null means unset everywhere but inside of what reaches the script untouched. */
+function dropNulls(value: unknown, path: string[] = []): unknown {
+  if (path.at(-1) === 'params' && path[0] === 'augmentation') return value;
+  if (path[0] === 'hyperparams' && path.length === 2 && !knownHyperparams.includes(path[1] ?? '')) return value;
+  if (Array.isArray(value)) return value.map((item, index) => dropNulls(item, [...path, String(index)]));
+  if (typeof value !== 'object' || value === null) return value;
+  const kept = Object.entries(value).filter(
+    ([key, item]) => item !== null && item !== undefined && key !== '__proto__',
+  );
+  return Object.fromEntries(kept.map(([key, item]) => [key, dropNulls(item, [...path, key])]));
+}
+
+/** Text that the database cannot hold, or JSON nested beyond reason: refused with its place rather than stored changed. */
+function unstorable(value: unknown, path: string[]): Issue[] {
+  const at = { path, specPath: path.join('.') };
+  if (path.length > 32) return [{ ...at, code: 'OUT_OF_RANGE', message: 'The spec is nested more than 32 deep.' }];
+  if (typeof value === 'string' && (value.includes('\0') || !value.isWellFormed())) {
+    const message = `${at.specPath} holds a NUL character or half a surrogate pair.`;
+    return [{ ...at, code: 'MALFORMED', message, hint: 'Send valid Unicode text without NUL.' }];
+  }
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([key, item]) => [
+    ...(typeof key === 'string' && !Array.isArray(value) ? unstorable(key, path) : []),
+    ...unstorable(item, [...path, key]),
+  ]);
+}
+
+function toIssues(issue: z.core.$ZodIssue, sent: unknown): Issue[] {
+  const path = issue.path.map(String);
+  const specPath = path.join('.');
+  const place = specPath || 'The spec';
+  const at = { path, specPath };
+  switch (issue.code) {
+    case 'unrecognized_keys':
+      return issue.keys.map((key) => unknownField([...path, key], key, knownKeys(path)));
+    case 'invalid_type': {
+      if (valueAt(sent, path) === undefined) {
+        return [{ ...at, code: 'REQUIRED', message: `${place} is required.`, hint: hints[specPath] }];
+      }
+      return [
+        { ...at, code: 'WRONG_TYPE', message: `${place} must be ${typeNames[issue.expected] ?? issue.expected}.` },
+      ];
+    }
+    case 'too_small':
+    case 'too_big':
+      return [{ ...at, code: 'OUT_OF_RANGE', message: `${place} ${range(issue)}.` }];
+    case 'invalid_value': {
+      const values = issue.values.map(String);
+      const near = closest(String(valueAt(sent, path)), values);
+      const hint = near ? `Did you mean "${near}"?` : undefined;
+      return [{ ...at, code: 'NOT_ALLOWED', message: `${place} must be one of ${values.join(', ')}.`, hint }];
+    }
+    case 'invalid_format': {
+      const hint =
+        path[0] === 'env'
+          ? 'Letters, digits and underscores, not starting with a digit.'
+          : 'Lower-case letters, digits and underscores, starting with a letter.';
+      return [{ ...at, code: 'MALFORMED', message: `${place} is not a name that can be used.`, hint }];
+    }
+    default:
+      return [{ ...at, code: 'WRONG_TYPE', message: `${place} has another type than expected.` }];
+  }
+}
+
+const typeNames: Record<string, string> = {
+  string: 'a string',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+  array: 'a list',
+  object: 'an object',
+  record: 'an object',
+};
+
+const hints: Record<string, string> = {
+  project_id: 'Name the project, e.g. p-demo.',
+  model: 'Name the model to train, e.g. bert-base.',
+  dataset: 'Name the dataset to train on, e.g. s3://bucket/dataset.',
+};
+
+function unknownField(path: string[], key: string, known: string[]): Issue {
+  const specPath = path.join('.');
+  const at = { path, specPath };
+  if (specPath === 'schedule') {
+    const message = 'schedule: this version submits jobs at once and has no schedules yet.';
+    const hint = 'Remove schedule from the spec and submit it when it is due, for example from cron.';
+    return { ...at, code: 'NOT_ALLOWED', message, hint };
+  }
+  const near = closest(key, known);
+  const hint = near ? `Did you mean "${near}"?` : `Known here: ${known.join(', ')}.`;
+  return { ...at, code: 'UNKNOWN_FIELD', message: `${specPath} is no field of a job spec.`, hint };
+}
+
+function knownKeys(path: string[]): string[] {
+  const [room, second] = path;
+  if (!room) return Object.keys(spec.shape);
+  if (room === 'hyperparams') return second ? Object.keys(earlyStopping.shape) : knownHyperparams;
+  if (room === 'resources') return ['gpus', 'gpu_model', 'labels'];
+  if (room === 'augmentation') return ['op', 'probability', 'params'];
+  if (room === 'env') return path.includes('from') ? ['value'] : ['name', 'from'];
+  return ['window_seconds'];
+}
+
+function range(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): string {
+  const small = issue.code === 'too_small';
+  const bound = Number(small ? issue.minimum : issue.maximum);
+  if (issue.origin === 'string') return small ? 'must not be empty' : `takes ${bound} characters at most`;
+  if (issue.origin === 'array') return small ? 'must not be empty' : `takes ${bound} items at most`;
+  if (small) return issue.inclusive ? `must be at least ${bound}` : `must be above ${bound}`;
+  return issue.inclusive ? `must be at most ${bound}` : `must be below ${bound}`;
+}
+
+function valueAt(value: unknown, path: string[]): unknown {
+  return path.reduce<unknown>((inner, key) => (inner as Record<string, unknown> | undefined)?.[key], value);
+}
