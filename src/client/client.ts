@@ -176,7 +176,7 @@ async function* followStream<Event>(
       if (result.errors) throw toApiError(result.errors as never, null);
       const event = Object.values(result.data ?? {})[0] as Event & Streamed;
       cursor = event.endCursor ?? cursor;
-      yield event;
+      yield event as Awaited<Event>;
       if (event.done) return;
     }
   } catch (error) {

@@ -56,9 +56,10 @@ async function waitForJob(
   try {
     for (;;) {
       heard = false;
+      if (signal.aborted) return null; // nobody would hear of the job that it takes
       const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, gateway.config.leaseSeconds));
       const leftMs = deadline - Date.now();
-      if (assignment || leftMs <= 0 || signal.aborted) return assignment;
+      if (assignment || leftMs <= 0) return assignment;
       if (!heard) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, leftMs);

@@ -1,0 +1,65 @@
+// What a job's command finds in its environment: the contract with training scripts. The host's own environment is not
+// inherited, but for the names below.
+import type { Assignment } from '../protocol/control.ts';
+
+const inherited = /^(PATH|HOME|USER|LANG|LC_.*|TZ|LD_LIBRARY_PATH|CUDA_HOME|NVIDIA_.*|HF_HOME|TMPDIR|SSL_CERT_.*)$/;
+
+export type Folders = { work: string; output: string; config: string; stopFile: string };
+
+/** The command's whole environment. The job's own variables win over inherited ones, ours over both. */
+export function environmentOf(
+  assignment: Assignment,
+  folders: Folders,
+  options: {
+    host: Readonly<Record<string, string | undefined>>;
+    gatewayUrl: string;
+    virtualGpus: boolean;
+    now: number;
+  },
+): Record<string, string> {
+  const { job, spec, env, gpus, attemptNumber, timeoutSeconds } = assignment;
+  const hyperparams = (spec['hyperparams'] ?? {}) as Record<string, unknown>;
+  const host = Object.entries(options.host).filter(([name, value]) => inherited.test(name) && value !== undefined);
+  return {
+    ...(Object.fromEntries(host) as Record<string, string>),
+    PYTHONUNBUFFERED: '1',
+    COLUMNS: '120',
+    TQDM_MININTERVAL: '5',
+    ...env,
+    ASTRAML: '1',
+    ASTRAML_JOB_ID: job.id,
+    ASTRAML_JOB_NUMBER: String(job.number),
+    ASTRAML_JOB_NAME: job.name,
+    ASTRAML_PROJECT_ID: job.projectId,
+    ASTRAML_ATTEMPT: String(attemptNumber),
+    ASTRAML_MODEL: String(spec['model']),
+    ASTRAML_DATASET: String(spec['dataset']),
+    ASTRAML_GPUS: String(gpus.length),
+    ASTRAML_HYPERPARAMS: JSON.stringify(hyperparams),
+    ...hyperparamVariables(hyperparams),
+    ASTRAML_CONFIG: folders.config,
+    // A virtual slot is no GPU: nothing must be found there.
+    CUDA_VISIBLE_DEVICES: options.virtualGpus ? '' : gpus.join(','),
+    ASTRAML_NODE_RANK: '0',
+    ASTRAML_NUM_NODES: '1',
+    ASTRAML_WORK_DIR: folders.work,
+    ASTRAML_OUTPUT_DIR: folders.output,
+    ASTRAML_STOP_FILE: folders.stopFile,
+    ...(timeoutSeconds === null ? {} : { ASTRAML_DEADLINE: String(Math.round(options.now / 1000 + timeoutSeconds)) }),
+    ASTRAML_URL: options.gatewayUrl,
+  };
+}
+
+/** One variable each: `ASTRAML_HP_BATCH_SIZE=32`; what is inside of an object gets its path. Strings have no quotes. */
+function hyperparamVariables(hyperparams: Record<string, unknown>, prefix = 'ASTRAML_HP'): Record<string, string> {
+  const variables: Record<string, string> = {};
+  for (const [key, value] of Object.entries(hyperparams)) {
+    const name = `${prefix}_${key.toUpperCase().replace(/[^A-Z0-9]/g, '_')}`;
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+      Object.assign(variables, hyperparamVariables(value as Record<string, unknown>, name));
+    } else {
+      variables[name] = typeof value === 'string' ? value : JSON.stringify(value);
+    }
+  }
+  return variables;
+}

@@ -1,0 +1,28 @@
+// PORT: how a command is run. Processes of this machine today; containers would be another adapter.
+
+export type CommandOptions = {
+  command: readonly string[];
+  /** The whole environment: nothing is inherited beyond it. */
+  env: Readonly<Record<string, string>>;
+  /** Working directory. */
+  cwd: string;
+  onOutput(stream: 'STDOUT' | 'STDERR', chunk: Buffer): void;
+};
+
+export type CommandEnd = { exitCode: number | null; signal: string | null };
+
+export type RunningCommand = {
+  /** Resolves when the command itself ended and its output was read. */
+  readonly ended: Promise<CommandEnd>;
+  /** Sends a signal to the command and everything it started, as far as that is still with it. */
+  signal(name: 'SIGTERM' | 'SIGKILL'): void;
+  /** Whether no process of the job is left, also none that went its own way. */
+  isGone(): Promise<boolean>;
+};
+
+export type Executor = {
+  /** Starts a command; rejects with a sentence for people when it cannot be started. */
+  start(options: CommandOptions): Promise<RunningCommand>;
+  /** Ends all processes of an attempt that an earlier life of the runner left behind. Returns how many there were. */
+  endStrays(jobId: string, attempt: string): Promise<number>;
+};

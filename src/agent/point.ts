@@ -1,0 +1,97 @@
+// Markers: a line that starts with `::astraml ` and holds one JSON object is a record, not a line of the log. Values may
+// be NaN or ±Infinity, bare as Python's json.dumps writes them, or quoted; nested objects flatten with `/`.
+import { metricName, type RunnerRecord, toWireValue } from '../protocol/record.ts';
+
+export const markerPrefix = '::astraml ';
+const maxMetrics = 200;
+const maxMarkerBytes = 64 * 1024;
+const reserved = new Set(['type', 'step', 'global_step', 'epoch', 'time', 'timestamp']);
+
+type Json = Record<string, unknown>;
+
+/** The record of a marker line read at `time` (ms), or null for a line that is no well-formed marker. */
+export function parseMarker(line: string, time: number): RunnerRecord | null {
+  if (!line.startsWith(markerPrefix) || line.length > maxMarkerBytes) return null;
+  const marker = parseObject(line.slice(markerPrefix.length));
+  if (!marker) return null;
+  const at = timeOf(marker) ?? time;
+  const step = wholeNumber(marker['step'] ?? marker['global_step']);
+  const epoch = finite(marker['epoch']);
+  switch (marker['type'] ?? 'metric') {
+    case 'metric':
+      return pointsOf(marker, at, step, epoch);
+    case 'progress': {
+      const [totalSteps, totalEpochs] = [wholeNumber(marker['total_steps']), finite(marker['total_epochs'])];
+      return step === null && epoch === null
+        ? null
+        : { type: 'progress', time: at, step, totalSteps, epoch, totalEpochs };
+    }
+    case 'checkpoint': {
+      const { path } = marker;
+      return typeof path === 'string' && path !== '' ? { type: 'checkpoint', time: at, step, path } : null;
+    }
+    case 'alert': {
+      const { title = '', text = '', level = 'warn' } = marker;
+      if (typeof title !== 'string' || typeof text !== 'string' || (!title && !text)) return null;
+      if (level !== 'info' && level !== 'warn' && level !== 'error') return null;
+      return { type: 'alert', time: at, level, title, text };
+    }
+    default:
+      return null;
+  }
+}
+
+function pointsOf(marker: Json, time: number, step: number | null, epoch: number | null): RunnerRecord | null {
+  const values: Record<string, ReturnType<typeof toWireValue>> = {};
+  let count = 0;
+  const collect = (object: Json, prefix: string, depth: number): boolean => {
+    for (const [key, value] of Object.entries(object)) {
+      if (prefix === '' && reserved.has(key)) continue;
+      const name = prefix + key;
+      if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+        if (depth > 8 || !collect(value as Json, `${name}/`, depth + 1)) return false;
+        continue;
+      }
+      const number = metricValue(value);
+      if (number === null) continue; // a word beside the numbers is no metric, and no mistake
+      if (!metricName.safeParse(name).success || ++count > maxMetrics) return false;
+      values[name] = toWireValue(number);
+    }
+    return true;
+  };
+  return collect(marker, '', 0) && count > 0 ? { type: 'points', time, step, epoch, values } : null;
+}
+
+function metricValue(value: unknown): number | null {
+  if (typeof value === 'number') return value;
+  return value === 'NaN' || value === 'Infinity' || value === '-Infinity' ? Number(value) : null;
+}
+
+/** JSON, and Python's bare NaN and ±Infinity outside of strings. */
+function parseObject(text: string): Json | null {
+  try {
+    const quoted = text.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g, (token) =>
+      token.startsWith('"') ? token : `"${token}"`,
+    );
+    const value: unknown = JSON.parse(quoted);
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** A step of a script that counts in floats is still a whole number. */
+function wholeNumber(value: unknown): number | null {
+  return typeof value === 'number' && Number.isSafeInteger(Math.round(value)) ? Math.round(value) : null;
+}
+
+function finite(value: unknown): number | null {
+  return typeof value === 'number' && Number.isFinite(value) ? value : null;
+}
+
+/** `time` and `timestamp`: seconds or milliseconds since the Unix epoch. */
+function timeOf(marker: Json): number | null {
+  const value = marker['time'] ?? marker['timestamp'];
+  if (typeof value !== 'number' || !(value > 0) || value > 1e14) return null;
+  return Math.round(value > 1e11 ? value : value * 1000);
+}

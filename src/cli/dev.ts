@@ -1,0 +1,90 @@
+// `astraml dev`: gateway and runner in one process, data kept in a folder, until Ctrl-C. Prints where to go from here.
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, relative, resolve } from 'node:path';
+import { readConfig } from '../config.ts';
+import { newTokenText } from '../project/token.ts';
+import { createExampleProject, startLocal } from './local.ts';
+
+export type DevOptions = { port?: number; dataDir?: string; gpus?: number };
+
+const demoProject = 'p-demo';
+const graceMs = 5_000;
+const submitLine =
+  'astraml submit --project p-demo --model bert-base --gpus 1 --dataset s3://bucket/dataset --batch-size 32 --epochs 5 --lr 3e-5';
+
+/** Runs until a signal ends it; resolves with the exit code. */
+export async function runDev(options: DevOptions): Promise<number> {
+  loadDotEnv();
+  const read = readConfig(process.env);
+  const config = { ...read, port: options.port ?? read.port, dataDir: resolve(options.dataDir ?? read.dataDir) };
+  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+  const clientFile = join(config.dataDir, 'client.json');
+  const runnerFile = join(config.dataDir, 'runner.json');
+  const token = config.bootstrapToken ?? readToken(clientFile) ?? newTokenText();
+  const runnerToken = readToken(runnerFile) ?? newTokenText();
+
+  const ended = signalled();
+  process.stderr.write('Starting the database, the gateway and a runner …\n');
+  const say = (line: string) => process.stderr.write(`${line}\n`);
+  const local = await startLocal({
+    config,
+    token,
+    runnerToken,
+    gpus: options.gpus,
+    graceMs,
+    onAttempt: (event, { job, attemptNumber }) =>
+      say(`${job.projectId}/${job.number} ${job.name}: attempt ${attemptNumber} ${event}`),
+    onTrouble: (error) => say(`runner: ${error instanceof Error ? error.message : String(error)}`),
+  });
+  const { client, gateway } = local;
+  try {
+    const { viewer } = await client.request<{ viewer: { projects: { totalCount: number } } }>(
+      '{ viewer { projects { totalCount } } }',
+    );
+    if (viewer.projects.totalCount === 0) await createExampleProject(client, demoProject);
+    writePrivately(clientFile, { url: gateway.url, token, project: demoProject });
+    writePrivately(runnerFile, { token: runnerToken });
+    process.stdout.write(`GraphiQL   ${gateway.url}/graphql#token=${token}\n`);
+    say(`Data       ${relative(process.cwd(), config.dataDir) || '.'}`);
+    say(`\nIn another terminal, in this folder:\n\n  npx ${submitLine}\n  npx astraml logs -f\n\nCtrl-C ends it.`);
+    await ended;
+    say('Stopping …');
+  } finally {
+    await local.stop();
+  }
+  return 0;
+}
+
+/** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once. */
+function signalled(): Promise<void> {
+  return new Promise((resolve) => {
+    let count = 0;
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.on(signal, () => {
+        if (++count > 1) process.exit(130);
+        resolve();
+      });
+    }
+  });
+}
+
+function loadDotEnv(): void {
+  try {
+    process.loadEnvFile('.env');
+  } catch {
+    // there is none
+  }
+}
+
+function readToken(file: string): string | null {
+  try {
+    const { token } = JSON.parse(readFileSync(file, 'utf8')) as { token?: unknown };
+    return typeof token === 'string' ? token : null;
+  } catch {
+    return null;
+  }
+}
+
+function writePrivately(file: string, content: object): void {
+  writeFileSync(file, `${JSON.stringify(content, null, 2)}\n`, { mode: 0o600 });
+}

@@ -1,0 +1,87 @@
+// Everything in one process: gateway and runner side by side, for `dev`, `demo` and tests. They talk as they would from
+// afar (HTTP for control, the bus for records); only the bus is inside of the process.
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { findGpus } from '../agent/gpus.ts';
+import { processExecutor } from '../agent/process.ts';
+import { type RunnerOptions, type RunningRunner, startRunner } from '../agent/runner.ts';
+import { type Client, createClient } from '../client/client.ts';
+import type { Config } from '../config.ts';
+import { type RunningGateway, startGateway } from '../gateway/gateway.ts';
+import { version } from '../version.ts';
+
+export type LocalOptions = {
+  config: Config;
+  /** Text of the administrator's token. */
+  token: string;
+  runnerToken: string;
+  /** Most GPUs to use; on a machine without, the number of virtual slots. */
+  gpus?: number;
+  graceMs?: number;
+  onAttempt?: RunnerOptions['onAttempt'];
+  onTrouble?: RunnerOptions['onTrouble'];
+};
+
+export type Local = {
+  readonly gateway: RunningGateway;
+  readonly runner: RunningRunner;
+  readonly client: Client;
+  /** Ends the runner's attempts (their jobs queue again), then the gateway. */
+  stop(): Promise<void>;
+};
+
+const stopRunnerMs = 8_000;
+
+export async function startLocal(options: LocalOptions): Promise<Local> {
+  const { config, token, runnerToken } = options;
+  const gateway = await startGateway(config, [
+    { text: token, name: 'local administrator', scopes: ['ADMIN'] },
+    { text: runnerToken, name: 'local runner', scopes: ['RUNNER'] },
+  ]);
+  try {
+    const runner = await startRunner({
+      url: gateway.url,
+      token: runnerToken,
+      bus: gateway.store.bus,
+      executor: processExecutor,
+      name: hostname() || 'local',
+      version,
+      labels: [],
+      gpus: await findGpus(options.gpus),
+      workDir: join(config.dataDir, 'runner'),
+      graceMs: options.graceMs ?? 30_000,
+      host: process.env,
+      onAttempt: options.onAttempt,
+      onTrouble: options.onTrouble,
+    });
+    return {
+      gateway,
+      runner,
+      client: createClient({ url: gateway.url, token }),
+      async stop() {
+        await runner.stop(stopRunnerMs);
+        await gateway.stop();
+      },
+    };
+  } catch (error) {
+    await gateway.stop();
+    throw error;
+  }
+}
+
+/** The example trainer as a project's command: it trains for a minute at least, so that there is something to watch. */
+export function exampleCommand(): string[] {
+  const trainer = new URL('../../examples/digits/train.ts', import.meta.url);
+  return [process.execPath, decodeURIComponent(trainer.pathname), '--at-least-seconds', '65'];
+}
+
+/** Creates the project with the example trainer as its command. */
+export async function createExampleProject(client: Client, id: string): Promise<void> {
+  const { createProject } = await client.request<{ createProject: { __typename: string; message?: string } }>(
+    `mutation ($input: CreateProjectInput!) {
+      createProject(input: $input) { __typename ... on UserError { message } }
+    }`,
+    { input: { id, name: 'Demo', command: exampleCommand() } },
+  );
+  if (createProject.message !== undefined) throw new Error(createProject.message);
+}
