@@ -1,0 +1,103 @@
+// The whole product in this process, for tests: gateway and runner on an embedded database or on one that is named, in a
+// folder of its own. Everything is real; only the port and the folder are chosen here.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Client } from '../../src/client/client.ts';
+import { type Local, startLocal } from '../../src/cli/local.ts';
+import { readConfig } from '../../src/config.ts';
+import { newTokenText } from '../../src/project/token.ts';
+
+export type Stack = Local & {
+  readonly url: string;
+  /** Text of the administrator's token. */
+  readonly token: string;
+  readonly client: Client;
+  readonly dataDir: string;
+  stop(): Promise<void>;
+};
+
+/** Starts a stack; `env` are variables of the gateway, e.g. DATABASE_URL. End it with `stop`, which removes its folder. */
+export async function startStack(
+  options: { env?: Record<string, string>; gpus?: number; graceMs?: number; dataDir?: string } = {},
+): Promise<Stack> {
+  const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'astraml-stack-')));
+  const token = newTokenText();
+  const local = await startLocal({
+    config: readConfig({ ASTRAML_DATA_DIR: dataDir, PORT: '0', LOG_LEVEL: 'warn', ...options.env }),
+    token,
+    runnerToken: newTokenText(),
+    gpus: options.gpus,
+    graceMs: options.graceMs ?? 2_000,
+  });
+  return {
+    ...local,
+    url: local.gateway.url,
+    token,
+    dataDir,
+    async stop() {
+      await local.stop();
+      if (!options.dataDir) await rm(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Creates a project whose command is this one. */
+export async function createProject(client: Client, id: string, command: string[] | null = null): Promise<void> {
+  const { createProject: created } = await client.request<{ createProject: { message?: string } }>(
+    `mutation ($input: CreateProjectInput!) { createProject(input: $input) { ... on UserError { message } } }`,
+    { input: { id, command } },
+  );
+  if (created.message !== undefined) throw new Error(created.message);
+}
+
+/** A command that runs this script with the node of the tests. */
+export function script(source: string): string[] {
+  return [process.execPath, '--input-type=module', '--eval', source];
+}
+
+export type Submitted = { id: string; number: number; state: string };
+
+/** Submits a job; throws what was refused. */
+export async function submit(
+  client: Client,
+  projectId: string,
+  spec: Record<string, unknown> = {},
+  idempotencyKey?: string,
+): Promise<Submitted> {
+  const { submitJob } = await client.request<{ submitJob: { job?: Submitted; message?: string } }>(
+    `mutation ($input: SubmitJobInput!) {
+      submitJob(input: $input) { ... on SubmitJobPayload { job { id number state } } ... on UserError { message } }
+    }`,
+    { input: { spec: { projectId, model: 'm', dataset: 'd', ...spec }, idempotencyKey } },
+  );
+  if (!submitJob.job) throw new Error(submitJob.message);
+  return submitJob.job;
+}
+
+export type Line = { seq: number; stream: string; text: string; attempt: number };
+
+/** The whole log, from the live stream: resolves when the job has ended. */
+export async function followLog(client: Client, jobId: string): Promise<Line[]> {
+  const lines: Line[] = [];
+  const query = `subscription ($jobId: ID!, $after: String) {
+    jobLogs(jobId: $jobId, after: $after) { lines { seq stream text attempt } endCursor done }
+  }`;
+  for await (const batch of client.follow<{ lines: Line[] }>(query, { jobId })) lines.push(...batch.lines);
+  return lines;
+}
+
+/** The state of a job and why. */
+export async function jobState(
+  client: Client,
+  jobId: string,
+): Promise<{
+  state: string;
+  stateReason: { code: string; message: string; hint: string | null; logExcerpt: string[] } | null;
+}> {
+  const { job } = await client.request<{ job: Awaited<ReturnType<typeof jobState>> }>(
+    'query ($id: ID!) { job(id: $id) { state stateReason { code message hint logExcerpt } } }',
+    { id: jobId },
+  );
+  return job;
+}
