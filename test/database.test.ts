@@ -1,0 +1,125 @@
+// The database port: one contract on both engines, and what only one of them does.
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { sql } from 'drizzle-orm';
+import { type Database, databaseErrorCode, openDatabase, passingFault } from '../src/database/database.ts';
+import { DataDirInUse } from '../src/database/embedded.ts';
+import { project } from '../src/project/table.ts';
+import { databaseContract } from './contract/database.ts';
+import { skipUnless } from './support/absent.ts';
+import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
+
+databaseContract('the embedded engine', async () => {
+  const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+  const database = await openDatabase({ url: null, dataDir });
+  return {
+    database,
+    close: async () => {
+      await database.close();
+      await rm(dataDir, { recursive: true });
+    },
+  };
+});
+
+suite('the embedded engine', () => {
+  test('refuses a pool of more than one connection', async () => {
+    await assert.rejects(openDatabase({ url: null, dataDir: tmpdir(), poolSize: 2 }), /poolSize must be 1/);
+  });
+
+  test('keeps its data, and refuses a folder that is open', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const first = await openDatabase({ url: null, dataDir });
+    await first.db.insert(project).values({ id: 'p-kept', name: 'kept' });
+    await assert.rejects(openDatabase({ url: null, dataDir }), DataDirInUse);
+    assert.equal(await first.db.$count(project), 1, 'the first goes on');
+    await first.close();
+    await first.close(); // ending twice is fine
+    const second = await openDatabase({ url: null, dataDir });
+    assert.equal(await second.db.$count(project), 1);
+    await second.close();
+    await rm(dataDir, { recursive: true });
+  });
+});
+
+if (!skipUnless('postgres').skip) {
+  databaseContract('a Postgres server', async () => {
+    const server = await startPostgres();
+    const database = await openDatabase({ url: (await createDatabase(server)).url, dataDir: '', poolSize: 8 });
+    return {
+      database,
+      close: async () => {
+        await database.close();
+        await server.stop();
+      },
+    };
+  });
+}
+
+suite('a Postgres server', skipUnless('own postgres'), () => {
+  let server: PostgresServer;
+  let database: Database;
+  before(async () => {
+    server = await startPostgres();
+    database = await openDatabase({ url: (await createDatabase(server)).url, dataDir: '' });
+  });
+  after(async () => {
+    await database.close();
+    await server.stop();
+  });
+
+  test('ten gateways that start at once on an empty database migrate it once', async () => {
+    const { url } = await createDatabase(server);
+    const opened = await Promise.all(Array.from({ length: 10 }, () => openDatabase({ url, dataDir: '', poolSize: 1 })));
+    assert.equal(await opened[0]?.db.$count(project), 0);
+    await Promise.all(opened.map((one) => one.close()));
+  });
+
+  test('a query that takes too long is a TIMEOUT', async () => {
+    const slow = database.transaction(async (tx) => {
+      await tx.execute(sql`set local statement_timeout = 50`);
+      await tx.execute(sql`select pg_sleep(5)`);
+    });
+    await assert.rejects(slow, (error) => passingFault(error)?.code === 'TIMEOUT');
+  });
+
+  test('a row that another transaction holds can be skipped', async () => {
+    await database.db.insert(project).values([
+      { id: 'p-one', name: 'one' },
+      { id: 'p-two', name: 'two' },
+    ]);
+    let release = () => {};
+    const released = new Promise<void>((resolve) => (release = resolve));
+    let held = () => {};
+    const holding = new Promise<void>((resolve) => (held = resolve));
+    const first = database.transaction(async (tx) => {
+      await tx.execute(sql`select id from project where id = 'p-one' for update`);
+      held();
+      await released;
+    });
+    await holding;
+    const rows = await database.db.execute(sql`select id from project order by id for update skip locked`);
+    release();
+    await first;
+    assert.deepEqual(
+      [...rows].map((row) => row['id']),
+      ['p-two'],
+    );
+  });
+
+  test('a server that is away is UNAVAILABLE, and its return is enough to go on', async () => {
+    await server.kill();
+    await assert.rejects(database.db.$count(project), (error) => {
+      assert.ok(databaseErrorCode(error), 'it has a code');
+      return passingFault(error)?.code === 'UNAVAILABLE';
+    });
+    await server.restart();
+    let count: number | undefined;
+    for (let tries = 0; count === undefined && tries < 50; tries++) {
+      count = await database.db.$count(project).catch(() => undefined);
+    }
+    assert.equal(count, 2);
+  });
+});

@@ -1,0 +1,85 @@
+// A store for tests of single rooms: a fresh database (on a real server where there may be one, else embedded), an
+// in-process bus, the defaults, a project and its actors.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Actor, type TokenScope, withIncluded } from '../../src/actor.ts';
+import { memoryBus } from '../../src/bus/memory.ts';
+import { openDatabase } from '../../src/database/database.ts';
+import { ensureDefaults } from '../../src/defaults/defaults.ts';
+import { type Job, submitJob } from '../../src/job/job.ts';
+import { nextJobNumber } from '../../src/job/number.ts';
+import { commit, type Store } from '../../src/live/commit.ts';
+import { createProject } from '../../src/project/project.ts';
+import { registerRunner, type Runner } from '../../src/runner/runner.ts';
+import { skipUnless } from './absent.ts';
+import { createDatabase, startPostgres } from './postgres.ts';
+
+export type TestStore = Store & { readonly admin: Actor; readonly runnerActor: Actor; close(): Promise<void> };
+
+export const testProject = 'p-test';
+
+export function actor(
+  scopes: TokenScope[],
+  projectId: string | null = null,
+  tokenId = `tok_${scopes.join('')}`,
+): Actor {
+  return { tokenId, name: tokenId, projectId, scopes: withIncluded(scopes), expiresAt: null };
+}
+
+/** Opens a store with the project `p-test`, whose command is `["true"]`. */
+export async function openStore(options: { engine?: 'embedded' } = {}): Promise<TestStore> {
+  const { database, end } = await openAny(options.engine === 'embedded' || skipUnless('postgres').skip !== undefined);
+  const bus = memoryBus();
+  const store = { database, bus };
+  const admin = actor(['ADMIN']);
+  await commit(store, async (tx) => {
+    await ensureDefaults(tx);
+    await createProject(tx, admin, { id: testProject, command: ['true'] });
+  });
+  return {
+    ...store,
+    admin,
+    runnerActor: actor(['RUNNER']),
+    async close() {
+      await bus.close();
+      await database.close();
+      await end();
+    },
+  };
+}
+
+async function openAny(embedded: boolean) {
+  if (!embedded) {
+    const server = await startPostgres();
+    const { url } = await createDatabase(server);
+    return { database: await openDatabase({ url, dataDir: '' }), end: () => server.stop() };
+  }
+  const dataDir = await mkdtemp(join(tmpdir(), 'astraml-store-'));
+  return { database: await openDatabase({ url: null, dataDir }), end: () => rm(dataDir, { recursive: true }) };
+}
+
+/** Submits a job to `p-test`. */
+export async function newJob(store: TestStore, spec: Record<string, unknown> = {}, by = store.admin): Promise<Job> {
+  const number = await nextJobNumber(store.database, testProject);
+  const submission = {
+    spec: { project_id: testProject, model: 'm', dataset: 'd', ...spec },
+    idempotencyKey: null,
+    number,
+    at: ['input', 'spec'],
+  };
+  return (await commit(store, (tx) => submitJob(tx, by, submission))).job;
+}
+
+/** Signs a runner on. */
+export async function newRunner(store: TestStore, name = 'test', gpus = 1, labels: string[] = []): Promise<Runner> {
+  return commit(store, (tx) =>
+    registerRunner(tx, store.runnerActor, {
+      name,
+      version: '0',
+      labels,
+      gpus: Array.from({ length: gpus }, (_, index) => ({ index, model: 'virtual', memoryBytes: 0 })),
+      bootId: 'boot',
+    }),
+  );
+}
