@@ -34,6 +34,7 @@ export function createHttpServer(options: HttpOptions): Server {
 
 async function answer(options: HttpOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { config } = options.gateway;
+  response.setHeader('x-content-type-options', 'nosniff');
   const path = (request.url ?? '/').split('?', 1)[0] ?? '/';
   if (path === '/livez') return send(response, 200, { status: 'alive' });
   if (path === '/readyz') return answerReady(options, response);
@@ -67,16 +68,19 @@ async function answerGraphql(options: HttpOptions, request: IncomingMessage, res
   }
   const body = method === 'POST' ? await readJson(request, gateway.config.maxBodyBytes) : undefined;
   if (isRefused(body)) return refuse(response, body);
+  const url = new URL(request.url ?? graphqlPath, 'http://gateway');
+  const wrongSearch = method === 'GET' ? checkSearch(url.searchParams) : null;
+  if (wrongSearch) return refuse(response, wrongSearch);
 
   const actor = await actorOf(gateway, tokenOf(request));
   const ended = new AbortController();
   response.once('close', () => ended.abort());
   const idempotencyKey = headers['idempotency-key'];
   const answered = await pipeline.fetch(
-    new Request(new URL(request.url ?? graphqlPath, 'http://gateway'), {
+    new Request(method === 'GET' ? url : new URL(graphqlPath, url), {
       method,
       headers: pick(headers, ['accept', 'content-type']),
-      ...(body === undefined ? {} : { body: JSON.stringify(body.json) }),
+      ...(body === undefined ? {} : { body: JSON.stringify(operationOf(body.json)) }),
       signal: ended.signal,
     }),
     { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null },
@@ -84,9 +88,25 @@ async function answerGraphql(options: HttpOptions, request: IncomingMessage, res
   await relay(answered, response);
 }
 
+/** The members of a body that mean something; others are ignored. What is no object is refused further on. */
+function operationOf(json: unknown): unknown {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) return json;
+  const { query, operationName, variables, extensions } = json as Record<string, unknown>;
+  return { query, operationName, variables, extensions };
+}
+
+/** The problem of a GET's parameters, if any. Their JSON is checked here, for the same reason as a body's. */
+function checkSearch(search: URLSearchParams): Refused | null {
+  for (const name of ['variables', 'extensions']) {
+    const text = search.get(name);
+    if (text && parseJson(text) === undefined) return { status: 400, message: `The parameter ${name} is not JSON.` };
+  }
+  return null;
+}
+
 /** Writes a fetch response as it comes; a client that reads slowly is waited for, one that left ends the source. */
 async function relay(answered: Response, response: ServerResponse): Promise<void> {
-  response.writeHead(answered.status, Object.fromEntries(answered.headers));
+  response.writeHead(answered.status, { 'cache-control': 'no-store', ...Object.fromEntries(answered.headers) });
   if (!answered.body) {
     response.end();
     return;
@@ -182,6 +202,10 @@ function upgrade(options: HttpOptions, request: IncomingMessage, socket: Duplex,
     (path === graphqlPath ? null : { status: 404, message: `WebSockets are served at ${graphqlPath}.` }) ??
     (stopping.aborted ? { status: 503, message: 'The gateway is stopping.' } : null);
   if (!refused) return sockets.accept(request, socket, head);
+  // Node has let go of the socket: without a listener a client that resets it would end the process, and without the
+  // destroy one that never closes its side would keep it.
+  socket.on('error', () => socket.destroy());
+  socket.once('finish', () => socket.destroy());
   const body = JSON.stringify(errorBody(refused));
   socket.end(
     `HTTP/1.1 ${refused.status} Refused\r\nconnection: close\r\ncontent-type: application/json\r\n` +
