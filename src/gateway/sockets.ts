@@ -1,9 +1,8 @@
 // GraphQL over WebSocket (`graphql-transport-ws`): graphql-ws keeps the protocol, the pipeline runs the operations.
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { GraphQLError } from 'graphql';
-import { CloseCode } from 'graphql-ws';
-import { useServer } from 'graphql-ws/use/ws';
+import { getOperationAST, GraphQLError } from 'graphql';
+import { CloseCode, handleProtocols, makeServer, type Server } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Actor } from '../actor.ts';
 import { Refusal } from '../errors.ts';
@@ -20,62 +19,72 @@ export type Sockets = {
 
 const maxFrameBytes = 64 * 1024;
 const initWaitMs = 5_000;
+/** A peer that has not answered a ping when the next one is due is gone. */
+const pingEveryMs = 12_000;
 
 type Extra = { socket: WebSocket; actor?: Actor | null };
 
 export function createSockets(gateway: Gateway, pipeline: Pipeline, report: ReportBug): Sockets {
-  const server = new WebSocketServer({ noServer: true, maxPayload: maxFrameBytes, perMessageDeflate: false });
-  useServer<Record<string, unknown>, Extra>(
-    {
-      connectionInitWaitTimeout: initWaitMs,
-      async onConnect({ connectionParams, extra }) {
-        try {
-          extra.actor = await actorOf(gateway, tokenOf(connectionParams));
-          return true;
-        } catch (error) {
-          const refused = error instanceof Refusal && error.code === 'UNAUTHENTICATED';
-          // 4401 tells clients not to come back with the same token; anything else is ours, and worth another try.
-          if (refused) extra.socket.close(CloseCode.Unauthorized, 'Unauthorized');
-          else extra.socket.close(1013, publicError(error, report).message.slice(0, 100));
-          return false;
-        }
-      },
-      async onSubscribe({ extra }, _id, payload) {
-        try {
-          if (isExpired(extra.actor)) {
-            extra.socket.close(CloseCode.Forbidden, 'Token expired');
-            return [];
-          }
-          const caller = { actor: extra.actor ?? null, idempotencyKey: null };
-          const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
-          const document = enveloped.parse(payload.query) as never;
-          const errors = enveloped.validate(enveloped.schema, document) as readonly GraphQLError[];
-          if (errors.length > 0) return errors.map(withoutHttp);
-          return {
-            schema: enveloped.schema,
-            document,
-            operationName: payload.operationName,
-            variableValues: payload.variables,
-            contextValue: await enveloped.contextFactory(),
-            rootValue: { execute: enveloped.execute, subscribe: enveloped.subscribe },
-          };
-        } catch (error) {
-          // Thrown on, it would close the whole socket: it is an error of this operation alone.
-          return [withoutHttp(publicError(error, report))];
-        }
-      },
-      execute: (args) => (args.rootValue as Run).execute(args),
-      subscribe: (args) => (args.rootValue as Run).subscribe(args),
-      onError: (_context, _id, _payload, errors) => errors.map((error) => withoutHttp(error as GraphQLError)),
-      onNext: (_context, _id, _payload, _args, result) =>
-        result.errors ? { ...result, errors: result.errors.map(withoutHttp) } : result,
+  const server = new WebSocketServer({
+    noServer: true,
+    maxPayload: maxFrameBytes,
+    perMessageDeflate: false,
+    handleProtocols,
+  });
+  const protocol = makeServer<Record<string, unknown>, Extra>({
+    connectionInitWaitTimeout: initWaitMs,
+    jsonMessageReviver: (key, value: unknown) => (key === '__proto__' ? undefined : value),
+    async onConnect({ connectionParams, extra }) {
+      try {
+        extra.actor = await actorOf(gateway, tokenOf(connectionParams));
+        return true;
+      } catch (error) {
+        const refused = error instanceof Refusal && error.code === 'UNAUTHENTICATED';
+        // 4401 tells clients not to come back with the same token; anything else is ours, and worth another try.
+        if (refused) extra.socket.close(CloseCode.Unauthorized, 'Unauthorized');
+        else extra.socket.close(1013, publicError(error, report).message.slice(0, 100));
+        return false;
+      }
     },
-    server,
-  );
+    async onSubscribe({ extra }, _id, payload) {
+      try {
+        if (isExpired(extra.actor)) {
+          extra.socket.close(CloseCode.Forbidden, 'Token expired');
+          return [];
+        }
+        const caller = { actor: extra.actor ?? null, idempotencyKey: null };
+        const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
+        const document = enveloped.parse(payload.query) as never;
+        const errors = enveloped.validate(enveloped.schema, document) as readonly GraphQLError[];
+        if (errors.length > 0) return errors.map(withoutHttp);
+        if (!getOperationAST(document, payload.operationName)) {
+          throw new Refusal('BAD_USER_INPUT', 'Could not determine what operation to execute.');
+        }
+        return {
+          schema: enveloped.schema,
+          document,
+          operationName: payload.operationName,
+          variableValues: payload.variables,
+          contextValue: await enveloped.contextFactory(),
+          rootValue: { execute: enveloped.execute, subscribe: enveloped.subscribe },
+        };
+      } catch (error) {
+        // Thrown on, it would close the whole socket: it is an error of this operation alone.
+        return [withoutHttp(publicError(error, report))];
+      }
+    },
+    execute: (args) => (args.rootValue as Run).execute(args),
+    subscribe: (args) => (args.rootValue as Run).subscribe(args),
+    // An error that ends a stream comes here as graphql-ws wrapped it.
+    onError: (_context, _id, _payload, errors) =>
+      errors.map((error) => withoutHttp(isWrapped(error) ? publicError(error, report) : (error as GraphQLError))),
+    onNext: (_context, _id, _payload, _args, result) =>
+      result.errors ? { ...result, errors: result.errors.map(withoutHttp) } : result,
+  });
 
   return {
     accept: (request, socket, head) =>
-      server.handleUpgrade(request, socket, head, (opened) => void server.emit('connection', opened, request)),
+      server.handleUpgrade(request, socket, head, (opened) => serve(opened, protocol, report)),
     async stop(deadlineMs) {
       const open = [...server.clients];
       const closed = open.map((socket) => new Promise((resolve) => socket.once('close', resolve)));
@@ -86,6 +95,63 @@ export function createSockets(gateway: Gateway, pipeline: Pipeline, report: Repo
       server.close();
     },
   };
+}
+
+/**
+ * Ties a websocket to the protocol. graphql-ws has its own way of doing this, which prints what any client does wrong,
+ * with a stack, and takes binary frames for text.
+ */
+function serve(socket: WebSocket, protocol: Server<Extra>, report: ReportBug): void {
+  socket.on('error', () => {}); // ws closes by itself, e.g. with 1009 for a frame that is too large
+  const fail = (error: unknown) => {
+    if (!isMisuse(error)) publicError(error, report);
+    socket.close(isMisuse(error) ? CloseCode.BadRequest : CloseCode.InternalServerError);
+  };
+  const closed = protocol.opened(
+    {
+      protocol: socket.protocol,
+      // Settles when the text is written: graphql-ws waits for it before it pulls the next value.
+      send: (text) =>
+        new Promise((resolve, reject) => {
+          if (socket.readyState !== socket.OPEN) return resolve();
+          socket.send(text, (error) => (error && socket.readyState === socket.OPEN ? reject(error) : resolve()));
+        }),
+      close: (code, reason) => socket.close(code, fitReason(reason)),
+      onMessage: (take) =>
+        socket.on('message', (data: Buffer, isBinary) => {
+          if (socket.readyState !== socket.OPEN) return; // what comes after our close frame is not for us
+          if (isBinary) return socket.close(CloseCode.BadRequest, 'Binary messages are not supported');
+          take(data.toString('utf8')).catch(fail);
+        }),
+    },
+    { socket },
+  );
+  const stopPings = sendPings(socket);
+  socket.once('close', (code, reason) => {
+    stopPings();
+    Promise.resolve(closed(code, String(reason))).catch((error: unknown) => void publicError(error, report));
+  });
+}
+
+/** A close frame has room for 123 bytes of reason; a reason may quote what the client sent. */
+function fitReason(reason: string | undefined): string | undefined {
+  return reason && Buffer.byteLength(reason) <= 123 ? reason : undefined;
+}
+
+/** graphql-ws throws at messages that only a server may send. */
+function isMisuse(error: unknown): boolean {
+  return error instanceof Error && /^Unexpected message of type /.test(error.message);
+}
+
+function sendPings(socket: WebSocket): () => void {
+  let answered = true;
+  socket.on('pong', () => (answered = true));
+  const timer = setInterval(() => {
+    if (!answered) return socket.terminate();
+    answered = false;
+    socket.ping();
+  }, pingEveryMs);
+  return () => clearInterval(timer);
 }
 
 type Run = { execute: (args: unknown) => never; subscribe: (args: unknown) => never };
@@ -103,6 +169,10 @@ function tokenOf(params: Record<string, unknown> | undefined): string | null {
 
 function isExpired(actor: Actor | null | undefined): boolean {
   return Boolean(actor?.expiresAt && actor.expiresAt.getTime() <= Date.now());
+}
+
+function isWrapped(error: unknown): boolean {
+  return error instanceof GraphQLError && error.originalError !== undefined;
 }
 
 /** The HTTP status of an error means nothing here. */
