@@ -2,13 +2,18 @@
 // Everything that may refuse is a rule of parsing or validation, so that no transport can pass it by.
 import {
   type DocumentNode,
+  type FieldNode,
   getNamedType,
   getOperationAST,
   GraphQLError,
+  type GraphQLSchema,
   isInputObjectType,
   Kind,
   NoSchemaIntrospectionCustomRule,
   parse,
+  type SelectionSetNode,
+  validate,
+  type ValidationContext,
   type ValidationRule,
 } from 'graphql';
 import { createYoga, type Plugin } from 'graphql-yoga';
@@ -48,12 +53,20 @@ function pipelinePlugin({ config }: Gateway): Plugin<Caller> {
     onParse({ setParseFn }) {
       setParseFn(parseDocument);
     },
-    onValidate({ addValidationRule, context }) {
-      const { params = {}, idempotencyKey } = context as unknown as Caller & { params?: OperationParams };
+    onValidate({ addValidationRule, setValidationFn, context }) {
+      const { params = {}, idempotencyKey, actor } = context as unknown as Caller & { params?: OperationParams };
+      // A suggestion would tell the schema to who may not be told, name by name.
+      const hideSuggestions = actor === null;
+      setValidationFn(((schema: GraphQLSchema, document: DocumentNode, rules: ValidationRule[]) =>
+        validate(schema, document, rules, { hideSuggestions })) as never);
       const variables = isRecord(params.variables) ? params.variables : {};
       const rules: ValidationRule[] = [
         limitsRule({ maxDepth: config.maxDepth, maxCost: config.maxOperationCost, variables }),
-        operationRule((document) => getOperationAST(document, params.operationName), variables, idempotencyKey),
+        operationRule((document) => getOperationAST(document, params.operationName), {
+          variables,
+          idempotencyKey,
+          hideSuggestions,
+        }),
         ...(config.introspection ? [] : [NoSchemaIntrospectionCustomRule]),
       ];
       for (const rule of rules) addValidationRule(rule as never);
@@ -96,19 +109,19 @@ function parseDocument(source: Parameters<typeof parse>[0]): DocumentNode {
 /** Variables of the operation that will run, and the header `Idempotency-Key`, which can mean one mutation only. */
 function operationRule(
   operationOf: (document: DocumentNode) => ReturnType<typeof getOperationAST>,
-  variables: Record<string, unknown>,
-  idempotencyKey: string | null,
+  given: { variables: Record<string, unknown>; idempotencyKey: string | null; hideSuggestions: boolean },
 ): ValidationRule {
   return (context) => ({
     Document(document) {
       const operation = operationOf(document);
       if (!operation) return;
-      for (const error of checkVariables(context.getSchema(), operation, variables)) context.reportError(error);
-      const root = context.getSchema().getMutationType();
-      if (idempotencyKey === null || operation.operation !== 'mutation' || !root) return;
-      const keyed = operation.selectionSet.selections.filter((selection) => {
-        const field = selection.kind === Kind.FIELD ? root.getFields()[selection.name.value] : undefined;
-        const input = field?.args.find((argument) => argument.name === 'input');
+      const schema = context.getSchema();
+      const problems = checkVariables(schema, operation, given.variables, given.hideSuggestions);
+      for (const error of problems) context.reportError(error);
+      const root = schema.getMutationType();
+      if (given.idempotencyKey === null || operation.operation !== 'mutation' || !root) return;
+      const keyed = rootFields(context, operation.selectionSet).filter((node) => {
+        const input = root.getFields()[node.name.value]?.args.find((argument) => argument.name === 'input');
         const type = input && getNamedType(input.type);
         return isInputObjectType(type) && 'idempotencyKey' in type.getFields();
       });
@@ -118,5 +131,17 @@ function operationRule(
         context.reportError(new GraphQLError(message, { nodes: operation }));
       }
     },
+  });
+}
+
+/** Fields of a selection, those of its fragments included; each fragment once, so that a cycle ends. */
+function rootFields(context: ValidationContext, set: SelectionSetNode, seen = new Set<string>()): FieldNode[] {
+  return set.selections.flatMap((selection) => {
+    if (selection.kind === Kind.FIELD) return [selection];
+    if (selection.kind === Kind.INLINE_FRAGMENT) return rootFields(context, selection.selectionSet, seen);
+    const name = selection.name.value;
+    const fragment = seen.has(name) ? undefined : context.getFragment(name);
+    seen.add(name);
+    return fragment ? rootFields(context, fragment.selectionSet, seen) : [];
   });
 }

@@ -2,8 +2,8 @@
 // graphql-js echoes what it refuses, and a value may be a secret: its messages lose their values here.
 import { randomUUID } from 'node:crypto';
 import { GraphQLError } from 'graphql';
-import { passingFault } from '../database/database.ts';
-import { Refusal } from '../errors.ts';
+import { databaseErrorCode, passingFault } from '../database/database.ts';
+import { Refusal, refusals } from '../errors.ts';
 
 /** Gets each bug once, with the reference that the caller was given. */
 export type ReportBug = (error: unknown, reference: string) => void;
@@ -12,13 +12,25 @@ export type ReportBug = (error: unknown, reference: string) => void;
 export function publicError(error: unknown, report: ReportBug): GraphQLError {
   const cause = rootCause(error);
   const located = error instanceof GraphQLError ? error : undefined;
-  const refusal = cause instanceof Refusal ? cause : passingFault(cause);
+  const refusal = cause instanceof Refusal ? cause : (passingFault(cause) ?? unusableValue(cause));
   if (refusal) return refusalError(refusal, located);
   if (located && cause instanceof GraphQLError) return requestError(cause);
   const reference = randomUUID();
   report(cause, reference);
   return refusalError(new Refusal('INTERNAL', `Something went wrong here. Reference: ${reference}`), located);
 }
+
+/**
+ * A value that the database cannot hold, such as text with NUL or a time beyond its calendar, is the caller's: the net
+ * below the checks of inputs, which name the place. Null for any other error.
+ */
+function unusableValue(error: unknown): Refusal | null {
+  if (!unusableCodes.has(databaseErrorCode(error) ?? '')) return null;
+  return new Refusal('BAD_USER_INPUT', 'A value is out of range, or holds characters that cannot be kept.');
+}
+
+/** Numbers and times out of range or malformed, and characters that have no place in text or JSON. */
+const unusableCodes = new Set(['22003', '22007', '22008', '22009', '22021', '22P05']);
 
 /** A refusal as an error of a request. */
 export function refusalError(refusal: Refusal, located?: GraphQLError): GraphQLError {
@@ -37,25 +49,38 @@ export function refusalError(refusal: Refusal, located?: GraphQLError): GraphQLE
   });
 }
 
-/** An error of graphql-js about the request itself: syntax, validation, variables. */
+/** An error of graphql-js or Yoga about the request itself: syntax, validation, variables. */
 export function requestError(error: GraphQLError): GraphQLError {
+  const { code, http } = error.extensions as { code?: unknown; http?: { status?: number } };
+  const isOurs = typeof code === 'string' && code in refusals;
+  const tooLarge = tooLargeMessages.has(error.message);
   return new GraphQLError(withoutValues(error.message), {
     nodes: error.nodes,
     source: error.source,
     positions: error.positions,
     path: error.path,
-    extensions: { code: 'BAD_USER_INPUT', retryable: false, ...error.extensions },
+    extensions: {
+      retryable: false,
+      ...error.extensions,
+      ...(isOurs ? {} : { code: tooLarge ? 'OPERATION_TOO_LARGE' : 'BAD_USER_INPUT' }),
+      ...(isOurs || code === undefined ? {} : { http: { status: http?.status ?? 400 } }),
+    },
   });
 }
 
+/** What graphql-js says when it has met a limit of its own. */
+const tooLargeMessages = new Set(['Maximum introspection depth exceeded', 'Validation aborted.']);
+
 /** Our own errors of variables hold no values; those of graphql-js about literals quote them. */
 function withoutValues(message: string): string {
+  if (message.startsWith('Syntax Error')) {
+    return message.replace(/(BlockString|String|Int|Float|found Name) "[^]*"(?=\.|$)/, '$1');
+  }
   return message
-    .replace(/(BlockString|String|Int|Float) "[^]*"(?=\.|$)/, '$1')
-    .replace(
-      /(, found |value: |non-integer value: |representation: ).*$/s,
-      (_, lead: string) => `${lead.replace(/[:, ]+(found )?$/, '')}.`,
-    )
+    .replace(/[,.;]? [Ff]ound:? [^]*$/, '.')
+    .replace(/( value|representation): [^]*$/, '$1.')
+    .replace(/^Value "[^]*" does not exist in "(\w+)" enum\./, 'The value does not exist in "$1" enum.')
+    .replace(/ at value "[^]*"/, '')
     .replace(/got invalid value [^]*? at /, 'got an invalid value at ')
     .replace(/got invalid value [^]*?; /, 'got an invalid value; ');
 }

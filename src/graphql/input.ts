@@ -14,36 +14,54 @@ import {
 } from 'graphql';
 import { closest } from '../errors.ts';
 
-/** Problems of an operation's variables; empty when all can be coerced. No message holds a value. */
+/** So many problems are named; whoever sends more is told of the first. */
+const maxProblems = 20;
+const maxShownKey = 80;
+
+/**
+ * Problems of an operation's variables, the first 20; empty when all can be coerced. No message holds a value, and none
+ * suggests a name with `hideSuggestions`.
+ */
 export function checkVariables(
   schema: GraphQLSchema,
   operation: OperationDefinitionNode,
   variables: Record<string, unknown>,
+  hideSuggestions = false,
 ): GraphQLError[] {
   const errors: GraphQLError[] = [];
+  const place = (path: string[]) => (path.length > 1 ? ` at "${path.slice(1).join('.')}"` : '');
+  const report: Report = {
+    isFull: () => errors.length >= maxProblems,
+    hideSuggestions,
+    add(path, message) {
+      if (errors.length >= maxProblems) return;
+      const extensions = { code: 'BAD_USER_INPUT', path, http: { status: 400 } };
+      const text = `Variable "$${path[0]}"${place(path)}: ${message}`;
+      errors.push(new GraphQLError(text, { nodes: nodes.get(path[0] ?? ''), extensions }));
+    },
+  };
+  const nodes = new Map(operation.variableDefinitions?.map((node) => [node.variable.name.value, node]));
   for (const definition of operation.variableDefinitions ?? []) {
     const name = definition.variable.name.value;
     const type = typeFromAST(schema, definition.type);
     if (!type || !isInputType(type)) continue; // another rule says what is wrong
     if (variables[name] === undefined && definition.defaultValue) continue;
-    check(type, variables[name], [name], (path, message) => {
-      const place = path.length > 1 ? ` at "${path.slice(1).join('.')}"` : '';
-      errors.push(
-        new GraphQLError(`Variable "$${name}"${place}: ${message}`, {
-          nodes: definition,
-          extensions: { code: 'BAD_USER_INPUT', path, http: { status: 400 } },
-        }),
-      );
-    });
+    check(type, variables[name], [name], report);
   }
   return errors;
 }
 
-type Report = (path: string[], message: string) => void;
+type Report = {
+  add(path: string[], message: string): void;
+  /** Nothing more is kept, so that nothing more need be looked at. */
+  isFull(): boolean;
+  hideSuggestions: boolean;
+};
 
 function check(type: GraphQLInputType, value: unknown, path: string[], report: Report): void {
+  if (report.isFull()) return;
   if (isNonNullType(type)) {
-    if (value === undefined || value === null) return report(path, `is required (${type}).`);
+    if (value === undefined || value === null) return report.add(path, `is required (${type}).`);
     return check(type.ofType, value, path, report);
   }
   if (value === undefined || value === null) return;
@@ -54,14 +72,14 @@ function check(type: GraphQLInputType, value: unknown, path: string[], report: R
   if (isInputObjectType(type)) return checkObject(type, value, path, report);
   if (isEnumType(type)) {
     const names = type.getValues().map((item) => item.name);
-    if (typeof value !== 'string' || !names.includes(value)) report(path, `expected one of ${names.join(', ')}.`);
+    if (typeof value !== 'string' || !names.includes(value)) report.add(path, `expected one of ${names.join(', ')}.`);
     return;
   }
   try {
     type.coerceInputValue(value);
   } catch (error) {
     const ours = error instanceof GraphQLError && error.message.startsWith('Expected ');
-    report(path, ours ? lowerFirst(error.message) : `expected ${expectations[type.name] ?? type.name}.`);
+    report.add(path, ours ? lowerFirst(error.message) : `expected ${expectations[type.name] ?? type.name}.`);
   }
 }
 
@@ -80,13 +98,15 @@ function checkObject(
   report: Report,
 ): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return report(path, `expected an object (${type.name}).`);
+    return report.add(path, `expected an object (${type.name}).`);
   }
   const fields = type.getFields();
   for (const key of Object.keys(value)) {
+    if (report.isFull()) return;
     if (fields[key]) continue;
-    const near = closest(key, Object.keys(fields));
-    report([...path, key], `${type.name} has no such field.${near ? ` Did you mean "${near}"?` : ''}`);
+    const near = report.hideSuggestions ? undefined : closest(key, Object.keys(fields));
+    const hint = near ? ` Did you mean "${near}"?` : '';
+    report.add([...path, key.slice(0, maxShownKey)], `${type.name} has no such field.${hint}`);
   }
   for (const [name, field] of Object.entries(fields)) {
     const item = (value as Record<string, unknown>)[name];
@@ -96,7 +116,7 @@ function checkObject(
   }
   if (type.isOneOf) {
     const given = Object.values(value).filter((item) => item !== undefined && item !== null);
-    if (given.length !== 1) report(path, `exactly one of ${Object.keys(fields).join(', ')} must be set.`);
+    if (given.length !== 1) report.add(path, `exactly one of ${Object.keys(fields).join(', ')} must be set.`);
   }
 }
 

@@ -18,6 +18,7 @@ import {
   type OperationDefinitionNode,
   type SelectionSetNode,
   type ValidationContext,
+  type ValueNode,
 } from 'graphql';
 
 export type Limits = {
@@ -33,6 +34,10 @@ const maxAliases = 100;
 const maxRootFields = 50;
 const maxDirectives = 50;
 const maxIntrospectionDepth = 16;
+/** About three times what the standard introspection query costs: aliases could ask for the schema a hundred times. */
+const maxIntrospectionCost = 200_000;
+/** What a list inside of an introspection holds, about; `types` is counted. */
+const introspectionListSize = 5;
 const pageSize = 20;
 /** No page holds more; a resolver refuses what asks for more, by name. */
 const largestPage = 1_000;
@@ -63,6 +68,7 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
             };
             check('depth', measured.depth, limits.maxDepth);
             check('introspection depth', measured.introspectionDepth, maxIntrospectionDepth);
+            check('introspection cost', measured.introspectionCost, maxIntrospectionCost);
             check('root fields', measured.rootFields, maxRootFields);
             check('aliases', aliases, maxAliases);
             check('directives', directives, maxDirectives);
@@ -74,7 +80,8 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
   };
 }
 
-type Measure = { depth: number; introspectionDepth: number; cost: number; rootFields: number };
+type Part = { depth: number; cost: number; introspectionDepth: number; introspectionCost: number };
+type Measure = Part & { rootFields: number };
 
 function measure(
   operation: OperationDefinitionNode,
@@ -82,9 +89,10 @@ function measure(
   variables: Record<string, unknown>,
 ): Measure {
   const schema = context.getSchema();
-  const seen = new Map<string, Omit<Measure, 'rootFields'>>();
+  const seen = new Map<string, Part>();
   const open = new Set<string>();
   const defaults = new Map(operation.variableDefinitions?.map((item) => [item.variable.name.value, item.defaultValue]));
+  const typeCount = Object.keys(schema.getTypeMap()).length;
   let rootFields = 0;
 
   const fragmentOf = (name: string): FragmentDefinitionNode | undefined => context.getFragment(name) ?? undefined;
@@ -96,12 +104,13 @@ function measure(
     listSize: number,
     introspecting: boolean,
     isRoot: boolean,
-  ): Omit<Measure, 'rootFields'> => {
-    const sum = { depth: 0, introspectionDepth: 0, cost: 0 };
-    const add = (part: Omit<Measure, 'rootFields'>) => {
+  ): Part => {
+    const sum: Part = { depth: 0, cost: 0, introspectionDepth: 0, introspectionCost: 0 };
+    const add = (part: Part) => {
       sum.depth = Math.max(sum.depth, part.depth);
       sum.introspectionDepth = Math.max(sum.introspectionDepth, part.introspectionDepth);
       sum.cost += part.cost;
+      sum.introspectionCost += part.introspectionCost;
     };
     for (const selection of set.selections) {
       if (selection.kind === Kind.FIELD) {
@@ -140,28 +149,28 @@ function measure(
     parent: GraphQLOutputType | undefined,
     listSize: number,
     introspecting: boolean,
-  ): Omit<Measure, 'rootFields'> => {
+  ): Part => {
     const name = field.name.value;
     const inside = introspecting || name === '__schema' || name === '__type';
     const type = fieldType(schema, parent, name);
-    const ownDepth = inside ? { depth: 0, introspectionDepth: 1 } : { depth: 1, introspectionDepth: 0 };
-    if (!field.selectionSet) return { ...ownDepth, cost: name === 'totalCount' ? 10 : 0 };
-
-    const asked = askedSize(field, variables, defaults);
-    const isConnection = type !== undefined && String(getNamedType(type)).endsWith('Connection');
-    const children = walk(
-      field.selectionSet,
-      type && (getNamedType(type) as GraphQLOutputType),
-      asked ?? pageSize,
-      inside,
-      false,
-    );
-    const list = type !== undefined && isListType(getNullableType(type));
-    const factor = !list || isConnection ? 1 : name === 'edges' || name === 'nodes' ? listSize : (asked ?? pageSize);
+    if (!field.selectionSet) {
+      const cost = !inside && name === 'totalCount' ? 10 : 0;
+      return { depth: Number(!inside), introspectionDepth: Number(inside), cost, introspectionCost: 0 };
+    }
+    const asked = inside ? undefined : askedSize(field, variables, defaults);
+    const named = type && (getNamedType(type) as GraphQLOutputType);
+    const children = walk(field.selectionSet, named, asked ?? pageSize, inside, false);
+    const isList = type !== undefined && isListType(getNullableType(type)) && !String(named).endsWith('Connection');
+    const sizeOf = () => {
+      if (inside) return name === 'types' ? typeCount : introspectionListSize;
+      return asked ?? (name === 'edges' || name === 'nodes' ? listSize : pageSize);
+    };
+    const factor = isList ? sizeOf() : 1;
     return {
-      depth: ownDepth.depth + children.depth,
-      introspectionDepth: ownDepth.introspectionDepth + children.introspectionDepth,
+      depth: children.depth + Number(!inside),
+      introspectionDepth: children.introspectionDepth + Number(inside),
       cost: inside ? 0 : factor * (1 + children.cost),
+      introspectionCost: inside ? factor * (1 + children.introspectionCost) : children.introspectionCost,
     };
   };
 
@@ -182,18 +191,24 @@ function fieldType(
 function askedSize(
   field: FieldNode,
   variables: Record<string, unknown>,
-  defaults: Map<string, unknown>,
+  defaults: Map<string, ValueNode | undefined>,
 ): number | undefined {
   for (const { name, value } of field.arguments ?? []) {
     if (!['first', 'last', 'ids'].includes(name.value)) continue;
-    if (value.kind === Kind.LIST) return value.values.length;
-    if (value.kind === Kind.INT) return Math.min(Number(value.value), largestPage);
-    if (value.kind !== Kind.VARIABLE) continue;
-    const given = variables[value.name.value];
-    if (typeof given === 'number') return Math.min(given, largestPage);
-    if (Array.isArray(given)) return given.length;
-    const fallback = defaults.get(value.name.value) as { kind?: string; value?: string } | undefined;
-    if (given === undefined && fallback?.kind === Kind.INT) return Math.min(Number(fallback.value), largestPage);
+    const size = value.kind === Kind.VARIABLE ? sizeOfVariable(value.name.value) : sizeOfLiteral(value);
+    if (size !== undefined) return Math.min(Math.max(size, 0), largestPage);
   }
   return undefined;
+
+  function sizeOfVariable(name: string): number | undefined {
+    const given = variables[name];
+    if (given === undefined) return sizeOfLiteral(defaults.get(name));
+    if (Array.isArray(given)) return given.length;
+    return typeof given === 'number' ? given : undefined;
+  }
+}
+
+function sizeOfLiteral(value: ValueNode | undefined): number | undefined {
+  if (value?.kind === Kind.LIST) return value.values.length;
+  return value?.kind === Kind.INT ? Number(value.value) : undefined;
 }
