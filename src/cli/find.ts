@@ -1,0 +1,48 @@
+// How a job is named on the command line: its id, its number (`42`, `p-demo/42`), or `@last`, the project's newest.
+import type { Cli } from './cli.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+
+const newest = '@last';
+
+/** The fields of the job that `name` names, as `selection` asks for them; a Failure when there is none. */
+export async function findJob<Job>(cli: Cli, name: string, selection: string): Promise<Job> {
+  const where = parseName(cli, name);
+  const job = await ask<Job>(cli, where, selection);
+  if (job) return job;
+  if ('last' in where) {
+    const hint = `Submit one: astraml submit -p ${where.last} --model … --dataset …`;
+    throw new Failure(exitCodes.notFound, `Project ${where.last} has no job yet, or you may not see it.`, hint);
+  }
+  throw new Failure(
+    exitCodes.notFound,
+    `Job ${name} does not exist, or you may not see it.`,
+    'astraml jobs lists them.',
+  );
+}
+
+type Where = { id: string } | { project: string; number: number } | { last: string };
+
+function parseName(cli: Cli, name: string): Where {
+  if (name === newest) return { last: cli.requireProject() };
+  if (/^job_[0-9a-z]+$/i.test(name)) return { id: name };
+  const [, project, digits] = /^(?:(p-[a-z0-9-]+)\/)?#?(\d{1,9})$/.exec(name) ?? [];
+  if (digits) return { project: project ?? cli.requireProject(), number: Number(digits) };
+  throw usage(`"${name}" names no job.`, 'Name it by number (42 or p-demo/42), by id (job_…), or as @last.');
+}
+
+type Found<Job> = { job?: Job | null; project?: { job?: Job | null; jobs?: { nodes: Job[] } } | null };
+
+async function ask<Job>(cli: Cli, where: Where, selection: string): Promise<Job | null | undefined> {
+  if ('id' in where) {
+    const found = await cli.request<Found<Job>>(`query($id: ID!) { job(id: $id) ${selection} }`, where);
+    return found.job;
+  }
+  if ('last' in where) {
+    const query = `query($project: ID!) { project(id: $project) { jobs(first: 1) { nodes ${selection} } } }`;
+    const found = await cli.request<Found<Job>>(query, { project: where.last });
+    return found.project?.jobs?.nodes[0];
+  }
+  const query = `query($project: ID!, $number: Int!) { project(id: $project) { job(number: $number) ${selection} } }`;
+  const found = await cli.request<Found<Job>>(query, where);
+  return found.project?.job;
+}

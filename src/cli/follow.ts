@@ -1,0 +1,100 @@
+// Following a job: its log as it comes, its changes of state, and Ctrl-C, which detaches and leaves the job alone.
+import type { Cli } from './cli.ts';
+import { Detached } from './failure.ts';
+import { type JobLine, jobLineFields, lineFields, type LogLine, select } from './fields.ts';
+import { cell, stateGlyph } from './output.ts';
+import { jobName, shortName } from './outcome.ts';
+
+/** Runs `work` until it is done; Ctrl-C ends it by the signal it is given, with a line that says what goes on. */
+export async function detachable<T>(message: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const abort = new AbortController();
+  let detach = () => {};
+  const detached = new Promise<never>((_, reject) => {
+    detach = () => {
+      reject(new Detached(message));
+      abort.abort();
+    };
+  });
+  process.once('SIGINT', detach);
+  try {
+    return await Promise.race([work(abort.signal), detached]);
+  } finally {
+    process.off('SIGINT', detach);
+    abort.abort();
+  }
+}
+
+/** What is said when Ctrl-C ends the following of a job. */
+export function detachedMessage(cli: Cli, job: Pick<JobLine, 'number' | 'project'>): string {
+  return `\nDetached: ${jobName(job)} goes on. Follow it again: astraml logs ${shortName(cli, job)} -f`;
+}
+
+export type LogRange = { after?: string | null; last?: number | null; filter?: object | null };
+/** `cursor` resumes behind the line or, inside of a batch, before it: nothing is lost, what is repeated has its `seq`. */
+export type FollowedLine = LogLine & { cursor: string | null };
+
+type LogBatch = {
+  lines: LogLine[];
+  gaps: { fromSeq: number; toSeq: number; reason: string }[];
+  endCursor: string;
+  done: boolean;
+};
+
+const logQuery = `subscription($jobId: ID!, $after: String, $last: Int, $filter: LogFilter) {
+  jobLogs(jobId: $jobId, after: $after, last: $last, filter: $filter) {
+    lines ${select(lineFields)} gaps { fromSeq toSeq reason } endCursor done
+  }
+}`;
+
+/** Hands out the job's lines until its log ends. */
+export async function followLog(
+  cli: Cli,
+  jobId: string,
+  range: LogRange,
+  signal: AbortSignal,
+  onLine: (line: FollowedLine) => Promise<void>,
+): Promise<void> {
+  const stream = cli.follow<LogBatch>(logQuery, { jobId, ...range }, { signal });
+  let cursor = range.after ?? null;
+  for await (const batch of stream) {
+    for (const gap of batch.gaps) warnOfGap(cli, gap);
+    const lastSeq = batch.lines.at(-1)?.seq;
+    for (const line of batch.lines) await onLine({ cursor: line.seq === lastSeq ? batch.endCursor : cursor, ...line });
+    cursor = batch.endCursor;
+  }
+}
+
+export function warnOfGap(cli: Cli, { fromSeq, toSeq, reason }: LogBatch['gaps'][number]): void {
+  cli.out.warn(`warning: lines ${fromSeq}–${toSeq} are missing (${reason}).`);
+}
+
+const updateQuery = `subscription($jobId: ID!) {
+  jobUpdated(jobId: $jobId) { done job ${select(jobLineFields)} }
+}`;
+
+/** Resolves with the job as it ended; every change of state on the way is handed to `onChange`. */
+export async function followState(
+  cli: Cli,
+  jobId: string,
+  signal: AbortSignal,
+  onChange: (job: JobLine) => void,
+): Promise<JobLine | null> {
+  let last: JobLine | null = null;
+  const stream = cli.follow<{ done: boolean; job: JobLine }>(
+    updateQuery,
+    { jobId },
+    { signal, onConnection: () => {} },
+  );
+  for await (const { job } of stream) {
+    const changed = job.state !== last?.state || job.stateReason?.code !== last.stateReason?.code;
+    last = job;
+    if (changed) onChange(job);
+  }
+  return last;
+}
+
+/** Says on stderr in which state a job is now and why. */
+export function noteState(cli: Cli, job: JobLine): void {
+  const why = job.stateReason ? `  ${cell(job.stateReason.message)}` : '';
+  cli.out.note(`${stateGlyph(cli.out, job.state)} ${jobName(job)} ${job.state}${why}`);
+}

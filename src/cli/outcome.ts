@@ -1,0 +1,32 @@
+// How a job ended, as people read it: what, after how long, why, what to do, where to look.
+import type { Cli } from './cli.ts';
+import type { JobLine } from './fields.ts';
+import { stateGlyph } from './output.ts';
+import { cleanText, formatDuration } from './text.ts';
+
+/** The name of a job for people: `p-demo/42`. */
+export function jobName(job: Pick<JobLine, 'number' | 'project'>): string {
+  return `${job.project.id}/${job.number}`;
+}
+
+/** The shortest name that finds the job from here. */
+export function shortName(cli: Cli, job: Pick<JobLine, 'number' | 'project'>): string {
+  return cli.project === job.project.id ? String(job.number) : jobName(job);
+}
+
+/** Lines that say how a job ended. */
+export function outcomeLines(cli: Cli, job: JobLine): string[] {
+  const { state, stateReason: reason, finishedAt } = job;
+  const from = job.startedAt ?? job.createdAt;
+  const after = finishedAt ? ` after ${formatDuration(Date.parse(finishedAt) - Date.parse(from))}` : '';
+  const attempt = job.currentAttempt ? ` (attempt ${job.currentAttempt.number} of ${job.attempts.length})` : '';
+  const bad = state === 'FAILED' || state === 'TIMED_OUT';
+  const head = `${stateGlyph(cli.out, state)} ${jobName(job)} ${cleanText(job.name)} ${state}${after}${bad ? attempt : ''}`;
+  if (!bad) return [head];
+  return [
+    head,
+    ...(reason ? [`  ${cleanText(reason.message)}`] : []),
+    ...(reason?.hint ? [`  ${cli.out.paint('dim', 'hint')}  ${cleanText(reason.hint)}`] : []),
+    `  ${cli.out.paint('dim', 'log')}   astraml logs ${shortName(cli, job)} -n 50`,
+  ];
+}

@@ -1,0 +1,124 @@
+// Where output goes: stdout is the answer, stderr all else. For a terminal aligned, coloured and short; for a program
+// tab-separated and complete, or JSON.
+import { once } from 'node:events';
+import { styleText } from 'node:util';
+import { cleanText, textWidth } from './text.ts';
+
+/** What we write to: process.stdout and process.stderr, or a test's stand-in. */
+export type Sink = { write(text: string): boolean; isTTY?: boolean };
+
+export type OutputOptions = {
+  stdout: Sink & NodeJS.EventEmitter;
+  stderr: Sink;
+  quiet: boolean;
+  /** Names of the fields to print as JSON; null for text. */
+  json: readonly string[] | null;
+};
+
+export type Output = {
+  /** Whether a person reads the answer. */
+  readonly tty: boolean;
+  /** Whether the answer may be coloured. */
+  readonly colours: boolean;
+  readonly json: readonly string[] | null;
+  /** A line of the answer. */
+  print(line: string): Promise<void>;
+  /** A line for people on the way: progress, hints. Not under --quiet. */
+  note(line: string): void;
+  /** A line that must not be missed. */
+  warn(line: string): void;
+  /** An object or a list of objects as JSON, the chosen fields only. */
+  printJson(value: object | readonly object[], options?: { pretty?: boolean }): Promise<void>;
+  table(
+    columns: readonly string[],
+    rows: readonly (readonly string[])[],
+    options?: { header?: boolean },
+  ): Promise<void>;
+  paint(style: Style, text: string): string;
+};
+
+export type Style = 'red' | 'green' | 'yellow' | 'cyan' | 'dim' | 'bold';
+
+export function createOutput({ stdout, stderr, quiet, json }: OutputOptions): Output {
+  const tty = stdout.isTTY === true;
+  const colours = mayColour(stdout);
+  const print = async (line: string) => {
+    if (!stdout.write(`${line}\n`)) await once(stdout, 'drain');
+  };
+  return {
+    tty,
+    colours,
+    json,
+    print,
+    note: (line) => void (quiet || stderr.write(`${line}\n`)),
+    warn: (line) => void stderr.write(`${line}\n`),
+    async printJson(value, { pretty = tty } = {}) {
+      const chosen = isList(value) ? value.map((item) => pick(item, json)) : pick(value, json);
+      await print(JSON.stringify(chosen, null, pretty ? 2 : 0));
+    },
+    async table(columns, rows, { header = tty } = {}) {
+      for (const line of formatTable(columns, rows, { tty, header })) await print(line);
+    },
+    paint: (style, text) => (colours ? styleText(style, text, { validateStream: false }) : text),
+  };
+}
+
+/** NO_COLOR, FORCE_COLOR and TERM=dumb decide, and whether it is a terminal. */
+function mayColour(stream: Sink): boolean {
+  const { FORCE_COLOR, NO_COLOR, TERM } = process.env;
+  if (FORCE_COLOR !== undefined) return !['0', 'false'].includes(FORCE_COLOR);
+  return stream.isTTY === true && !NO_COLOR && TERM !== 'dumb';
+}
+
+function isList(value: object | readonly object[]): value is readonly object[] {
+  return Array.isArray(value);
+}
+
+/** The fields with these names, in their order; all of them for null. */
+export function pick(value: object, names: readonly string[] | null): object {
+  if (!names) return value;
+  const fields = new Map(Object.entries(value));
+  return Object.fromEntries(names.map((name) => [name, fields.get(name) ?? null]));
+}
+
+/** Lines of a table: aligned for people; for programs tab-separated, nothing cut. Cells may be coloured. */
+export function formatTable(
+  columns: readonly string[],
+  rows: readonly (readonly string[])[],
+  { tty, header }: { tty: boolean; header: boolean },
+): string[] {
+  const lines = header ? [columns, ...rows] : [...rows];
+  if (!tty) return lines.map((cells) => cells.join('\t'));
+  const widths = columns.map((_, index) => Math.max(...lines.map((cells) => textWidth(cells[index] ?? ''))));
+  const pad = (cell: string, index: number) =>
+    index === columns.length - 1 ? cell : cell + ' '.repeat((widths[index] ?? 0) - textWidth(cell));
+  return lines.map((cells) => cells.map(pad).join('  ').trimEnd());
+}
+
+/** A value as a cell: text without control sequences or line ends, everything else as JSON. */
+export function cell(value: unknown): string {
+  if (value === null || value === undefined) return '';
+  return cleanText(typeof value === 'string' ? value : JSON.stringify(value)).replaceAll('\n', ' ');
+}
+
+const looks: Record<string, { glyph: string; style: Style }> = {
+  QUEUED: { glyph: '◌', style: 'yellow' },
+  STARTING: { glyph: '●', style: 'cyan' },
+  RUNNING: { glyph: '●', style: 'cyan' },
+  CANCELLING: { glyph: '●', style: 'yellow' },
+  SUCCEEDED: { glyph: '✓', style: 'green' },
+  FAILED: { glyph: '✗', style: 'red' },
+  TIMED_OUT: { glyph: '✗', style: 'red' },
+  CANCELLED: { glyph: '✗', style: 'dim' },
+};
+
+/** Glyph of a state; with a colour where colours are shown, never a colour alone. */
+export function stateGlyph(out: Pick<Output, 'paint'>, state: string): string {
+  const { glyph, style } = looks[state] ?? { glyph: '●', style: 'dim' };
+  return out.paint(style, glyph);
+}
+
+/** A state for a table: with its glyph for people, bare for programs. */
+export function stateCell(out: Output, state: string): string {
+  return out.tty ? `${stateGlyph(out, state)} ${out.paint(looks[state]?.style ?? 'dim', state)}` : state;
+}

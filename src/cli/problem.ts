@@ -1,0 +1,31 @@
+// Typed errors of the API: data in the answer, here made into the refusal that the command ends with.
+import { Refused } from './failure.ts';
+
+/** To be added to an operation that spreads `...Problem`. */
+export const problemFragment = `fragment Problem on UserError {
+  __typename code message hint
+  ... on ValidationError { issues { code message hint path specPath } }
+  ... on IdempotencyConflictError { differingPaths existingJob { number project { id } } }
+}`;
+
+export type Problem = {
+  __typename: string;
+  code: string;
+  message: string;
+  hint: string | null;
+  issues?: { message: string; hint: string | null; path: string[]; specPath: string | null }[];
+  differingPaths?: string[];
+  existingJob?: { number: number; project: { id: string } } | null;
+};
+
+export function refusedBy(problem: Problem): Refused {
+  const { code, message, hint, issues = [], differingPaths = [], existingJob } = problem;
+  const listed = issues.map(({ specPath, path, ...issue }) => ({
+    message: issue.message,
+    hint: issue.hint ?? undefined,
+    specPath: specPath ?? path.join('.'),
+  }));
+  const differing = differingPaths.map((specPath) => ({ message: `${specPath} differs from the first submission.` }));
+  const known = existingJob ? `The key belongs to ${existingJob.project.id}/${existingJob.number}.` : null;
+  return new Refused(code, message, [...listed, ...differing], [hint, known].filter(Boolean).join(' ') || null);
+}

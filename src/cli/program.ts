@@ -1,0 +1,124 @@
+// The command line: every command with its flags, in the order of the help. What a command does is loaded when it is
+// called, so that `--help` is fast.
+import { Command, CommanderError } from 'commander';
+import { version } from '../version.ts';
+import type { Globals } from './cli.ts';
+import { type AddCommand, withGlobals } from './command.ts';
+import { explain, exitCodes, usage } from './failure.ts';
+import { addJobCommands } from './program-jobs.ts';
+import { addSubmitCommand } from './program-submit.ts';
+
+/** Runs a command line (without `node` and the script) and resolves with its exit code. Everything is said by then. */
+export async function runProgram(argv: readonly string[]): Promise<number> {
+  let exitCode: number = exitCodes.done;
+  const program = createProgram((code) => (exitCode = code));
+  const args = bareJson(argv);
+  if (args.length === 0) {
+    program.outputHelp();
+    return exitCodes.done;
+  }
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    // commander has said itself what it found; help and version are no error
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
+    const failure = explain(error, beforeDashes(argv).includes('--debug'));
+    process.stderr.write(`${failure.text}\n`);
+    return failure.exitCode;
+  }
+}
+
+/** `--json` takes its fields only with `=`: the word after it is not its own. */
+function bareJson(argv: readonly string[]): string[] {
+  const own = beforeDashes(argv);
+  return [...own.map((arg) => (arg === '--json' ? '--json=*' : arg)), ...argv.slice(own.length)];
+}
+
+function beforeDashes(argv: readonly string[]): readonly string[] {
+  const at = argv.indexOf('--');
+  return at < 0 ? argv : argv.slice(0, at);
+}
+
+function createProgram(setExitCode: (code: number) => void): Command {
+  const program = new Command('astraml')
+    .description('Submit ML training jobs, follow their logs and metrics live.')
+    .version(version, '--version', 'print the version')
+    .enablePositionalOptions()
+    .exitOverride()
+    .showHelpAfterError('  hint  Add --help for what there is.');
+  const add: AddCommand = (parent, usageText, description, fields, load, options = {}) => {
+    const command = withGlobals(parent.command(usageText, options).description(description), {
+      local: fields === null,
+    });
+    command.action(async () => {
+      const globals = globalsOf(command);
+      if (globals.color === false) forbidColour();
+      const names = fields?.(command.opts()) ?? [];
+      if (globals.json === '') return listFields(names);
+      const chosen = globals.json === undefined ? null : chooseFields(globals.json, names);
+      const [{ openCli }, run] = await Promise.all([import('./cli.ts'), load()]);
+      setExitCode(await run(openCli(globals, chosen), command.opts(), command.args));
+    });
+    return command;
+  };
+  withGlobals(program);
+  addServerCommands(program, add);
+  addSubmitCommand(program, add);
+  addJobCommands(program, add);
+  return program;
+}
+
+function addServerCommands(program: Command, add: AddCommand): void {
+  add<{ port?: number; dataDir?: string; gpus?: number }>(
+    program,
+    'dev',
+    'run a gateway and a runner on this machine',
+    null,
+    async () => {
+      const { runDev } = await import('./dev.ts');
+      return (_cli, options) => runDev(options);
+    },
+  )
+    .option('--port <port>', 'port to listen on (default: PORT, else 4000)', toWhole('--port', 65_535))
+    .option('--data-dir <folder>', 'where its data is kept (default: ASTRAML_DATA_DIR, else .astraml)')
+    .option('--gpus <count>', 'GPUs of the runner, virtual where there are none', toWhole('--gpus', 1_024));
+  add(program, 'demo', 'see it work: a job from submission to its end, in a temporary folder', null, async () => {
+    const { runDemo } = await import('./demo.ts');
+    return () => runDemo();
+  });
+}
+
+function toWhole(flag: string, max: number): (text: string) => number {
+  return (text) => {
+    const number = Number(text);
+    if (/^\d+$/.test(text) && number <= max) return number;
+    throw usage(`${flag} takes a whole number from 0 to ${max}, got "${text}".`);
+  };
+}
+
+/** The global flags, wherever they stand; the one nearest to the command's end counts. */
+function globalsOf(command: Command): Globals {
+  const levels: Globals[] = [];
+  for (let at: Command | null = command; at; at = at.parent) levels.unshift(at.opts<Globals>());
+  const given = levels.flatMap((level) => Object.entries(level).filter(([, value]) => value !== undefined));
+  // commander gives a flag that begins with no- the value true where it is absent
+  return { ...Object.fromEntries(given), color: levels.every(({ color }) => color !== false) };
+}
+
+function forbidColour(): void {
+  delete process.env['FORCE_COLOR'];
+  process.env['NO_COLOR'] = '1';
+}
+
+function listFields(names: readonly string[]): void {
+  process.stdout.write(names.map((name) => `${name}\n`).join(''));
+}
+
+function chooseFields(text: string, names: readonly string[]): readonly string[] {
+  if (text === '*') return names;
+  const chosen = text.split(',').map((name) => name.trim());
+  const unknown = chosen.find((name) => !names.includes(name));
+  if (unknown === undefined) return chosen;
+  throw usage(`--json: there is no field "${unknown}" here.`, `Fields: ${names.join(', ')}.`);
+}

@@ -1,0 +1,86 @@
+// Which gateway, as whom and for which project, strongest first: flags, environment, the client.json that `astraml dev`
+// writes into its data folder. A token is sent only to the server that it was given for.
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { z } from 'zod';
+import { exitCodes, Failure, usage } from './failure.ts';
+
+export type SignIn = { url: string; token: string | null; project: string | null };
+
+export type SignInSources = {
+  flags: { server?: string | undefined; project?: string | undefined };
+  env: Record<string, string | undefined>;
+  cwd: string;
+};
+
+const clientFile = z.object({ url: z.url(), token: z.string().min(1), project: z.string().optional() });
+
+/** Where `astraml dev` listens unless it is told otherwise. */
+const localUrl = 'http://127.0.0.1:4000';
+
+/** `token` is null when none is known for the server: whether that matters is the command's to say. */
+export function findSignIn({ flags, env, cwd }: SignInSources): SignIn {
+  const file = readClientFile(env, cwd);
+  const named = flags.server ?? (env['ASTRAML_URL'] || undefined);
+  const url = checkUrl(named ?? file?.url ?? localUrl);
+  // The file's token and project belong to the file's server: another one must not see them.
+  const own = file && new URL(file.url).origin === new URL(url).origin ? file : null;
+  return {
+    url,
+    token: env['ASTRAML_TOKEN'] || own?.token || null,
+    project: flags.project ?? (env['ASTRAML_PROJECT'] || own?.project || null),
+  };
+}
+
+export function notSignedIn(url: string): Failure {
+  return new Failure(
+    exitCodes.notAllowed,
+    `You are not signed in to ${url}.`,
+    'Set ASTRAML_TOKEN (and ASTRAML_URL), or run this in the folder where `astraml dev` was started.',
+  );
+}
+
+export function noProject(): Failure {
+  return usage('Which project? None is named.', 'Name it with -p, e.g. -p p-demo, or set ASTRAML_PROJECT.');
+}
+
+function checkUrl(text: string): string {
+  const url = URL.parse(text);
+  if (!url || !/^https?:$/.test(url.protocol)) {
+    throw usage(`"${text}" is no address of a gateway.`, 'Give it as http://host:port or https://host.');
+  }
+  return text.replace(/\/+$/, '');
+}
+
+function readClientFile(env: Record<string, string | undefined>, cwd: string): z.output<typeof clientFile> | null {
+  const path = clientFilePath(env, cwd);
+  if (!path) return null;
+  // ssh's rule; it also passes over a file that came with somebody's repository.
+  if (process.platform !== 'win32' && (statSync(path).mode & 0o077) !== 0) {
+    throw new Failure(exitCodes.notAllowed, `${path} holds a token and can be read by others.`, `chmod 600 ${path}`);
+  }
+  const parsed = clientFile.safeParse(parseJson(readFileSync(path, 'utf8')));
+  if (parsed.success) return parsed.data;
+  throw usage(`${path} is not what \`astraml dev\` writes.`, 'Delete it and start `astraml dev` again.');
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function clientFilePath(env: Record<string, string | undefined>, cwd: string): string | null {
+  const folder = env['ASTRAML_DATA_DIR'];
+  if (folder) {
+    const path = join(resolve(cwd, folder), 'client.json');
+    return existsSync(path) ? path : null;
+  }
+  for (let at = resolve(cwd); ; at = dirname(at)) {
+    const path = join(at, '.astraml', 'client.json');
+    if (existsSync(path)) return path;
+    if (dirname(at) === at) return null;
+  }
+}

@@ -1,0 +1,120 @@
+// The job spec of a submission: a JSON or YAML file, flags over it, checked as a whole before anything is sent.
+import { readFileSync } from 'node:fs';
+import { closest } from '../errors.ts';
+import { parseSpec, type Spec } from '../spec/spec.ts';
+import { exitCodes, Failure, Refused, usage } from './failure.ts';
+
+export type Json = Record<string, unknown>;
+
+/** Reads a job spec file; `-` is stdin. JSON is YAML too. A syntax error has its line and column. */
+export async function readSpecFile(path: string): Promise<Json> {
+  const name = path === '-' ? 'stdin' : path;
+  const { parseDocument } = await import('yaml');
+  const document = parseDocument(readText(path, name));
+  const [problem] = document.errors;
+  if (problem) throw new Failure(exitCodes.refused, syntaxError(name, problem));
+  const content: unknown = document.toJS();
+  if (isObject(content)) return content;
+  const found = content === null ? 'nothing' : Array.isArray(content) ? 'a list' : `a ${typeof content}`;
+  throw new Failure(exitCodes.refused, `${name} holds ${found}; a job spec is an object with model, dataset, ….`);
+}
+
+/** The place first, then what is wrong there and the line itself. */
+function syntaxError(
+  name: string,
+  { message, linePos }: { message: string; linePos?: { line: number; col: number }[] },
+) {
+  const { line, col } = linePos?.[0] ?? { line: 1, col: 1 };
+  const [said = '', ...frame] = message.split('\n');
+  const what = said.replace(/ at line \d+, column \d+:?$/, '');
+  return [`${name}, line ${line}, column ${col}: ${what}.`, ...frame].join('\n').trimEnd();
+}
+
+function readText(path: string, name: string): string {
+  try {
+    return readFileSync(path === '-' ? 0 : path, 'utf8');
+  } catch (error) {
+    const why = error instanceof Error && 'code' in error ? error.code : error;
+    throw usage(`${name} cannot be read: ${why === 'ENOENT' ? 'there is no such file' : String(why)}.`);
+  }
+}
+
+/** Sets a value at a path of the spec, over what the file says. */
+export function setPath(spec: Json, path: readonly string[], value: unknown): void {
+  const [key = '', ...rest] = path;
+  if (rest.length === 0) {
+    define(spec, key, value);
+    return;
+  }
+  const inner = Object.hasOwn(spec, key) ? spec[key] : undefined;
+  const container = isObject(inner) ? { ...inner } : {};
+  define(spec, key, container);
+  setPath(container, rest, value);
+}
+
+/** Also for a key that an object has from birth. */
+function define(target: Json, key: string, value: unknown): void {
+  Object.defineProperty(target, key, { value, enumerable: true, configurable: true, writable: true });
+}
+
+/** Fields of the spec file, as `--set` may name them with a dot. */
+const objectFields = ['hyperparams', 'resources', 'metrics'];
+const plainFields = [
+  ...['project_id', 'model', 'dataset', 'augmentation', 'command', 'env', 'name', 'tags', 'notes'],
+  ...['priority', 'timeout_seconds', 'defaults_version'],
+];
+
+/** `--set k=v`: k is a hyperparameter or a dotted path of the spec; v is JSON where it parses, else text. */
+export function applySet(spec: Json, assignment: string): void {
+  const [key, text] = splitAssignment('--set', assignment);
+  const [first = '', ...rest] = key.split('.');
+  if ([first, ...rest].includes('')) throw usage(`--set ${key}: a part of the path is empty.`);
+  setPath(spec, pathOf(first, rest), parseValue(text));
+}
+
+function pathOf(first: string, rest: string[]): string[] {
+  if (first === 'early_stopping') return ['hyperparams', first, ...rest];
+  if (rest.length > 0) {
+    if (objectFields.includes(first)) return [first, ...rest];
+    const near = closest(first, [...objectFields, 'early_stopping']);
+    const hint = near ? `Did you mean "${[near, ...rest].join('.')}"?` : null;
+    throw usage(`--set: "${first}" is no part of a job spec that has parts.`, hint);
+  }
+  if (objectFields.includes(first) || plainFields.includes(first)) {
+    const hint = 'Use its own flag or the file; a hyperparameter of that name is hyperparams.' + first;
+    throw usage(`--set: "${first}" is a field of the job spec, not a hyperparameter.`, `${hint}.`);
+  }
+  return ['hyperparams', first];
+}
+
+/** `K=V` in its two parts. */
+export function splitAssignment(flag: string, text: string): [string, string] {
+  const at = text.indexOf('=');
+  if (at < 1) throw usage(`${flag} takes name=value, got "${text}".`);
+  return [text.slice(0, at), text.slice(at + 1)];
+}
+
+function parseValue(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** The spec when it has no problem; all of its problems otherwise. */
+export function requireSpec(content: Json): Spec {
+  const { spec, issues } = parseSpec(content);
+  if (spec) return spec;
+  const projectHint = 'Name the project: -p p-demo, ASTRAML_PROJECT, or project_id in the file.';
+  const said = issues.map((issue) =>
+    issue.specPath === 'project_id' && issue.code === 'REQUIRED' ? { ...issue, hint: projectHint } : issue,
+  );
+  const [first] = said;
+  const message = said.length === 1 && first ? first.message : `The job spec has ${said.length} problems:`;
+  throw new Refused('INVALID_INPUT', message, said, null);
+}
+
+export function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,90 @@
+// The flags of `submit` over the spec file, each at its place in the spec.
+import type { Cli } from './cli.ts';
+import { usage } from './failure.ts';
+import { applySet, type Json, readSpecFile, setPath, splitAssignment } from './spec-file.ts';
+import { parseDuration } from './text.ts';
+
+export type SpecFlags = {
+  file?: string;
+  model?: string;
+  dataset?: string;
+  gpus?: string;
+  gpuModel?: string;
+  label?: string[];
+  batchSize?: string;
+  epochs?: string;
+  lr?: string;
+  lrScheduler?: string;
+  earlyStoppingPatience?: string;
+  /** False for --no-early-stopping. */
+  earlyStopping?: boolean;
+  gradientAccumulationSteps?: string;
+  set?: string[];
+  env?: string[];
+  name?: string;
+  tag?: string[];
+  notes?: string;
+  priority?: string;
+  timeout?: string;
+  defaultsVersion?: string;
+};
+
+type Kind = 'text' | 'number' | 'list';
+type ValueFlag = Exclude<keyof SpecFlags, 'file' | 'set' | 'env' | 'timeout' | 'earlyStopping'>;
+
+const places: Record<ValueFlag, { kind: Kind; path: string }> = {
+  model: { kind: 'text', path: 'model' },
+  dataset: { kind: 'text', path: 'dataset' },
+  gpus: { kind: 'number', path: 'resources.gpus' },
+  gpuModel: { kind: 'text', path: 'resources.gpu_model' },
+  label: { kind: 'list', path: 'resources.labels' },
+  batchSize: { kind: 'number', path: 'hyperparams.batch_size' },
+  epochs: { kind: 'number', path: 'hyperparams.epochs' },
+  lr: { kind: 'number', path: 'hyperparams.lr' },
+  lrScheduler: { kind: 'text', path: 'hyperparams.lr_scheduler' },
+  earlyStoppingPatience: { kind: 'number', path: 'hyperparams.early_stopping.patience' },
+  gradientAccumulationSteps: { kind: 'number', path: 'hyperparams.gradient_accumulation_steps' },
+  name: { kind: 'text', path: 'name' },
+  tag: { kind: 'list', path: 'tags' },
+  notes: { kind: 'text', path: 'notes' },
+  priority: { kind: 'number', path: 'priority' },
+  defaultsVersion: { kind: 'text', path: 'defaults_version' },
+};
+
+/** The content of the job spec, not checked yet. The project of a flag beats the file's, the file's any other. */
+export async function mergeSpec(cli: Cli, flags: SpecFlags, command: string[]): Promise<Json> {
+  const spec = flags.file === undefined ? {} : await readSpecFile(flags.file);
+  const project = cli.globals.project ?? spec['project_id'] ?? cli.project;
+  if (project !== null && project !== undefined) spec['project_id'] = project;
+  for (const assignment of flags.set ?? []) applySet(spec, assignment);
+  for (const [flag, { kind, path }] of Object.entries(places)) {
+    const value = flags[flag as ValueFlag];
+    if (value !== undefined) setPath(spec, path.split('.'), kind === 'number' ? toNumber(flag, String(value)) : value);
+  }
+  if (flags.earlyStopping === false) setPath(spec, ['hyperparams', 'early_stopping', 'enabled'], false);
+  if (flags.timeout !== undefined) spec['timeout_seconds'] = toSeconds('--timeout', flags.timeout);
+  if (flags.env) spec['env'] = mergeEnv(spec['env'], flags.env);
+  if (command.length > 0) spec['command'] = command;
+  return spec;
+}
+
+function toNumber(flag: string, text: string): number {
+  const number = Number(text);
+  if (text.trim() !== '' && Number.isFinite(number)) return number;
+  throw usage(`--${flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} takes a number, got "${text}".`);
+}
+
+/** Seconds of a flag's duration. */
+export function toSeconds(flag: string, text: string): number {
+  const seconds = parseDuration(text);
+  if (seconds !== null) return seconds;
+  throw usage(`${flag} takes a duration, got "${text}".`, 'For example 90, 90s, 30m, 2h or 1h30m.');
+}
+
+/** Variables of flags take the place of the file's of the same name. */
+function mergeEnv(inFile: unknown, assignments: string[]): unknown {
+  const named = new Map(assignments.map((assignment) => splitAssignment('--env', assignment)));
+  if (inFile !== undefined && inFile !== null && !Array.isArray(inFile)) return inFile; // refused as it is
+  const kept = (inFile ?? []).filter((entry: unknown) => !named.has(String((entry as Json | null)?.['name'])));
+  return [...kept, ...[...named].map(([name, value]) => ({ name, from: { value } }))];
+}
