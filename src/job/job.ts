@@ -74,14 +74,15 @@ export async function submitJob(
     })
     .returning();
   if (!created) throw new Error('An insert returned no row.');
-  await tx.insert(jobStream).values({ jobId: id });
-  await changeJob(tx, id, (locked) =>
-    addEvent(tx, locked, {
-      type: 'SUBMITTED',
-      actorId: actor.tokenId,
-      message: `Submitted by ${actor.name} with defaults ${plan.defaults.version}.`,
-    }),
-  );
+  await tx.insert(jobStream).values({ jobId: id, event: 1 });
+  await recordEvent(tx, {
+    type: 'SUBMITTED',
+    projectId,
+    jobId: id,
+    seq: 1,
+    actorId: actor.tokenId,
+    message: `Submitted by ${actor.name} with defaults ${plan.defaults.version}.`,
+  });
   tx.nudge(channels.work);
   return { job: created, replayed: false, warnings: plan.warnings };
 }
