@@ -1,0 +1,360 @@
+// Intake: what a runner sends is stored once and in order, and nothing else ever is. On real Postgres where there is one.
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import { eq, sql } from 'drizzle-orm';
+import fc from 'fast-check';
+import { claimJob, listLapsed, loadAttempts, renewLease } from '../src/attempt/attempt.ts';
+import { attempt } from '../src/attempt/table.ts';
+import { event } from '../src/event/table.ts';
+import { endLapsed, type IntakeCounts, takeBatches } from '../src/intake/intake.ts';
+import { readJob } from '../src/job/job.ts';
+import { commit } from '../src/live/commit.ts';
+import { readLog } from '../src/log/log.ts';
+import { listMetrics, readWindowChanges } from '../src/metric/metric.ts';
+import type { Assignment } from '../src/protocol/control.ts';
+import { encodeBatch, nextLinesCrc } from '../src/protocol/record.ts';
+import type { Runner } from '../src/runner/runner.ts';
+import { newJob, newRunner, openStore, type TestStore } from './support/store.ts';
+
+let store: TestStore;
+let runner: Runner;
+before(async () => {
+  store = await openStore();
+  runner = await newRunner(store, 'many', 64);
+});
+after(() => store.close());
+
+const leaseSeconds = 30;
+let requests = 0;
+
+async function claim(): Promise<Assignment> {
+  await newJob(store, { priority: 100 });
+  const request = {
+    runnerId: runner.id,
+    freeGpus: runner.gpus.map((gpu) => gpu.index),
+    requestId: `r${requests++}`,
+    waitSeconds: 0,
+  };
+  const assignment = await commit(store, (tx) => claimJob(tx, store.runnerActor, request, leaseSeconds));
+  assert.ok(assignment);
+  return assignment;
+}
+
+const noCounts = (): IntakeCounts => ({ records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 });
+
+async function send(to: Assignment, first: number, records: unknown[], leaseToken = to.leaseToken) {
+  const counts = noCounts();
+  const batch = encodeBatch({ version: 1, attemptId: to.attemptId, leaseToken, first, records });
+  const told = await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts));
+  return { counts, acknowledgement: told[0]?.acknowledgement };
+}
+
+const line = (text: string) => ({ type: 'line', time: Date.now(), stream: 'STDOUT', text });
+const points = (values: object, step: number | null = null, time = Date.now()) => ({
+  type: 'points',
+  time,
+  step,
+  epoch: null,
+  values,
+});
+const started = () => ({ type: 'started', time: Date.now() });
+const finished = (lines: string[], more: object = {}) => ({
+  type: 'finished',
+  time: Date.now(),
+  outcome: 'EXITED',
+  exitCode: 0,
+  signal: null,
+  message: '',
+  lines: lines.length,
+  linesCrc: lines.reduce(nextLinesCrc, 0),
+  ...more,
+});
+
+async function logOf(jobId: string) {
+  const { line: head } = await readJob(store.database.db, jobId);
+  return readLog(store.database.db, jobId, { after: 0, head, maxLines: 1e6, maxBytes: Infinity });
+}
+const texts = async (jobId: string) => (await logOf(jobId)).lines.map((item) => item.text);
+
+suite('records', () => {
+  test('are stored in order, and acknowledged up to the last', async () => {
+    const to = await claim();
+    const { acknowledgement, counts } = await send(to, 1, [started(), line('a'), line('b')]);
+    assert.deepEqual(acknowledgement, { attemptId: to.attemptId, committed: 3, directives: [] });
+    assert.equal(counts.records, 3);
+    assert.deepEqual(await texts(to.job.id), ['a', 'b']);
+    assert.equal((await readJob(store.database.db, to.job.id)).job.state, 'RUNNING');
+  });
+
+  test('that come again, whole or in part, are dropped', async () => {
+    const to = await claim();
+    await send(to, 1, [line('a'), line('b')]);
+    const again = await send(to, 1, [line('a'), line('b')]);
+    assert.deepEqual([again.counts.duplicates, again.acknowledgement?.committed], [2, 2]);
+    const partly = await send(to, 2, [line('b'), line('c')]);
+    assert.deepEqual([partly.counts.duplicates, partly.counts.records, partly.acknowledgement?.committed], [1, 1, 3]);
+    assert.deepEqual(await texts(to.job.id), ['a', 'b', 'c']);
+  });
+
+  test('behind a hole are refused, and the acknowledgement says what is missing', async () => {
+    const to = await claim();
+    await send(to, 1, [line('a')]);
+    const hole = await send(to, 3, [line('c')]);
+    assert.deepEqual([hole.counts.holes, hole.acknowledgement?.committed], [1, 1]);
+    await send(to, 2, [line('b'), line('c')]);
+    assert.deepEqual(await texts(to.job.id), ['a', 'b', 'c']);
+  });
+
+  test('with a wrong lease token are never stored, and their sender is told to stop', async () => {
+    const to = await claim();
+    const fenced = await send(to, 1, [line('x')], 'lease_wrong');
+    assert.deepEqual([fenced.counts.fenced, fenced.acknowledgement?.directives], [1, [{ type: 'ABANDON' }]]);
+    assert.deepEqual(await texts(to.job.id), []);
+  });
+
+  test('after the end of their attempt are never stored', async () => {
+    const to = await claim();
+    await send(to, 1, [started(), line('a'), finished(['a'])]);
+    const late = await send(to, 4, [line('late'), points({ x: 1 })]);
+    assert.deepEqual([late.counts.fenced, late.acknowledgement?.committed], [1, 3]);
+    assert.deepEqual(await texts(to.job.id), ['a']);
+    assert.deepEqual(await listMetrics(store.database.db, to.job.id, null), []);
+  });
+
+  test('that were damaged, or name no attempt, are dropped and stop nobody', async () => {
+    const to = await claim();
+    const good = encodeBatch({
+      version: 1,
+      attemptId: to.attemptId,
+      leaseToken: to.leaseToken,
+      first: 1,
+      records: [line('a')],
+    });
+    const stranger = encodeBatch({ version: 1, attemptId: 'att_none', leaseToken: 'x', first: 1, records: [] });
+    const counts = noCounts();
+    const told = await commit(store, (tx) =>
+      takeBatches(tx, [good.replace('"a"', '"b"'), 'nonsense', '', stranger, good], leaseSeconds, counts),
+    );
+    assert.deepEqual([counts.damaged, told.length], [3, 1]);
+    assert.deepEqual(await texts(to.job.id), ['a']);
+  });
+
+  test('of no known shape are set aside alone, with a line that says so', async () => {
+    const to = await claim();
+    await send(to, 1, [line('a'), { type: 'riddle' }, { type: 'line', time: 'now' }, line('b')]);
+    const { lines } = await logOf(to.job.id);
+    assert.deepEqual(
+      lines.map(({ text, stream }) => (stream === 'SYSTEM' ? 'set aside' : text)),
+      ['a', 'set aside', 'set aside', 'b'],
+    );
+  });
+
+  test('keep every character of a line', async () => {
+    const to = await claim();
+    const nasty = ['NUL \0 here', '\u001b]52;c;AAAA\u0007', '<img onerror=alert(1)>', '👍 ü \ufffd', '', 'a\tb\\"'];
+    await send(to, 1, nasty.map(line));
+    assert.deepEqual(await texts(to.job.id), nasty);
+  });
+
+  test('of lost lines take their numbers, and show as a gap', async () => {
+    const to = await claim();
+    await send(to, 1, [line('a'), { type: 'gap', time: Date.now(), lines: 10, reason: 'SPOOL_OVERFLOW' }, line('b')]);
+    const { lines, gaps } = await logOf(to.job.id);
+    assert.deepEqual(
+      lines.map(({ seq }) => seq),
+      [1, 12],
+    );
+    assert.deepEqual(gaps, [{ fromSeq: 2, toSeq: 11, reason: 'SPOOL_OVERFLOW' }]);
+    const { acknowledgement } = await send(to, 13, [line('c')]);
+    assert.equal(acknowledgement?.committed, 13);
+  });
+
+  test('end the job with the excerpt of its log when it fails', async () => {
+    const to = await claim();
+    const lines = Array.from({ length: 20 }, (_, n) => `line ${n}`);
+    await send(to, 1, [started(), ...lines.map(line), finished(lines, { exitCode: 3 })]);
+    const { job } = await readJob(store.database.db, to.job.id);
+    assert.deepEqual([job.state, job.reasonCode], ['FAILED', 'EXIT_CODE']);
+    assert.deepEqual(job.logExcerpt, lines.slice(10));
+    assert.ok(job.finishedAt && job.startedAt);
+  });
+
+  test('whose count or checksum differs from what is stored leave an alert', async () => {
+    const to = await claim();
+    await send(to, 1, [started(), line('a'), finished(['b'])]);
+    const alerts = await store.database.db
+      .select()
+      .from(event)
+      .where(sql`${event.jobId} = ${to.job.id} and ${event.type} = 'ALERT'`);
+    assert.equal(alerts.length, 1);
+  });
+
+  test('of one batch and many, in any cut and with any repeats, give the same log', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.tuple(fc.nat(30), fc.nat(12)), { maxLength: 12 }), async (sends) => {
+        const to = await claim();
+        const all = Array.from({ length: 30 }, (_, n) => line(`line ${n}`));
+        for (const [from, length] of sends) await send(to, from + 1, all.slice(from, from + length));
+        const { acknowledgement } = await send(to, 1, all);
+        assert.equal(acknowledgement?.committed, 30);
+        assert.deepEqual(
+          await texts(to.job.id),
+          all.map(({ text }) => text),
+        );
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
+
+suite('points', () => {
+  test('are merged once into windows by their own time, which close behind the grace', async () => {
+    const to = await claim();
+    const { createdAt } = (await loadAttempts(store.database.db, [to.attemptId])).get(to.attemptId) ?? {};
+    assert.ok(createdAt);
+    const base = Math.ceil(createdAt.getTime() / 30_000) * 30_000; // the start of a window that lies ahead
+    await store.database.db
+      .update(attempt)
+      .set({ createdAt: new Date(base - 100_000) })
+      .where(eq(attempt.id, to.attemptId));
+    const at = (seconds: number) => base - 90_000 + seconds * 1000;
+    const records = [
+      points({ loss: 4 }, 1, at(0)),
+      points({ loss: 2, acc: 0.5 }, 2, at(1)),
+      points({ loss: 8 }, 3, at(31)),
+    ];
+    await send(to, 1, records);
+    await send(to, 1, records);
+    const windows = () =>
+      readWindowChanges(
+        store.database.db,
+        to.job.id,
+        { after: 0, head: 1e9, limit: 100 },
+        { names: ['loss'], closedOnly: false },
+      );
+    const seen = (await windows()).map(({ state, closed, revision }) => [
+      state.count,
+      state.sum,
+      state.min,
+      state.max,
+      closed,
+      revision,
+    ]);
+    assert.deepEqual(seen, [
+      [2, 6, 2, 4, false, 1],
+      [1, 8, 8, 8, false, 1],
+    ]);
+    await send(to, 4, [points({ loss: 1 }, 4, at(61))]);
+    // The first ended at 30 s and its grace at 60 s; the second is still within its own.
+    assert.deepEqual(
+      (await windows()).toSorted((a, b) => a.start - b.start).map(({ closed }) => closed),
+      [true, false, false],
+    );
+    const [summary] = await listMetrics(store.database.db, to.job.id, ['loss']);
+    assert.deepEqual([summary?.count, summary?.last.value, summary?.min?.value, summary?.max?.value], [4, 1, 1, 8]);
+    await send(to, 5, [started(), finished([])]);
+    const end = await windows();
+    assert.ok(end.every(({ closed }) => closed));
+    assert.equal(new Set(end.map(({ change }) => change)).size, end.length, 'every change has its own number');
+  });
+
+  test('that are not finite, negative, huge or tiny are kept', async () => {
+    const to = await claim();
+    const values = { a: 'NaN', b: 'Infinity', c: '-Infinity', d: 1e308, e: -1e308, f: -0, g: 5e-324 };
+    await send(to, 1, [points(values), points(values)]);
+    const metrics = await listMetrics(store.database.db, to.job.id, null);
+    assert.deepEqual(
+      metrics.map(({ name, last, min }) => [name, last.value, min?.value ?? null]),
+      [
+        ['a', 'NaN', null],
+        ['b', 'Infinity', null],
+        ['c', '-Infinity', null],
+        ['d', 1e308, 1e308],
+        ['e', -1e308, -1e308],
+        ['f', 0, 0],
+        ['g', 5e-324, 5e-324],
+      ],
+    );
+  });
+});
+
+suite('a lease', () => {
+  const lapse = (attemptId: string) =>
+    store.database.db
+      .update(attempt)
+      .set({ leaseExpiresAt: sql`clock_timestamp() - interval '1 s'` })
+      .where(eq(attempt.id, attemptId));
+
+  test('of which nothing was heard lapses, and the job queues again', async () => {
+    const to = await claim();
+    await send(to, 1, [started(), line('a'), points({ x: 1 })]);
+    await lapse(to.attemptId);
+    const lapsed = (await listLapsed(store.database.db, 10)).find(({ id }) => id === to.attemptId);
+    assert.ok(lapsed);
+    assert.equal(await commit(store, (tx) => endLapsed(tx, lapsed)), true);
+    assert.equal((await readJob(store.database.db, to.job.id)).job.state, 'QUEUED');
+    assert.deepEqual((await send(to, 4, [line('too late')])).acknowledgement?.directives, [{ type: 'ABANDON' }]);
+    assert.deepEqual((await texts(to.job.id)).length, 2, 'its line, and ours that says what happened');
+    const renewed = await commit(store, (tx) =>
+      renewLease(tx, store.runnerActor, { attemptId: to.attemptId, leaseToken: to.leaseToken, leaseSeconds }),
+    );
+    assert.deepEqual(renewed.directives, [{ type: 'ABANDON' }]);
+  });
+
+  test('that was renewed in the meantime is not lost', async () => {
+    const to = await claim();
+    await lapse(to.attemptId);
+    const [lapsed] = (await listLapsed(store.database.db, 10)).filter(({ id }) => id === to.attemptId);
+    assert.ok(lapsed);
+    await send(to, 1, []); // a heartbeat
+    assert.equal(await commit(store, (tx) => endLapsed(tx, lapsed)), false);
+    assert.equal((await readJob(store.database.db, to.job.id)).job.state, 'STARTING');
+  });
+
+  test('that is lost five times in a row fails the job', async () => {
+    await newJob(store, { priority: 100 });
+    let id: string | undefined;
+    for (let n = 1; n <= 5; n++) {
+      const request = { runnerId: runner.id, freeGpus: [60], requestId: `lost${n}`, waitSeconds: 0 };
+      const to = await commit(store, (tx) => claimJob(tx, store.runnerActor, request, leaseSeconds));
+      id ??= to?.job.id;
+      assert.equal(to?.job.id, id);
+      await lapse(to?.attemptId ?? '');
+      for (const lapsed of await listLapsed(store.database.db, 10)) await commit(store, (tx) => endLapsed(tx, lapsed));
+    }
+    const { job } = await readJob(store.database.db, id ?? '');
+    assert.deepEqual([job.state, job.reasonCode], ['FAILED', 'RUNNER_LOST']);
+  });
+});
+
+suite('a claim', () => {
+  test('that is repeated after a lost answer gets the same assignment', async () => {
+    await newJob(store, { priority: 100 });
+    const request = { runnerId: runner.id, freeGpus: [61], requestId: 'same', waitSeconds: 0 };
+    const claimed = () => commit(store, (tx) => claimJob(tx, store.runnerActor, request, leaseSeconds));
+    assert.deepEqual(await claimed(), await claimed());
+  });
+
+  test('gets no GPU that another attempt holds, whatever the runner says', async () => {
+    const request = (requestId: string) => ({ runnerId: runner.id, freeGpus: [61, 62], requestId, waitSeconds: 0 });
+    await newJob(store, { priority: 100 });
+    await newJob(store, { priority: 100 });
+    const first = await commit(store, (tx) => claimJob(tx, store.runnerActor, request('gpu1'), leaseSeconds));
+    const second = await commit(store, (tx) => claimJob(tx, store.runnerActor, request('gpu2'), leaseSeconds));
+    assert.deepEqual([first?.gpus, second], [[62], null]);
+  });
+
+  test('of many at once gives each job to one', async () => {
+    const many = await newRunner(store, 'crowd', 20);
+    await Promise.all(Array.from({ length: 10 }, () => newJob(store, { priority: 99 })));
+    const claims = await Promise.all(
+      Array.from({ length: 20 }, (_, n) => {
+        const request = { runnerId: many.id, freeGpus: [n], requestId: `crowd${n}`, waitSeconds: 0 };
+        return commit(store, (tx) => claimJob(tx, store.runnerActor, request, leaseSeconds));
+      }),
+    );
+    const jobs = claims.flatMap((to) => (to ? [to.job.id] : []));
+    assert.equal(new Set(jobs).size, jobs.length);
+    assert.ok(jobs.length >= 10);
+  });
+});
