@@ -1,0 +1,217 @@
+// Live: nudges leave after the commit, followers miss nothing whatever message is lost, and nobody stays behind.
+import assert from 'node:assert/strict';
+import { after, suite, test } from 'node:test';
+import fc from 'fast-check';
+import type { Bus } from '../src/bus/bus.ts';
+import { memoryBus } from '../src/bus/memory.ts';
+import { Refusal } from '../src/errors.ts';
+import { commit } from '../src/live/commit.ts';
+import { decodeCursor, decodeNumber, encodeCursor } from '../src/live/cursor.ts';
+import { Feeds, type Reading } from '../src/live/feed.ts';
+import { project } from '../src/project/table.ts';
+import { expectNoLeaks } from './support/leaks.ts';
+import { openStore } from './support/store.ts';
+import { until } from './support/until.ts';
+
+/** A stream of numbers that grows, and a reader of it. */
+function counter(chunk = 3) {
+  const state = { head: 0, end: false };
+  const reader = () => {
+    let position = 0;
+    return async (first: boolean): Promise<Reading<number[]>> => {
+      const { head, end } = state;
+      await new Promise((resolve) => setImmediate(resolve));
+      const to = Math.min(head, position + chunk);
+      const items = Array.from({ length: to - position }, (_, n) => position + n + 1);
+      position = to;
+      const done = end && position === head;
+      const value = first || done || items.length > 0 ? items : null;
+      return { value, seen: { line: head, end: Number(end) }, more: position < head, done };
+    };
+  };
+  return { state, reader };
+}
+
+async function collect(stream: AsyncIterable<number[]>): Promise<number[]> {
+  const all: number[] = [];
+  for await (const items of stream) all.push(...items);
+  return all;
+}
+
+const counted = (length: number) => Array.from({ length }, (_, n) => n + 1);
+const say = (bus: Bus, line: number, end = 0) => bus.publish('astraml:x', JSON.stringify({ line, end }));
+
+suite('a follower', () => {
+  test('gets its first value at once, even when there is nothing', async () => {
+    const [bus, { reader }] = [memoryBus(), counter()];
+    const feeds = new Feeds(bus);
+    const stream = feeds.follow({ channel: 'astraml:x', read: reader() });
+    assert.deepEqual(await stream.next(), { done: false, value: [] });
+    await stream.return?.();
+    feeds.close();
+  });
+
+  test('gets history and what comes, in order, without a gap or a repeat, and then the end', async () => {
+    const [bus, { state, reader }] = [memoryBus(), counter()];
+    const feeds = new Feeds(bus);
+    state.head = 10;
+    const following = [1, 2, 3].map(() => collect(feeds.follow({ channel: 'astraml:x', read: reader() })));
+    for (let head = 11; head <= 200; head++) {
+      state.head = head;
+      await say(bus, head);
+      if (head % 17 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    state.end = true;
+    await say(bus, 200, 1);
+    for (const all of await Promise.all(following)) assert.deepEqual(all, counted(200));
+    assert.equal(feeds.size, 0, 'nobody follows any more');
+    feeds.close();
+  });
+
+  test('misses nothing when messages are lost: it looks again by itself', async () => {
+    const [bus, { state, reader }] = [memoryBus(), counter()];
+    const feeds = new Feeds(bus, 40);
+    const following = collect(feeds.follow({ channel: 'astraml:x', read: reader() }));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    Object.assign(state, { head: 50, end: true }); // and nobody says so
+    assert.deepEqual(await following, counted(50));
+    feeds.close();
+  });
+
+  test('looks again when the bus was cut', async () => {
+    const broken = new Set<() => void>();
+    const bus: Bus = { ...memoryBus(), onBreak: (listener) => (broken.add(listener), () => broken.delete(listener)) };
+    const { state, reader } = counter();
+    const feeds = new Feeds(bus, 60_000);
+    const following = collect(feeds.follow({ channel: 'astraml:x', read: reader() }));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    Object.assign(state, { head: 5, end: true });
+    for (const listener of broken) listener();
+    assert.deepEqual(await following, counted(5));
+    feeds.close();
+    assert.equal(broken.size, 0);
+  });
+
+  test('that is told to stop while it waits ends at once, and leaves nothing', async () => {
+    const [bus, { reader }] = [memoryBus(), counter()];
+    const feeds = new Feeds(bus);
+    const stream = feeds.follow({ channel: 'astraml:x', read: reader() });
+    await stream.next();
+    const waiting = stream.next();
+    assert.equal(feeds.size, 1);
+    await stream.return?.();
+    assert.deepEqual(await waiting, { done: true, value: undefined });
+    assert.deepEqual(await stream.next(), { done: true, value: undefined });
+    assert.equal(feeds.size, 0);
+    feeds.close();
+  });
+
+  test('whose reader fails gets the failure, and ends', async () => {
+    const feeds = new Feeds(memoryBus());
+    const stream = feeds.follow({ channel: 'astraml:x', read: () => Promise.reject(new Error('on purpose')) });
+    await assert.rejects(Promise.resolve(stream.next()), /on purpose/);
+    assert.deepEqual(await stream.next(), { done: true, value: undefined });
+    assert.equal(feeds.size, 0);
+    feeds.close();
+  });
+
+  test('with a least interval gets the newest, not a queue', async () => {
+    const [bus, { state, reader }] = [memoryBus(), counter(1_000)];
+    const feeds = new Feeds(bus);
+    const batches: number[][] = [];
+    const following = (async () => {
+      for await (const batch of feeds.follow({ channel: 'astraml:x', read: reader(), minIntervalMs: 100 }))
+        batches.push(batch);
+    })();
+    for (let head = 1; head <= 30; head++) {
+      state.head = head;
+      await say(bus, head);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    state.end = true;
+    await say(bus, 30, 1);
+    await following;
+    assert.deepEqual(batches.flat(), counted(30));
+    assert.ok(batches.length <= 8, `${batches.length} batches in about 300 ms`);
+    feeds.close();
+  });
+
+  test('leaves feeds at nothing after a thousand come and go', async () => {
+    const [bus, { state, reader }] = [memoryBus(), counter()];
+    const feeds = new Feeds(bus);
+    for (let n = 0; n < 1_000; n++) {
+      const stream = feeds.follow({ channel: `astraml:${n % 7}`, read: reader() });
+      if (n % 3) await stream.next();
+      const waiting = n % 2 ? stream.next() : undefined;
+      state.head++;
+      await stream.return?.();
+      await waiting;
+    }
+    assert.equal(feeds.size, 0);
+    feeds.close();
+  });
+});
+
+suite('commit', () => {
+  test('nudges after the commit only, once a channel, with the highest numbers', async () => {
+    const store = await openStore();
+    const heard: string[] = [];
+    await store.bus.subscribe('astraml:job:1', (message) => heard.push(message));
+    await commit(store, async (tx) => {
+      tx.nudge('astraml:job:1', { line: 5, window: 1 });
+      await tx.insert(project).values({ id: 'p-nudged', name: 'x' });
+      tx.nudge('astraml:job:1', { line: 7 });
+      tx.nudge('astraml:job:1', { line: 6 });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.deepEqual(heard, []);
+    });
+    await until(() => heard.length > 0, { timeoutMs: 2_000 });
+    assert.deepEqual(
+      heard.map((message) => JSON.parse(message) as object),
+      [{ line: 7, window: 1 }],
+    );
+    const failing = commit(store, async (tx) => {
+      tx.nudge('astraml:job:1', { line: 9 });
+      throw new Error('on purpose');
+    });
+    await assert.rejects(failing, /on purpose/);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(heard.length, 1, 'what was rolled back is told to nobody');
+    await store.close();
+  });
+});
+
+suite('a cursor', () => {
+  const codeOf = (work: () => unknown) => {
+    try {
+      work();
+      return null;
+    } catch (error) {
+      assert.ok(error instanceof Refusal, String(error));
+      return error.code;
+    }
+  };
+
+  test('gives its position back, for its stream only', () => {
+    fc.assert(
+      fc.property(fc.string(), fc.array(fc.oneof(fc.string(), fc.integer())), (stream, position) => {
+        const cursor = encodeCursor(stream, position);
+        assert.deepEqual(decodeCursor(stream, cursor), position);
+        assert.equal(
+          codeOf(() => decodeCursor(`${stream}x`, cursor)),
+          'CURSOR_WRONG_STREAM',
+        );
+      }),
+    );
+  });
+
+  test('that nobody gave is refused by name', () => {
+    fc.assert(fc.property(fc.string(), (text) => codeOf(() => decodeCursor('log:x', text)) === 'CURSOR_INVALID'));
+    const number = (position: (string | number)[]) =>
+      codeOf(() => decodeNumber('log:x', encodeCursor('log:x', position)));
+    assert.equal(number([3]), null);
+    for (const wrong of [[], [1, 2], ['1'], [-1], [1.5], [2 ** 60]]) assert.equal(number(wrong), 'CURSOR_INVALID');
+  });
+});
+
+after(() => expectNoLeaks());
