@@ -69,7 +69,7 @@ async function answerGraphql(options: HttpOptions, request: IncomingMessage, res
   const body = method === 'POST' ? await readJson(request, gateway.config.maxBodyBytes) : undefined;
   if (isRefused(body)) return refuse(response, body);
   const url = new URL(request.url ?? graphqlPath, 'http://gateway');
-  const wrongSearch = method === 'GET' ? checkSearch(url.searchParams) : null;
+  const wrongSearch = method === 'GET' ? cleanSearch(url.searchParams) : null;
   if (wrongSearch) return refuse(response, wrongSearch);
 
   const actor = await actorOf(gateway, tokenOf(request));
@@ -95,11 +95,14 @@ function operationOf(json: unknown): unknown {
   return { query, operationName, variables, extensions };
 }
 
-/** The problem of a GET's parameters, if any. Their JSON is checked here, for the same reason as a body's. */
-function checkSearch(search: URLSearchParams): Refused | null {
+/** Reads the JSON in a GET's parameters as that of a body is read; what is wrong with it, if anything. */
+function cleanSearch(search: URLSearchParams): Refused | null {
   for (const name of ['variables', 'extensions']) {
     const text = search.get(name);
-    if (text && parseJson(text) === undefined) return { status: 400, message: `The parameter ${name} is not JSON.` };
+    if (!text) continue;
+    const json = parseJson(text);
+    if (json === undefined) return { status: 400, message: `The parameter ${name} is not JSON.` };
+    search.set(name, JSON.stringify(json));
   }
   return null;
 }
