@@ -1,0 +1,302 @@
+// A gateway of our own for a test file, and its doors as a stranger finds them: raw HTTP requests, raw websockets, and
+// one operation over each of the four transports.
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { type IncomingHttpHeaders, request as httpRequest } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type ClientOptions, WebSocket } from 'ws';
+import { readConfig } from '../../src/config.ts';
+import { type RunningGateway, startGateway } from '../../src/gateway/gateway.ts';
+
+export const adminToken = 'x'.repeat(40);
+export const appOrigin = 'https://app.example';
+
+export type Door = {
+  url: string;
+  port: number;
+  gateway: RunningGateway;
+  /** Ends the gateway and removes its folder. */
+  close(): Promise<void>;
+};
+
+/** A gateway on the embedded database, on a free port, with `adminToken` as its administrator. Takes 2–3 s. */
+export async function openDoor(env: Record<string, string> = {}): Promise<Door> {
+  const folder = mkdtempSync(join(tmpdir(), 'gateway-'));
+  const gateway = await startGateway(
+    readConfig({
+      ASTRAML_DATA_DIR: folder,
+      PORT: '0',
+      ASTRAML_BOOTSTRAP_TOKEN: adminToken,
+      ASTRAML_CORS_ORIGINS: appOrigin,
+      ...env,
+    }),
+  );
+  return {
+    url: gateway.url,
+    port: Number(new URL(gateway.url).port),
+    gateway,
+    async close() {
+      await gateway.stop();
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+export type GraphqlError = { message: string; path?: unknown; extensions: Record<string, unknown> & { code: string } };
+export type GraphqlResult = { data?: Record<string, never> | null; errors?: GraphqlError[] };
+
+export type HttpAnswer = {
+  status: number;
+  headers: IncomingHttpHeaders;
+  text: string;
+  /** The body as JSON; throws for a body that is none. */
+  json(): GraphqlResult;
+};
+
+export type HttpRequest = {
+  method?: string;
+  path?: string;
+  headers?: Record<string, string>;
+  /** Sent as it is; a list is sent in chunks, without a Content-Length. */
+  body?: string | Buffer | Iterable<string | Buffer>;
+};
+
+/** One HTTP request on a connection of its own, with the headers that are named and no others. */
+export function send(port: number, { method = 'POST', path = '/graphql', headers = {}, body }: HttpRequest) {
+  return new Promise<HttpAnswer>((resolve, reject) => {
+    const request = httpRequest({ port, host: '127.0.0.1', method, path, headers, agent: false });
+    let answered = false;
+    request.on('response', (response) => {
+      answered = true;
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.once('error', reject);
+      response.once('close', () => {
+        const text = Buffer.concat(chunks).toString('utf8');
+        const json = () => JSON.parse(text) as GraphqlResult;
+        resolve({ status: response.statusCode ?? 0, headers: response.headers, text, json });
+        request.destroy();
+      });
+    });
+    request.on('error', (error) => void (answered || reject(error))); // a refused body is cut off: the answer counts
+    if (body === undefined || typeof body === 'string' || Buffer.isBuffer(body)) return void request.end(body);
+    for (const chunk of body) request.write(chunk);
+    request.end();
+  });
+}
+
+export type Operation = {
+  query: string;
+  variables?: Record<string, unknown>;
+  operationName?: string;
+  token?: string | null;
+};
+
+export const jsonType = { 'content-type': 'application/json' };
+
+export function bearer(token: string | null | undefined): Record<string, string> {
+  return token ? { authorization: `Bearer ${token}` } : {};
+}
+
+/** An operation as a plain POST; with `adminToken` when no token is named. */
+export function post(port: number, operation: Operation, headers: Record<string, string> = {}): Promise<HttpAnswer> {
+  const { token = adminToken, ...body } = operation;
+  return send(port, { headers: { ...jsonType, ...bearer(token), ...headers }, body: JSON.stringify(body) });
+}
+
+/** What an operation answers over a transport: its first result. */
+export type Outcome = {
+  status: number | null;
+  result: GraphqlResult;
+  text: string;
+  /** Whether a websocket was still open afterwards. */
+  open: boolean;
+};
+
+export const transports = {
+  async POST(port: number, operation: Operation): Promise<Outcome> {
+    return outcomeOf(await post(port, operation));
+  },
+  async GET(port: number, { token = adminToken, query, variables, operationName }: Operation): Promise<Outcome> {
+    const search = new URLSearchParams({
+      query,
+      ...(variables ? { variables: JSON.stringify(variables) } : {}),
+      ...(operationName ? { operationName } : {}),
+    });
+    const headers = { accept: 'application/json', ...bearer(token) };
+    return outcomeOf(await send(port, { method: 'GET', path: `/graphql?${search}`, headers }));
+  },
+  async SSE(port: number, operation: Operation): Promise<Outcome> {
+    const answer = await post(port, operation, { accept: 'text/event-stream' });
+    if (!String(answer.headers['content-type']).startsWith('text/event-stream')) return outcomeOf(answer);
+    const data = /^data: (.+)$/m.exec(answer.text)?.[1] ?? '{}';
+    return { status: answer.status, result: JSON.parse(data) as GraphqlResult, text: answer.text, open: true };
+  },
+  async WS(port: number, { token = adminToken, ...payload }: Operation): Promise<Outcome> {
+    const socket = await openSocket(port, { token });
+    try {
+      socket.send({ id: '1', type: 'subscribe', payload });
+      const message = await socket.next();
+      const errors = message.payload as GraphqlError[];
+      const result = message.type === 'error' ? { errors } : ((message.payload ?? {}) as GraphqlResult);
+      socket.send({ type: 'ping' });
+      const ends = (message.type === 'error' ? [] : [await socket.next()]).concat(await socket.next());
+      return { status: null, result, text: JSON.stringify(message), open: ends.at(-1)?.type === 'pong' };
+    } finally {
+      await socket.close();
+    }
+  },
+} satisfies Record<string, (port: number, operation: Operation) => Promise<Outcome>>;
+
+export type Transport = keyof typeof transports;
+export const transportNames = Object.keys(transports) as Transport[];
+
+function outcomeOf(answer: HttpAnswer): Outcome {
+  return { status: answer.status, result: answer.json(), text: answer.text, open: true };
+}
+
+export type Message = { id?: string; type: string; payload?: unknown };
+
+export type Socket = {
+  send(message: unknown): void;
+  /** Sent as it is, without a protocol. */
+  sendRaw(data: string | Buffer): void;
+  /** The next message; rejects when the socket closes first. */
+  next(): Promise<Message>;
+  /** Code and reason of the close. */
+  closed: Promise<{ code: number; reason: string }>;
+  /** Every message so far. */
+  received: Message[];
+  close(): Promise<void>;
+};
+
+/** A websocket; unless `init` is false, already acknowledged. */
+export async function openSocket(
+  port: number,
+  options: { token?: string | null; init?: boolean; params?: unknown; headers?: Record<string, string> } = {},
+): Promise<Socket> {
+  const socket = await connectSocket(port, { headers: options.headers });
+  const closed = new Promise<{ code: number; reason: string }>((resolve) => {
+    socket.once('close', (code, reason) => resolve({ code, reason: reason.toString() }));
+  });
+  const received: Message[] = [];
+  let read = 0;
+  let wake = () => {};
+  socket.on('message', (data: Buffer) => {
+    received.push(JSON.parse(data.toString('utf8')) as Message);
+    wake();
+  });
+  socket.once('close', () => wake());
+  socket.on('error', () => {});
+  const next = async (): Promise<Message> => {
+    for (;;) {
+      const message = received[read];
+      if (message) {
+        read++;
+        return message;
+      }
+      if (socket.readyState === WebSocket.CLOSED) {
+        const { code, reason } = await closed;
+        throw new Error(`the socket was closed: ${code} ${reason}`);
+      }
+      await new Promise<void>((resolve) => (wake = resolve));
+    }
+  };
+  const opened: Socket = {
+    send: (message) => socket.send(JSON.stringify(message)),
+    sendRaw: (data) => socket.send(data),
+    next,
+    closed,
+    received,
+    async close() {
+      socket.close();
+      await closed;
+    },
+  };
+  if (options.init === false) return opened;
+  const { token = adminToken, params = bearerParams(token) } = options;
+  opened.send({ type: 'connection_init', payload: params });
+  const { type } = await next();
+  if (type !== 'connection_ack') throw new Error(`expected an acknowledgement, got ${type}`);
+  return opened;
+}
+
+function bearerParams(token: string | null): Record<string, string> {
+  return token === null ? {} : { Authorization: `Bearer ${token}` };
+}
+
+async function connectSocket(port: number, options: ClientOptions): Promise<WebSocket> {
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/graphql`, 'graphql-transport-ws', options);
+  await once(socket, 'open');
+  return socket;
+}
+
+/** The HTTP status of an upgrade request with these headers: 101 when a websocket was opened. */
+export function upgradeStatus(
+  port: number,
+  options: { path?: string; headers?: Record<string, string> } = {},
+): Promise<{ status: number; headers: IncomingHttpHeaders }> {
+  return new Promise((resolve, reject) => {
+    const request = httpRequest({
+      port,
+      host: '127.0.0.1',
+      path: options.path ?? '/graphql',
+      agent: false,
+      headers: {
+        connection: 'Upgrade',
+        upgrade: 'websocket',
+        'sec-websocket-version': '13',
+        'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+        'sec-websocket-protocol': 'graphql-transport-ws',
+        ...options.headers,
+      },
+    });
+    request.once('upgrade', (response, socket) => {
+      socket.destroy();
+      resolve({ status: 101, headers: response.headers });
+    });
+    request.once('response', (response) => {
+      response.resume();
+      response.once('end', () => resolve({ status: response.statusCode ?? 0, headers: response.headers }));
+    });
+    request.once('error', reject);
+    request.end();
+  });
+}
+
+/** The data of an operation; throws for errors of the request and for typed ones. */
+export async function dataOf(port: number, operation: Operation): Promise<Record<string, Record<string, never>>> {
+  const { data, errors } = (await post(port, operation)).json();
+  const refused = Object.values(data ?? {}).find((field) => 'code' in Object(field));
+  if (errors || refused || !data) throw new Error(JSON.stringify(errors ?? refused));
+  return data;
+}
+
+const typedError = '... on UserError { code message }';
+
+export async function createProject(port: number, id: string): Promise<void> {
+  const query = `mutation ($input: CreateProjectInput!) {
+    createProject(input: $input) { ... on ProjectPayload { project { id } } ${typedError} } }`;
+  await dataOf(port, { query, variables: { input: { id, command: ['true'] } } });
+}
+
+/** The text of a new token. */
+export async function createToken(
+  port: number,
+  input: { projectId: string | null; scopes: string[]; expiresAt?: string },
+): Promise<string> {
+  const query = `mutation ($input: CreateTokenInput!) {
+    createToken(input: $input) { ... on CreateTokenPayload { secret } ${typedError} } }`;
+  const data = await dataOf(port, { query, variables: { input: { name: input.scopes.join('-'), ...input } } });
+  return String(data['createToken']?.['secret']);
+}
+
+/** The id of a new job. */
+export async function submitJob(port: number, projectId: string): Promise<string> {
+  const query = `mutation ($input: SubmitJobInput!) {
+    submitJob(input: $input) { ... on SubmitJobPayload { job { id } } ${typedError} } }`;
+  const spec = { projectId, model: 'model', dataset: 'dataset' };
+  const data = await dataOf(port, { query, variables: { input: { spec } } });
+  return String((data['submitJob'] as unknown as { job: { id: string } }).job.id);
+}
