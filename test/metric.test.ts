@@ -7,8 +7,8 @@ import { type Aggregate, aggregateOf, mergeAggregates, meanOf, quantileOf } from
 /** Dyadic numbers add up without rounding, in any order. */
 const dyadic = fc.integer({ min: -(2 ** 20), max: 2 ** 20 }).map((n) => n / 1024);
 const values = fc.array(dyadic, { minLength: 1, maxLength: 200 });
-const merged = (points: readonly number[]) =>
-  points.map((value, step) => aggregateOf(value, step)).reduce(mergeAggregates);
+const merged = (points: readonly number[], firstStep = 0) =>
+  points.map((value, n) => aggregateOf(value, firstStep + n)).reduce(mergeAggregates);
 
 /** The value at a rank, as `quantileOf` defines it, from all values. */
 function exact(points: readonly number[], quantile: number): number {
@@ -50,7 +50,7 @@ suite('aggregates', () => {
   test('give quantiles within 1 % of the value at the rank', () => {
     fc.assert(
       fc.property(
-        fc.array(fc.oneof(dyadic, fc.double({ min: 1e-9, max: 1e9 })), { minLength: 1, maxLength: 300 }),
+        fc.array(fc.oneof(dyadic, fc.double({ min: 1e-9, max: 1e9, noNaN: true })), { minLength: 1, maxLength: 300 }),
         (points) => {
           const all = merged(points);
           for (const quantile of [0, 0.5, 0.95, 1]) {

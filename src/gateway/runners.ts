@@ -60,7 +60,7 @@ async function waitForJob(
       const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, gateway.config.leaseSeconds));
       const leftMs = deadline - Date.now();
       if (assignment || leftMs <= 0) return assignment;
-      if (!heard) {
+      if (!heard && !signal.aborted) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, leftMs);
           wake = () => {
