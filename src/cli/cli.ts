@@ -18,6 +18,8 @@ export type Cli = {
   readonly out: Output;
   /** The project that is named outside of the command's own arguments; null for none. */
   readonly project: string | null;
+  /** The project that the next command knows without a flag; null for none. */
+  readonly lastingProject: string | null;
   requireProject(): string;
   /** Reads, or a mutation that may be repeated; says so when it waits for the gateway. */
   request<Data>(query: string, variables?: Variables, options?: RequestOptions & { patient?: boolean }): Promise<Data>;
@@ -43,6 +45,9 @@ export function openCli(globals: Globals, json: readonly string[] | null): Cli {
     out,
     get project() {
       return signIn().project;
+    },
+    get lastingProject() {
+      return findSignIn({ flags: { server: globals.server }, env: process.env, cwd: process.cwd() }).project;
     },
     requireProject() {
       const { project } = signIn();

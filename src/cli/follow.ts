@@ -29,7 +29,7 @@ export function detachedMessage(cli: Cli, job: Pick<JobLine, 'number' | 'project
   return `\nDetached: ${jobName(job)} goes on. Follow it again: astraml logs ${shortName(cli, job)} -f`;
 }
 
-export type LogRange = { after?: string | null; last?: number | null; filter?: object | null };
+export type LogRange = { after?: string | null; filter?: object };
 /** `cursor` resumes behind the line or, inside of a batch, before it: nothing is lost, what is repeated has its `seq`. */
 export type FollowedLine = LogLine & { cursor: string | null };
 
@@ -40,8 +40,8 @@ type LogBatch = {
   done: boolean;
 };
 
-const logQuery = `subscription($jobId: ID!, $after: String, $last: Int, $filter: LogFilter) {
-  jobLogs(jobId: $jobId, after: $after, last: $last, filter: $filter) {
+const logQuery = `subscription($jobId: ID!, $after: String, $filter: LogFilter) {
+  jobLogs(jobId: $jobId, after: $after, filter: $filter) {
     lines ${select(lineFields)} gaps { fromSeq toSeq reason } endCursor done
   }
 }`;

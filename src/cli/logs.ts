@@ -111,12 +111,17 @@ function shown({ edges }: LogPage): ShownLine[] {
   return edges.map(({ cursor, node }) => ({ cursor, ...node }));
 }
 
+/** First what is there, each line with its own cursor, then on behind it as lines come. */
 async function follow(cli: Cli, job: JobLine, range: Range, options: LogsOptions): Promise<JobLine> {
+  const show = async (line: ShownLine) => {
+    if (cli.out.json) await cli.out.print(JSON.stringify(pick(line, cli.out.json)));
+    else await printLine(cli, line, options);
+  };
   const ended = await detachable(detachedMessage(cli, job), async (signal) => {
-    const log = followLog(cli, job.id, range, signal, async (line) => {
-      if (cli.out.json) await cli.out.print(JSON.stringify(pick(line, cli.out.json)));
-      else await printLine(cli, line, options);
-    });
+    const tail = range.after === null ? await readTail(cli, job, { ...range, last: range.last || 1 }) : [];
+    if (range.last !== 0) for (const line of tail) await show(line);
+    const after = tail.at(-1)?.cursor ?? range.after;
+    const log = followLog(cli, job.id, { after, filter: range.filter }, signal, show);
     const state = followState(cli, job.id, signal, (now) => {
       if (!(now.state in exitCodeOfState)) noteState(cli, now);
     });

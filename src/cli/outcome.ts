@@ -9,9 +9,9 @@ export function jobName(job: Pick<JobLine, 'number' | 'project'>): string {
   return `${job.project.id}/${job.number}`;
 }
 
-/** The shortest name that finds the job from here. */
+/** The shortest name that finds the job in a command to come. */
 export function shortName(cli: Cli, job: Pick<JobLine, 'number' | 'project'>): string {
-  return cli.project === job.project.id ? String(job.number) : jobName(job);
+  return cli.lastingProject === job.project.id ? String(job.number) : jobName(job);
 }
 
 /** Lines that say how a job ended. */

@@ -65,14 +65,16 @@ function cleanYaml(text: string): string {
 
 async function printPage(cli: Cli, job: JobPage): Promise<void> {
   const { out } = cli;
-  const { isTerminal, stateReason: reason } = job;
-  if (isTerminal && out.tty) for (const line of outcomeLines(cli, job)) await out.print(line);
+  const { stateReason: reason } = job;
+  const outcome = out.tty && job.isTerminal ? outcomeLines(cli, job) : [];
+  for (const line of outcome) await out.print(line);
+  const whySaid = outcome.length > 1;
   const rows = [
     ['job', `${jobName(job)} ${cell(job.name)}`],
     ['id', job.id],
     ['state', stateCell(out, job.state)],
-    ...(reason ? [['why', cell(reason.message)]] : []),
-    ...(reason?.hint ? [['hint', cell(reason.hint)]] : []),
+    ...(reason && !whySaid ? [['why', cell(reason.message)]] : []),
+    ...(reason?.hint && !whySaid ? [['hint', cell(reason.hint)]] : []),
     ['model', cell(job.model)],
     ['dataset', cell(job.dataset)],
     ['command', cell(job.command.join(' '))],

@@ -6,6 +6,7 @@ import { stripVTControlCharacters } from 'node:util';
 const commandStrings = /(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x9c|\x1b\\|$|(?=\x1b))/g;
 const sequences = /(?:\x1b\[|\x9b)([0-?]*)([ -/]*)([@-~]?)|\x1b[ -/]*[0-~]?/g;
 const controls = /[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]/g;
+const lineEnds = /[\n\r]+/g;
 const whiteControls = /[\t\n\r]+/g;
 /* eslint-enable no-control-regex */
 const hiddenDirections = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
@@ -20,6 +21,7 @@ export function cleanLine(line: string, colours: boolean): string {
       coloured = true;
       return sequence.startsWith('\x1b') ? sequence : `\x1b[${sequence.slice(1)}`;
     })
+    .replace(lineEnds, ' ')
     .replace(controls, '')
     .replace(hiddenDirections, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`);
   return coloured ? `${text}\x1b[0m` : text;
