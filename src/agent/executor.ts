@@ -14,7 +14,7 @@ export type CommandEnd = { exitCode: number | null; signal: string | null };
 export type RunningCommand = {
   /** Resolves when the command itself ended and its output was read. */
   readonly ended: Promise<CommandEnd>;
-  /** Sends a signal to the command and everything it started, as far as that is still with it. */
+  /** Sends a signal to the command and everything it started. */
   signal(name: 'SIGTERM' | 'SIGKILL'): void;
   /** Whether no process of the job is left, also none that went its own way. */
   isGone(): Promise<boolean>;
@@ -23,6 +23,6 @@ export type RunningCommand = {
 export type Executor = {
   /** Starts a command; rejects with a sentence for people when it cannot be started. */
   start(options: CommandOptions): Promise<RunningCommand>;
-  /** Ends all processes of an attempt that an earlier life of the runner left behind. Returns how many there were. */
+  /** Kills all processes of an attempt that an earlier life of the runner left behind. Returns how many there were. */
   endStrays(jobId: string, attempt: string): Promise<number>;
 };

@@ -7,9 +7,11 @@ import { maxLineBytes } from '../protocol/record.ts';
 export type OnLine = (text: string, truncated: boolean) => void;
 
 const rewriteEveryMs = 1_000;
+const encoder = new TextEncoder();
 
 export class LineSplitter {
   readonly #onLine: OnLine;
+  readonly #maxBytes: number;
   readonly #now: () => number;
   readonly #decoder = new StringDecoder('utf8'); // invalid bytes become U+FFFD, characters may span chunks
   #line = '';
@@ -18,9 +20,10 @@ export class LineSplitter {
   #passedOn = '';
   #passedAt = -Infinity;
 
-  constructor(onLine: OnLine, now: () => number = () => performance.now()) {
+  constructor(onLine: OnLine, options: { maxBytes?: number; now?: () => number } = {}) {
     this.#onLine = onLine;
-    this.#now = now;
+    this.#maxBytes = options.maxBytes ?? maxLineBytes;
+    this.#now = options.now ?? (() => performance.now());
   }
 
   write(chunk: Buffer): void {
@@ -48,13 +51,10 @@ export class LineSplitter {
   #append(text: string): void {
     if (text === '') return;
     if (this.#sawReturn) this.#rewrite();
-    const room = maxLineBytes - Buffer.byteLength(this.#line);
-    if (Buffer.byteLength(text) <= room) {
-      this.#line += text;
-      return;
-    }
-    this.#truncated = true;
-    this.#line += cut(text, room);
+    if (this.#truncated) return;
+    const kept = cutText(text, this.#maxBytes - Buffer.byteLength(this.#line));
+    this.#truncated = kept.length < text.length;
+    this.#line += kept;
   }
 
   /** The line starts again: its last state is passed on when it is due. */
@@ -79,9 +79,8 @@ export class LineSplitter {
   }
 }
 
-/** The longest start of the text of at most so many bytes, without half a character at its end. */
-function cut(text: string, bytes: number): string {
-  if (bytes <= 0) return '';
-  const kept = Buffer.from(text.slice(0, bytes)).subarray(0, bytes).toString('utf8');
-  return kept.endsWith('�') ? kept.slice(0, -1) : kept;
+/** The longest start of the text of at most so many bytes of UTF-8, without half a character at its end. */
+export function cutText(text: string, maxBytes: number): string {
+  if (text.length * 3 <= maxBytes) return text;
+  return text.slice(0, encoder.encodeInto(text, new Uint8Array(maxBytes)).read);
 }

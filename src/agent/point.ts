@@ -1,17 +1,18 @@
 // Markers: a line that starts with `::astraml ` and holds one JSON object is a record, not a line of the log. Values may
 // be NaN or ±Infinity, bare as Python's json.dumps writes them, or quoted; nested objects flatten with `/`.
-import { metricName, type RunnerRecord, toWireValue } from '../protocol/record.ts';
+import { maxLineBytes, metricName, type RunnerRecord, toWireValue } from '../protocol/record.ts';
 
 export const markerPrefix = '::astraml ';
 const maxMetrics = 200;
-const maxMarkerBytes = 64 * 1024;
+/** A marker may be longer than a line of the log. */
+export const maxMarkerBytes = 64 * 1024;
 const reserved = new Set(['type', 'step', 'global_step', 'epoch', 'time', 'timestamp']);
 
 type Json = Record<string, unknown>;
 
 /** The record of a marker line read at `time` (ms), or null for a line that is no well-formed marker. */
 export function parseMarker(line: string, time: number): RunnerRecord | null {
-  if (!line.startsWith(markerPrefix) || line.length > maxMarkerBytes) return null;
+  if (!line.startsWith(markerPrefix) || Buffer.byteLength(line) > maxMarkerBytes) return null;
   const marker = parseObject(line.slice(markerPrefix.length));
   if (!marker) return null;
   const at = timeOf(marker) ?? time;
@@ -28,11 +29,14 @@ export function parseMarker(line: string, time: number): RunnerRecord | null {
     }
     case 'checkpoint': {
       const { path } = marker;
-      return typeof path === 'string' && path !== '' ? { type: 'checkpoint', time: at, step, path } : null;
+      return typeof path === 'string' && path !== '' && path.length <= maxLineBytes
+        ? { type: 'checkpoint', time: at, step, path }
+        : null;
     }
     case 'alert': {
       const { title = '', text = '', level = 'warn' } = marker;
       if (typeof title !== 'string' || typeof text !== 'string' || (!title && !text)) return null;
+      if (title.length > maxLineBytes || text.length > maxLineBytes) return null;
       if (level !== 'info' && level !== 'warn' && level !== 'error') return null;
       return { type: 'alert', time: at, level, title, text };
     }
@@ -46,7 +50,7 @@ function pointsOf(marker: Json, time: number, step: number | null, epoch: number
   let count = 0;
   const collect = (object: Json, prefix: string, depth: number): boolean => {
     for (const [key, value] of Object.entries(object)) {
-      if (prefix === '' && reserved.has(key)) continue;
+      if ((prefix === '' && reserved.has(key)) || key === '__proto__') continue;
       const name = prefix + key;
       if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
         if (depth > 8 || !collect(value as Json, `${name}/`, depth + 1)) return false;
@@ -67,13 +71,13 @@ function metricValue(value: unknown): number | null {
   return value === 'NaN' || value === 'Infinity' || value === '-Infinity' ? Number(value) : null;
 }
 
+/** A string runs to the end of the line when nothing closes it: else each of its quotes would begin the search anew. */
+const stringOrWord = /"(?:[^"\\]|\\.)*(?:"|\\?$)|-?\b(?:NaN|Infinity)\b/gs;
+
 /** JSON, and Python's bare NaN and ±Infinity outside of strings. */
 function parseObject(text: string): Json | null {
   try {
-    const quoted = text.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g, (token) =>
-      token.startsWith('"') ? token : `"${token}"`,
-    );
-    const value: unknown = JSON.parse(quoted);
+    const value: unknown = JSON.parse(text.replace(stringOrWord, (token) => (token[0] === '"' ? token : `"${token}"`)));
     return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : null;
   } catch {
     return null;

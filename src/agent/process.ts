@@ -3,10 +3,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { CommandEnd, CommandOptions, Executor, RunningCommand } from './executor.ts';
 
 /** A child that left its pipe to a grandchild must not keep the attempt open after its end. */
 const drainMs = 2_000;
+/** What does not end by SIGKILL within this time waits for its disk or driver, and no longer for us. */
+const straysMs = 5_000;
 
 export const processExecutor: Executor = {
   async start(options) {
@@ -26,26 +29,32 @@ export const processExecutor: Executor = {
     return running(child, ended, options);
   },
   async endStrays(jobId, attempt) {
-    const pids = await findProcesses(jobId, attempt);
-    for (const pid of pids) kill(pid, 'SIGKILL');
-    return pids.length;
+    const ended = new Set<number>();
+    const deadline = performance.now() + straysMs;
+    for (;;) {
+      const found = await findProcesses(jobId, attempt);
+      if (found.length === 0 || performance.now() > deadline) return ended.size;
+      for (const { pid } of found) {
+        kill(pid, 'SIGKILL');
+        ended.add(pid);
+      }
+      await sleep(20);
+    }
   },
 };
 
 function running(child: ChildProcess, ended: Promise<CommandEnd>, { env }: CommandOptions): RunningCommand {
   const pid = child.pid ?? 0;
-  const [jobId = '', attempt = ''] = [env['ASTRAML_JOB_ID'], env['ASTRAML_ATTEMPT']];
+  const find = () => findProcesses(env['ASTRAML_JOB_ID'], env['ASTRAML_ATTEMPT'], pid);
   return {
     ended,
     signal(name) {
       if (pid > 0) kill(-pid, name);
-      if (name === 'SIGKILL') {
-        void findProcesses(jobId, attempt).then((strays) => strays.forEach((stray) => kill(stray, 'SIGKILL')));
-      }
+      void find().then((found) => found.filter(({ inGroup }) => !inGroup).forEach((stray) => kill(stray.pid, name)));
     },
     async isGone() {
-      const [group, strays] = await Promise.all([groupMembers(pid), findProcesses(jobId, attempt)]);
-      return group.length === 0 && strays.length === 0;
+      // A process that forks and ends while we look is seen neither itself nor in its child: hence twice.
+      return (await find()).length === 0 && (await find()).length === 0;
     },
   };
 }
@@ -53,8 +62,8 @@ function running(child: ChildProcess, ended: Promise<CommandEnd>, { env }: Comma
 async function endOf(child: ChildProcess): Promise<CommandEnd> {
   const closed = once(child, 'close');
   const [exitCode, signal] = (await Promise.race([once(child, 'exit'), closed])) as [number | null, string | null];
-  const late = new Promise((resolve) => setTimeout(resolve, drainMs).unref());
-  await Promise.race([closed, late]);
+  await Promise.race([closed, sleep(drainMs, undefined, { ref: false })]);
+  await setImmediate(); // what stands in the pipe is read, also when we come late because we were busy
   child.stdout?.destroy();
   child.stderr?.destroy();
   return { exitCode, signal };
@@ -75,30 +84,27 @@ function explain(error: unknown, file: string): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Living processes of a group. Without /proc (not Linux) the group can only be asked whether it exists. */
-async function groupMembers(group: number): Promise<number[]> {
+type Found = { pid: number; inGroup: boolean };
+
+/**
+ * Living processes of the group, and those whose environment names the job and the attempt. Without /proc (not Linux)
+ * only the group can be asked, whether it exists.
+ */
+async function findProcesses(jobId = '', attempt = '', group?: number): Promise<Found[]> {
+  const marks = [`ASTRAML_JOB_ID=${jobId}`, `ASTRAML_ATTEMPT=${attempt}`];
   const pids = await listPids();
-  if (pids === null) return isAlive(-group) ? [group] : [];
+  if (pids === null) return group !== undefined && isAlive(-group) ? [{ pid: group, inGroup: true }] : [];
   const found = await Promise.all(
     pids.map(async (pid) => {
       const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-      const [state, , pgrp] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      return Number(pgrp) === group && state !== 'Z' && state !== 'X' ? pid : null;
-    }),
-  );
-  return found.filter((pid) => pid !== null);
-}
-
-/** Processes whose environment names the job and the attempt; none where there is no /proc. */
-async function findProcesses(jobId: string, attempt: string): Promise<number[]> {
-  const marks = [`ASTRAML_JOB_ID=${jobId}`, `ASTRAML_ATTEMPT=${attempt}`];
-  const found = await Promise.all(
-    ((await listPids()) ?? []).map(async (pid) => {
+      const [state = '', , pgrp] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      if (state === '' || state === 'Z' || state === 'X' || pid === process.pid) return null;
+      if (Number(pgrp) === group) return { pid, inGroup: true };
       const variables = (await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')).split('\0');
-      return marks.every((mark) => variables.includes(mark)) ? pid : null;
+      return marks.every((mark) => variables.includes(mark)) ? { pid, inGroup: false } : null;
     }),
   );
-  return found.filter((pid) => pid !== null).filter((pid) => pid !== process.pid);
+  return found.filter((process) => process !== null);
 }
 
 async function listPids(): Promise<number[] | null> {

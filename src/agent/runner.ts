@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { type Bus, channels } from '../bus/bus.ts';
 import { ApiError } from '../client/client.ts';
 import {
@@ -46,6 +46,13 @@ export type RunningRunner = {
 
 const waitSeconds = 20;
 const retryMs = 1_000;
+/** A gateway that does not answer within this time is away. */
+const answerMs = 10_000;
+/** What could not be acknowledged in the time to stop is given up, and then its processes have this long to go. */
+const abandonMs = 2_000;
+
+/** What a supervisor writes of its attempt, for the next start of the runner. */
+const attemptFile = z.object({ jobId: z.string(), attempt: z.string() });
 
 /** Starts a runner; resolves once it has signed on. Rejects when its token is refused. */
 export async function startRunner(options: RunnerOptions): Promise<RunningRunner> {
@@ -57,14 +64,23 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   let freed = () => {};
 
   await endStrays(options);
-  const signedOn = await register(options, ending.signal);
   const heard = (message: string) => {
-    const told = acknowledgement.safeParse(JSON.parse(message));
+    const told = acknowledgement.safeParse(parseJson(message));
     // Anything else is a nudge without content: every attempt asks what there is to know.
     if (told.success) supervisors.get(told.data.attemptId)?.acknowledge(told.data);
     else for (const supervisor of supervisors.values()) supervisor.ask();
   };
-  const unsubscribe = await options.bus.subscribe(channels.runner(signedOn.runnerId), heard);
+  const listen = (runnerId: string) => options.bus.subscribe(channels.runner(runnerId), heard);
+  let signedOn = await register(options, ending.signal);
+  let unsubscribe = await listen(signedOn.runnerId);
+
+  /** A gateway with a new database does not know us: there we are another runner. */
+  const registerAgain = async () => {
+    const before = unsubscribe;
+    signedOn = await register(options, ending.signal);
+    unsubscribe = await listen(signedOn.runnerId);
+    await before();
+  };
 
   const begin = (assignment: Assignment) => {
     for (const index of assignment.gpus) free.delete(index);
@@ -87,8 +103,11 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     while (!signal.aborted) {
       if (supervisors.size >= maxAttempts) {
         await new Promise<void>((resolve) => {
-          freed = resolve;
-          signal.addEventListener('abort', () => resolve(), { once: true });
+          freed = () => {
+            signal.removeEventListener('abort', freed);
+            resolve();
+          };
+          signal.addEventListener('abort', freed);
         });
         continue;
       }
@@ -102,6 +121,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
           'claim',
           request,
           claimAnswer,
+          waitSeconds * 1000 + answerMs,
           AbortSignal.any([signal, changed.signal]),
         );
         requestId = randomUUID();
@@ -110,7 +130,8 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
         if (signal.aborted) return;
         if (changed.signal.aborted) continue; // with the same request id: an answer that was lost comes again
         options.onTrouble?.(error);
-        if (error instanceof ApiError && error.httpStatus === 404) await register(options, signal).catch(() => {});
+        if (error instanceof ApiError && error.httpStatus === 404)
+          await registerAgain().catch((failure: unknown) => options.onTrouble?.(failure));
         await sleep(retryMs, undefined, { signal }).catch(() => {});
       }
     }
@@ -125,13 +146,15 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
         supervisor.stop('DRAINED', Math.min(options.graceMs, deadlineMs / 2));
       const all = Promise.allSettled([...supervisors.values()].map((supervisor) => supervisor.done));
       await Promise.race([all, sleep(deadlineMs, undefined, { ref: false })]);
+      for (const supervisor of supervisors.values()) supervisor.abandon(0);
+      await Promise.race([all, sleep(abandonMs, undefined, { ref: false })]);
       await unsubscribe();
     },
   };
 }
 
 function supervise(options: RunnerOptions, signedOn: RegisterAnswer, assignment: Assignment): Supervisor {
-  const { bus, executor, workDir, url, graceMs, host } = options;
+  const { bus, executor, workDir, url, graceMs, host, onTrouble } = options;
   const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
   return new Supervisor({
     assignment,
@@ -141,10 +164,12 @@ function supervise(options: RunnerOptions, signedOn: RegisterAnswer, assignment:
     place: describePlace(options, assignment, virtualGpus),
     virtualGpus,
     append: (stream, batch) => bus.append(stream, batch),
-    renew: (attemptId, leaseToken) => call(options, `attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
+    renew: (attemptId, leaseToken) =>
+      call(options, `attempts/${attemptId}/renew`, { leaseToken }, acknowledgement, answerMs),
     heartbeatMs: signedOn.heartbeatSeconds * 1000,
     graceMs,
     host,
+    onTrouble,
   });
 }
 
@@ -165,6 +190,7 @@ async function register(options: RunnerOptions, signal: AbortSignal): Promise<Re
         'register',
         { name, version, labels, gpus, bootId: randomUUID() },
         registerAnswer,
+        answerMs,
         signal,
       );
     } catch (error) {
@@ -180,6 +206,7 @@ async function call<Schema extends z.ZodType>(
   path: string,
   body: unknown,
   answer: Schema,
+  timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<z.output<Schema>> {
   let response: Response;
@@ -189,7 +216,7 @@ async function call<Schema extends z.ZodType>(
       method: 'POST',
       headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
       body: JSON.stringify(body),
-      signal: signal ?? null,
+      signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal ? [signal] : [])]),
     });
     json = await response.json();
   } catch (cause) {
@@ -207,12 +234,19 @@ async function endStrays({ executor, workDir, onTrouble }: RunnerOptions): Promi
   const folder = join(workDir, 'attempts');
   for (const name of await readdir(folder).catch(() => [])) {
     const file = join(folder, name, 'attempt.json');
-    const text = await readFile(file, 'utf8').catch(() => null);
-    if (text === null) continue;
-    const { jobId, attempt } = JSON.parse(text) as { jobId: string; attempt: string };
-    const ended = await executor.endStrays(jobId, attempt);
-    if (ended > 0) onTrouble?.(new Error(`Ended ${ended} processes that an earlier start left of ${jobId}.`));
+    const text = await readFile(file, 'utf8').catch(() => '');
+    const left = attemptFile.safeParse(parseJson(text)).data; // half a file: its command was not started
+    const ended = left ? await executor.endStrays(left.jobId, left.attempt) : 0;
+    if (ended > 0) onTrouble?.(new Error(`Ended ${ended} processes that an earlier start left of ${left?.jobId}.`));
     await rm(join(folder, name, 'spool'), { recursive: true, force: true });
     await rm(file, { force: true });
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }

@@ -1,14 +1,16 @@
 // One attempt, from its assignment to its proven end: workspace, command, output to records, records to the gateway.
 // The order of an end: output drained, processes gone, `finished` last, everything acknowledged.
+import { renameSync, writeFileSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '../bus/bus.ts';
 import type { Acknowledgement, Assignment, Directive } from '../protocol/control.ts';
-import { nextLinesCrc, type RecordOf, type RunnerRecord } from '../protocol/record.ts';
+import { maxLineBytes, nextLinesCrc, type RecordOf, type RunnerRecord } from '../protocol/record.ts';
 import { environmentOf, type Folders } from './environment.ts';
 import type { CommandEnd, Executor, RunningCommand } from './executor.ts';
-import { LineSplitter } from './lines.ts';
-import { markerPrefix, parseMarker } from './point.ts';
+import { cutText, LineSplitter } from './lines.ts';
+import { markerPrefix, maxMarkerBytes, parseMarker } from './point.ts';
 import { Spool } from './spool.ts';
 import { Uplink } from './uplink.ts';
 
@@ -26,27 +28,39 @@ export type SupervisorOptions = {
   heartbeatMs: number;
   graceMs: number;
   host: Readonly<Record<string, string | undefined>>;
+  /** Failures that the attempt survives. */
+  onTrouble?: (error: unknown) => void;
 };
 
 type Outcome = RecordOf<'finished'>['outcome'];
 
-/** Output that is not acknowledged yet is waited for when the attempt ends, unless it was abandoned. */
-const goneCheckMs = 50;
+const watchMs = 100;
+/** What a command leaves behind, and what nobody wants any more, has so long between SIGTERM and SIGKILL at most. */
+const shortGraceMs = 5_000;
+/** Between looks at whether all processes are gone: each looks at every process of the machine. */
+const [goneCheckMs, longestGoneCheckMs] = [20, 500];
+/** Records that wait in memory, because the disk takes nothing and the gateway neither, may take so much. */
+const maxHeldBytes = 64 * 1024 * 1024;
 
 export class Supervisor {
   readonly attemptId: string;
-  /** Resolves when the attempt is over and acknowledged, or was abandoned; never rejects. */
+  /** Resolves when the attempt is over and acknowledged, or was abandoned. */
   readonly done: Promise<void>;
   readonly #options: SupervisorOptions;
   #spool!: Spool;
   #uplink!: Uplink;
   #command: RunningCommand | undefined;
-  #stop: { outcome: Outcome; graceMs: number } | undefined;
+  #stop: Outcome | undefined;
+  /** When SIGKILL follows, by `performance.now()`. */
+  #killAt = Infinity;
+  /** Nothing of it runs any more. */
+  #ended = false;
   #stopFile = '';
   #abandoned = false;
   #lines = 0;
   #linesCrc = 0;
   #warnedOfMarker = false;
+  #warnedOfSpool = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -64,13 +78,36 @@ export class Supervisor {
     this.#uplink?.ask();
   }
 
-  /** Ends the command: the stop file, SIGTERM to its group, SIGKILL after the grace. The attempt's end says why. */
+  /**
+   * Ends the command: the stop file, SIGTERM, SIGKILL after the grace. The attempt's end says why. Once more, only a
+   * shorter grace changes anything.
+   */
   stop(outcome: Outcome, graceMs = this.#options.graceMs): void {
+    if (this.#ended) return;
+    this.#killAt = Math.min(this.#killAt, performance.now() + graceMs);
     if (this.#stop) return;
-    this.#stop = { outcome, graceMs };
-    const deadline = Math.round((Date.now() + graceMs) / 1000);
-    if (this.#stopFile) writeFile(this.#stopFile, JSON.stringify({ reason: outcome, deadline })).catch(() => {});
+    this.#stop = outcome;
+    this.#announceStop();
     this.#command?.signal('SIGTERM');
+  }
+
+  /** Stops everything within this time and sends nothing more, not even the end. */
+  abandon(graceMs: number): void {
+    this.#abandoned = true;
+    this.stop('DRAINED', graceMs);
+    void this.#uplink?.end();
+  }
+
+  /** Whole at once, and before the signal: a script may look for it in its handler. */
+  #announceStop(): void {
+    if (!this.#stopFile) return;
+    const deadline = Math.round((Date.now() + this.#killAt - performance.now()) / 1000);
+    try {
+      writeFileSync(`${this.#stopFile}.new`, JSON.stringify({ reason: this.#stop, deadline }));
+      renameSync(`${this.#stopFile}.new`, this.#stopFile);
+    } catch (error) {
+      this.#options.onTrouble?.(error);
+    }
   }
 
   async #run(): Promise<void> {
@@ -86,9 +123,11 @@ export class Supervisor {
       renew: () => renew(attemptId, leaseToken),
       heartbeatMs,
       onDirective: (directive) => this.#obey(directive),
+      onTrouble: this.#options.onTrouble,
     });
     try {
       const end = await this.#execute(folder).catch((error: unknown) => notStarted(error));
+      this.#ended = true;
       if (!this.#abandoned) {
         const { outcome, exitCode, signal, message } = end;
         const time = Date.now();
@@ -128,10 +167,10 @@ export class Supervisor {
     this.#stopFile = folders.stopFile;
     this.#say(`Attempt ${attemptNumber} on ${this.#options.place}: ${assignment.command.join(' ')}`);
     const early = this.#stop;
-    if (early) return { outcome: early.outcome, exitCode: null, signal: null, message: 'Stopped before it began.' };
+    if (early) return { outcome: early, exitCode: null, signal: null, message: 'Stopped before it began.' };
 
     const splitters = {
-      STDOUT: new LineSplitter((text, truncated) => this.#takeLine('STDOUT', text, truncated)),
+      STDOUT: new LineSplitter((text, truncated) => this.#takeOutput(text, truncated), { maxBytes: maxMarkerBytes }),
       STDERR: new LineSplitter((text, truncated) => this.#takeLine('STDERR', text, truncated)),
     };
     const env = environmentOf(assignment, folders, { host, gatewayUrl, virtualGpus, now: Date.now() });
@@ -143,52 +182,54 @@ export class Supervisor {
     });
     this.#command = command;
     this.#record({ type: 'started', time: Date.now() });
-    const stopped = this.#enforceStops(command, assignment.timeoutSeconds);
-    const end = await command.ended;
-    splitters.STDOUT.end();
-    splitters.STDERR.end();
-    await this.#endRest(command);
-    stopped.clear();
-    const outcome = this.#stopOutcome() ?? (end.signal ? 'SIGNALLED' : 'EXITED');
-    return { ...end, outcome, message: '' };
+    if (this.#stop) command.signal('SIGTERM'); // while it was being started
+    const watch = this.#watch(command, assignment.timeoutSeconds);
+    try {
+      const end = await command.ended;
+      const outcome = this.#stop ?? (end.signal ? 'SIGNALLED' : 'EXITED');
+      splitters.STDOUT.end();
+      splitters.STDERR.end();
+      await this.#endRest(command);
+      return { ...end, outcome, message: '' };
+    } finally {
+      clearInterval(watch);
+    }
   }
 
-  #stopOutcome(): Outcome | undefined {
-    return this.#stop?.outcome;
+  /** The timeout, SIGKILL after a grace, and a spool that cannot be written. */
+  #watch(command: RunningCommand, timeoutSeconds: number | null): NodeJS.Timeout {
+    const timeoutAt = timeoutSeconds === null ? Infinity : performance.now() + timeoutSeconds * 1000;
+    return setInterval(() => {
+      if (performance.now() >= timeoutAt && !this.#stop) {
+        this.#say(`The timeout of ${timeoutSeconds} s is over: stopping.`);
+        this.stop('TIMEOUT');
+      }
+      this.#watchSpool();
+      if (performance.now() >= this.#killAt) command.signal('SIGKILL');
+    }, watchMs);
   }
 
-  /** The timeout, and SIGKILL after the grace of a stop; also a stop that came while the command was being started. */
-  #enforceStops(command: RunningCommand, timeoutSeconds: number | null): { clear(): void } {
-    if (this.#stop) command.signal('SIGTERM');
-    const timeout =
-      timeoutSeconds === null
-        ? undefined
-        : setTimeout(() => {
-            this.#say(`The timeout of ${timeoutSeconds} s is over: stopping.`);
-            this.stop('TIMEOUT');
-          }, timeoutSeconds * 1000);
-    let stoppedAt: number | undefined;
-    const watch = setInterval(() => {
-      if (!this.#stop) return;
-      stoppedAt ??= performance.now();
-      if (performance.now() - stoppedAt >= this.#stop.graceMs) command.signal('SIGKILL');
-    }, 100);
-    return {
-      clear() {
-        clearTimeout(timeout);
-        clearInterval(watch);
-      },
-    };
+  /** Records that cannot be written wait in memory. When they become too many, the attempt ends before it loses one. */
+  #watchSpool(): void {
+    const { failure, heldBytes } = this.#spool;
+    if (!failure) return;
+    if (!this.#warnedOfSpool) {
+      this.#warnedOfSpool = true;
+      this.#say('The disk of the runner takes no records at present; they wait in its memory.');
+      this.#options.onTrouble?.(new Error(`The spool of ${this.attemptId} cannot be written.`, { cause: failure }));
+    }
+    if (heldBytes < maxHeldBytes || this.#stop) return;
+    this.#say('Neither the disk of the runner nor the gateway takes any more records: stopping.');
+    this.stop('DRAINED');
   }
 
   /** The command ended; what it left behind is asked to end, then made to. Returns when it is proved that all are gone. */
   async #endRest(command: RunningCommand): Promise<void> {
     if (await command.isGone()) return;
     command.signal('SIGTERM');
-    const deadline = performance.now() + (this.#stop?.graceMs ?? Math.min(5_000, this.#options.graceMs));
-    while (!(await command.isGone())) {
-      if (performance.now() > deadline) command.signal('SIGKILL');
-      await new Promise((resolve) => setTimeout(resolve, goneCheckMs));
+    this.#killAt = Math.min(this.#killAt, performance.now() + Math.min(shortGraceMs, this.#options.graceMs));
+    for (let pauseMs = goneCheckMs; !(await command.isGone()); pauseMs = Math.min(2 * pauseMs, longestGoneCheckMs)) {
+      await sleep(pauseMs);
     }
   }
 
@@ -198,24 +239,26 @@ export class Supervisor {
       return;
     }
     // Somebody else has the job: nothing we say is stored any more, so nothing must go on.
-    this.#abandoned = true;
-    this.stop('DRAINED', Math.min(5_000, this.#options.graceMs));
-    void this.#uplink.end();
+    this.abandon(Math.min(shortGraceMs, this.#options.graceMs));
   }
 
-  #takeLine(stream: 'STDOUT' | 'STDERR', text: string, truncated: boolean): void {
+  #takeOutput(text: string, truncated: boolean): void {
     // Secrets are to be redacted here, before a line is parsed, written to the spool or sent.
-    const time = Date.now();
-    if (stream === 'STDOUT' && text.startsWith(markerPrefix)) {
-      const record = parseMarker(text, time);
-      if (record) return this.#record(record);
-      if (!this.#warnedOfMarker)
-        this.#say('A line starts with "::astraml " but is no marker that can be read; it stays in the log.');
-      this.#warnedOfMarker = true;
-    }
+    if (!text.startsWith(markerPrefix)) return this.#takeLine('STDOUT', text, truncated);
+    const record = truncated ? null : parseMarker(text, Date.now());
+    if (record) return this.#record(record);
+    if (!this.#warnedOfMarker)
+      this.#say('A line starts with "::astraml " but is no marker that can be read; it stays in the log.');
+    this.#warnedOfMarker = true;
+    this.#takeLine('STDOUT', text, truncated);
+  }
+
+  #takeLine(stream: 'STDOUT' | 'STDERR', whole: string, wasCut: boolean): void {
+    const text = cutText(whole, maxLineBytes);
+    const truncated = wasCut || text.length < whole.length;
     this.#lines++;
     this.#linesCrc = nextLinesCrc(this.#linesCrc, text);
-    this.#record({ type: 'line', time, stream, text, ...(truncated ? { truncated } : {}) });
+    this.#record({ type: 'line', time: Date.now(), stream, text, ...(truncated ? { truncated } : {}) });
   }
 
   #say(text: string): void {

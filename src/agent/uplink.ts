@@ -12,22 +12,30 @@ export type UplinkOptions = {
   append: Bus['append'];
   /** Asks the gateway over HTTP; rejects when it cannot be reached. */
   renew(): Promise<Acknowledgement>;
+  /** Without an acknowledgement for so long, it says that it is alive, and then asks over HTTP. */
   heartbeatMs: number;
   onDirective(directive: Directive): void;
+  /** A failure that it survives; told once, until an acknowledgement came. */
+  onTrouble?: (error: unknown) => void;
 };
 
 /** Records wait so long for others to come along; the first of an idle attempt goes at once. */
 const gatherMs = 100;
 const resendMs = 1_000;
-const askAfterMs = 10_000;
+/** A bus or a gateway that neither takes nor refuses is given up for this time. */
+const patienceMs = 10_000;
 
 export class Uplink {
   readonly #options: UplinkOptions;
   #committed = 0;
   #acknowledgements = 0;
+  #heardAt = performance.now();
   #ended = false;
   readonly #wakers = new Set<() => void>();
   #asked = false;
+  /** A batch took not all that there was: the next follows at once. */
+  #backlog = false;
+  #troubled = false;
   readonly #running: Promise<void>;
 
   constructor(options: UplinkOptions) {
@@ -50,6 +58,8 @@ export class Uplink {
   acknowledge(acknowledgement: Acknowledgement): void {
     if (acknowledgement.attemptId !== this.#options.attemptId || this.#ended) return;
     this.#acknowledgements++;
+    this.#heardAt = performance.now();
+    this.#troubled = false;
     this.#committed = Math.max(this.#committed, acknowledgement.committed);
     for (const directive of acknowledgement.directives) this.#options.onDirective(directive);
     this.#wake();
@@ -57,7 +67,8 @@ export class Uplink {
 
   /** Resolves when everything in the spool is committed, or the uplink was ended. */
   async drained(): Promise<void> {
-    while (!this.#ended && this.#committed < this.#options.spool.last) await this.#sleep(gatherMs);
+    const isDone = () => this.#committed >= this.#options.spool.last;
+    while (!this.#ended && !isDone()) await this.#sleep(patienceMs, isDone);
   }
 
   /** Stops sending. */
@@ -72,8 +83,8 @@ export class Uplink {
     let sentAt = -Infinity;
     while (!this.#ended) {
       const news = spool.last > this.#committed;
-      const dueInMs =
-        news || this.#asked ? sentAt + gatherMs - performance.now() : sentAt + heartbeatMs - performance.now();
+      const pauseMs = this.#backlog ? 0 : news || this.#asked ? gatherMs : heartbeatMs;
+      const dueInMs = sentAt + pauseMs - performance.now();
       if (dueInMs > 0) {
         await this.#sleep(dueInMs, () => !news && (spool.last > this.#committed || this.#asked));
         continue;
@@ -82,28 +93,55 @@ export class Uplink {
       sentAt = performance.now();
       try {
         await this.#sendOne();
-      } catch {
-        await this.#sleep(resendMs); // the bus or the gateway is away: the spool waits, the training does not
+      } catch (error) {
+        this.#report(error);
+        await this.#sleep(resendMs);
       }
     }
   }
 
   /** Sends one batch, or a heartbeat, and waits for its acknowledgement, sending it again every second. */
   async #sendOne(): Promise<void> {
-    const { attemptId, leaseToken, spool, append, renew } = this.#options;
+    const { attemptId, leaseToken, spool, append } = this.#options;
     await spool.release(this.#committed);
-    const { first, records } = await spool.read(this.#committed, maxBatchRecords, maxBatchBytes);
+    const { first, last, records } = await spool.read(this.#committed, maxBatchRecords, maxBatchBytes);
+    this.#backlog = last < spool.last;
     const batch = encodeBatch({ version: 1, attemptId, leaseToken, first, records });
     const heard = this.#acknowledgements;
-    let askedAt = performance.now();
-    while (!this.#ended && this.#acknowledgements === heard) {
-      await append(streamOf(attemptId), batch);
-      await this.#sleep(resendMs, () => this.#acknowledgements !== heard);
-      if (this.#acknowledgements === heard && performance.now() - askedAt > askAfterMs) {
-        askedAt = performance.now();
-        this.acknowledge(await renew());
-      }
+    // Only one that says more than we knew answers a batch. Another is late, for a batch that was sent twice: taking it
+    // for the answer would send this one twice as well, and so on.
+    const isAnswered = () => (records.length > 0 ? this.#committed >= first : this.#acknowledgements !== heard);
+    while (!this.#ended && !isAnswered()) {
+      await this.#inTime(append(streamOf(attemptId), batch)).catch((error: unknown) => this.#report(error));
+      await this.#sleep(resendMs, isAnswered);
+      if (!isAnswered()) await this.#askOverHttp();
     }
+  }
+
+  /** The lease goes on, and directives come, also when the bus is away. */
+  async #askOverHttp(): Promise<void> {
+    const { heartbeatMs, renew } = this.#options;
+    if (this.#ended || performance.now() - this.#heardAt < heartbeatMs) return;
+    const answer = await this.#inTime(renew());
+    if (answer) this.acknowledge(answer);
+  }
+
+  #report(error: unknown): void {
+    if (!this.#troubled && !this.#ended) this.#options.onTrouble?.(error);
+    this.#troubled = true;
+  }
+
+  /** What the promise resolves to; undefined when the uplink ends meanwhile. Rejects when it takes too long. */
+  async #inTime<T>(promise: Promise<T>): Promise<T | undefined> {
+    let settled = false;
+    const done = promise.finally(() => {
+      settled = true;
+      this.#wake();
+    });
+    await Promise.race([done, this.#sleep(patienceMs, () => settled)]);
+    if (settled) return done;
+    if (!this.#ended) throw new Error(`No answer within ${patienceMs / 1000} s.`);
+    return undefined;
   }
 
   #wake(): void {
