@@ -50,7 +50,7 @@ export function createSockets(gateway: Gateway, pipeline: Pipeline, report: Repo
       try {
         if (isExpired(extra.actor)) {
           extra.socket.close(CloseCode.Forbidden, 'Token expired');
-          return [];
+          throw new Refusal('UNAUTHENTICATED', 'The access token has expired.');
         }
         const caller = { actor: extra.actor ?? null, idempotencyKey: null };
         const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
