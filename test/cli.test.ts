@@ -105,7 +105,7 @@ async function specOf(answer: string): Promise<Record<string, never>> {
 
 const submitted = /^job_[0-9a-z]+ p-demo\/\d+ QUEUED\n$/;
 
-suite('submit', () => {
+suite('submit', { concurrency: 3 }, () => {
   test('the documented command line submits a job', async () => {
     const [, ...args] = documentedLine.split(/\s+/);
     const { code, stdout, stderr } = await astraml(args);
@@ -187,14 +187,13 @@ suite('submit', () => {
   });
 
   test('a dry run prints every value with its source and submits nothing', async () => {
-    const args = ['submit', '-p', 'p-demo', '--model', 'm', '--dataset', 'd', '--batch-size', '16', '--dry-run'];
-    const before = await astraml(['jobs', '--all', '--json=id']);
+    const args = ['submit', '-p', 'p-demo', '--model', 'dry', '--dataset', 'd', '--batch-size', '16', '--dry-run'];
     const { code, stdout, stderr } = await astraml(args);
     assert.equal(code, 0);
     assert.match(stdout, /^hyperparams\.batch_size\t16\tREQUEST$/m);
     assert.match(stdout, /^hyperparams\.lr_scheduler\tcosine\tDEFAULT$/m);
     assert.match(stderr, /Nothing was submitted/);
-    assert.equal((await astraml(['jobs', '--all', '--json=id'])).stdout, before.stdout);
+    assert.equal((await astraml(['jobs', '--model', 'dry', '--json=id'])).stdout, '[]\n');
 
     const refused = await astraml(['submit', '-p', 'p-none', '--model', 'm', '--dataset', 'd', '--dry-run']);
     assert.equal(refused.code, 3);
@@ -252,7 +251,7 @@ suite('submit', () => {
   });
 });
 
-suite('reading', () => {
+suite('reading', { concurrency: 3 }, () => {
   let job: { id: string; number: number };
 
   before(async () => {
@@ -268,9 +267,12 @@ suite('reading', () => {
       const { stdout } = await astraml(['jobs', 'show', name, '--json=id'], { env });
       assert.deepEqual(JSON.parse(stdout), { id: job.id });
     }
-    const newest = await submit(stack.client, 'p-demo', { resources: { gpus: 0 } });
-    const { stdout } = await astraml(['jobs', 'show', '@last', '--json=id'], { env });
-    assert.deepEqual(JSON.parse(stdout), { id: newest.id });
+    await createProject(stack.client, 'p-newest', trainer);
+    const newestOf = ['jobs', 'show', '@last', '-p', 'p-newest', '--json=id'];
+    assert.equal((await astraml(newestOf)).code, 3);
+    await submit(stack.client, 'p-newest', { resources: { gpus: 64 } });
+    const newest = await submit(stack.client, 'p-newest', { resources: { gpus: 64 } });
+    assert.deepEqual(JSON.parse((await astraml(newestOf)).stdout), { id: newest.id });
     const unnamed = await astraml(['jobs', 'show', '1']);
     assert.equal(unnamed.code, 2);
     assert.match(unnamed.stderr, /Which project\?/);
@@ -361,7 +363,7 @@ suite('reading', () => {
   });
 });
 
-suite('exit codes and messages', () => {
+suite('exit codes and messages', { concurrency: 3 }, () => {
   test('a mistake on the command line is 2 and names what was meant', async () => {
     const command = await astraml(['sumbit']);
     assert.equal(command.code, 2);
