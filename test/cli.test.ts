@@ -67,7 +67,14 @@ type Ran = { code: number | null; stdout: string; stderr: string };
 type RunOptions = { env?: Record<string, string | undefined>; cwd?: string; input?: string };
 
 function environment(env: RunOptions['env'] = {}): Record<string, string | undefined> {
-  const none = { ASTRAML_DATA_DIR: undefined, ASTRAML_PROJECT: undefined, NO_COLOR: undefined, FORCE_COLOR: undefined };
+  const cache = { NODE_DISABLE_COMPILE_CACHE: undefined, NODE_COMPILE_CACHE: join(folder, 'cache') };
+  const none = {
+    ...cache,
+    ASTRAML_DATA_DIR: undefined,
+    ASTRAML_PROJECT: undefined,
+    NO_COLOR: undefined,
+    FORCE_COLOR: undefined,
+  };
   return { ...none, ASTRAML_URL: stack.url, ASTRAML_TOKEN: stack.token, ...env };
 }
 
