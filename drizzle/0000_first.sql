@@ -102,7 +102,8 @@ CREATE TABLE "job_stream" (
 	"line" bigint DEFAULT 0 NOT NULL,
 	"event" bigint DEFAULT 0 NOT NULL,
 	"window" bigint DEFAULT 0 NOT NULL,
-	"revision" bigint DEFAULT 0 NOT NULL
+	"revision" bigint DEFAULT 0 NOT NULL,
+	"log_bytes" bigint DEFAULT 0 NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "log_chunk" (

@@ -25,8 +25,13 @@ const maxLostInARow = 5;
 
 /** What a job asks of a runner. */
 export function requestOf(row: Pick<Job, 'effective'>): Request {
-  const resources = row.effective['resources'] as { gpus: number; gpu_model?: string; labels?: string[] };
-  return { gpus: resources.gpus, gpuModel: resources.gpu_model ?? null, labels: resources.labels ?? [] };
+  return toRequest(row.effective['resources'] as Resources);
+}
+
+type Resources = { gpus: number; gpu_model?: string; labels?: string[] };
+
+function toRequest({ gpus, gpu_model: gpuModel, labels }: Resources): Request {
+  return { gpus, gpuModel: gpuModel ?? null, labels: labels ?? [] };
 }
 
 /** Gives the runner the next job that fits its free GPUs, as a new attempt with a lease; null when there is none. */
@@ -48,17 +53,17 @@ export async function claimJob(
   await tx.select().from(placement).for('update');
   const offer = await freeOffer(tx, runner, request.freeGpus);
   const queue = await tx
-    .select()
+    .select({ id: job.id, resources: sql<Resources>`${job.effective} -> 'resources'` })
     .from(job)
     .where(eq(job.state, 'QUEUED'))
     .orderBy(desc(job.priority), asc(job.createdAt), asc(job.id))
     .limit(queueDepth);
   const next = place(
-    queue.map((row) => ({ row, request: requestOf(row) })),
+    queue.map(({ id, resources }) => ({ id, request: toRequest(resources) })),
     offer,
   );
   if (!next) return null;
-  const attemptId = await changeJob(tx, next.queued.row.id, (locked) =>
+  const attemptId = await changeJob(tx, next.queued.id, (locked) =>
     startAttempt(tx, locked, runner, { requestId: request.requestId, gpus: next.gpus, leaseSeconds }),
   );
   const created = attemptId && (await loadAttempts(tx, [attemptId])).get(attemptId);
@@ -124,9 +129,16 @@ async function toAssignment(tx: Tx, row: Attempt): Promise<Assignment> {
     spec: of.effective,
     command: of.effective['command'] as string[],
     env: Object.fromEntries(variables.map(({ name, from }) => [name, from.value])),
-    timeoutSeconds: of.timeoutSeconds,
+    timeoutSeconds: of.timeoutSeconds === null ? null : await timeLeft(tx, row, of.timeoutSeconds),
     committed: row.mark,
   };
+}
+
+/** Seconds that the earlier attempts of the job left of its timeout; one at least, so that it ends as timed out. */
+async function timeLeft(tx: Tx, row: Attempt, timeoutSeconds: number): Promise<number> {
+  const earlier = (await loadAttemptsOfJobs(tx, [row.jobId])).get(row.jobId) ?? [];
+  const usedMs = earlier.map(({ startedAt, finishedAt }) => (startedAt && finishedAt ? +finishedAt - +startedAt : 0));
+  return Math.max(1, Math.ceil(timeoutSeconds - usedMs.reduce((sum, ms) => sum + ms, 0) / 1000));
 }
 
 /** Prolongs the lease of whoever holds the token; anybody else, or a late one, is told to abandon the attempt. */

@@ -118,9 +118,15 @@ builder.scalarType('SpecPath', {
 
 function parseDateTime(value: unknown): Date {
   const rfc3339 = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/;
-  const date = typeof value === 'string' && rfc3339.test(value) ? new Date(value) : undefined;
+  const date = typeof value === 'string' && rfc3339.test(value) && isOnCalendar(value) ? new Date(value) : undefined;
   if (!date || Number.isNaN(date.getTime())) wrong('an RFC 3339 time such as "2026-11-23T12:15:35.123Z"');
   return date;
+}
+
+/** 30 February is no day, though Date makes it one of March; and there was no year 0. */
+function isOnCalendar(text: string): boolean {
+  const [year = 0, month = 0, day = 0] = text.slice(0, 10).split('-').map(Number);
+  return year >= 1 && new Date(Date.UTC(year, month - 1, day)).getUTCDate() === day;
 }
 
 /** Drops `__proto__` keys, at any depth: they mean nothing in a job and harm whoever copies them into an object. */

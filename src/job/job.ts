@@ -192,10 +192,10 @@ export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJ
       .set({ ...Object.fromEntries(touched), updatedAt: now, changed: sql`pg_current_xact_id()` })
       .where(eq(job.id, jobId));
   }
-  const { line, event, window, revision } = locked.stream;
+  const { line, event, window, revision, logBytes } = locked.stream;
   const moved = line - stream.line + event - stream.event + window - stream.window + revision - stream.revision;
   if (moved === 0) return result;
-  await tx.update(jobStream).set({ line, event, window, revision }).where(eq(jobStream.jobId, jobId));
+  await tx.update(jobStream).set({ line, event, window, revision, logBytes }).where(eq(jobStream.jobId, jobId));
   tx.nudge(channels.job(jobId), { line, event, window, revision, end: Number(isTerminal(locked.job.state)) });
   return result;
 }
@@ -308,8 +308,8 @@ export function isJobPosition(position: readonly unknown[], field: JobOrderField
   const parts = field === 'PRIORITY' ? position.slice(1) : position;
   const [time, id] = parts;
   if (parts.length !== 2 || typeof time !== 'string' || typeof id !== 'string') return false;
-  if (field === 'PRIORITY' && !Number.isSafeInteger(position[0])) return false;
-  return !Number.isNaN(Date.parse(time)) && !id.includes('\0');
+  if (field === 'PRIORITY' && !(Number.isInteger(position[0]) && Math.abs(Number(position[0])) <= 100)) return false;
+  return /^2\d{3}-/.test(time) && !Number.isNaN(Date.parse(time)) && new Date(time).toISOString() === time;
 }
 
 /** Jobs that the actor can see and that match, one more than the limit. */

@@ -308,8 +308,14 @@ async function jobPage(context: Context, args: JobsArgs, only: JobFilter = {}): 
     return found;
   };
   const filter = { ...args.filter, ...only };
-  if (filter.search && (filter.search.includes('\0') || filter.search.length > 1_000)) {
-    throw badInput('search takes 1000 characters at most, without NUL.', ['filter', 'search']);
+  for (const [name, value] of Object.entries(filter)) {
+    const texts = [value].flat().filter((item) => typeof item === 'string');
+    if (texts.length > 1_000 || texts.some((text) => text.length > 1_000 || text.includes('\0'))) {
+      throw badInput(`${name} takes at most 1000 texts, each of at most 1000 characters, without NUL.`, [
+        'filter',
+        name,
+      ]);
+    }
   }
   const rows = await listJobs(db, actor, {
     filter,

@@ -86,6 +86,8 @@ export const jobStream = pgTable('job_stream', {
   window: bigint({ mode: 'number' }).notNull().default(0),
   /** Number of changes of the job's own row. */
   revision: bigint({ mode: 'number' }).notNull().default(0),
+  /** Bytes of the log that are kept. */
+  logBytes: bigint({ mode: 'number' }).notNull().default(0),
 });
 
 /** The next number that is free in a project. Gateways take numbers in blocks, outside of the job's transaction. */

@@ -15,7 +15,8 @@ export function encodeCursor(stream: string, position: readonly (string | number
  */
 export function decodeCursor(stream: string, cursor: string): unknown[] {
   const [found, of, ...position] = parseCursor(cursor);
-  if (found !== version || typeof of !== 'string') throw cursorInvalid();
+  const odd = position.some((part) => typeof part === 'string' && part.includes('\0'));
+  if (found !== version || typeof of !== 'string' || odd) throw cursorInvalid();
   if (of !== stream) {
     throw new Refusal('CURSOR_WRONG_STREAM', 'The cursor belongs to another stream.', {
       hint: 'Pass a cursor of the same job, connection and order.',

@@ -1,7 +1,7 @@
 // The log of a job: lines with dense numbers given under the job's lock, read on from any number in either direction.
 // Missing lines are data: a reader gets a gap with its reason, never a silent jump.
 import { stripVTControlCharacters } from 'node:util';
-import { and, asc, desc, eq, gt, gte, lt, lte, type SQL } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, gte, lt, lte, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
@@ -50,6 +50,7 @@ export async function appendLog(
   for (const item of items) locked.stream.line += 'lines' in item ? item.lines : 1;
   const body = Buffer.from(JSON.stringify(items.map(toEntry)));
   const times = items.map((item) => item.time);
+  locked.stream.logBytes += body.length;
   await tx.insert(logChunk).values({
     jobId: locked.job.id,
     first,
@@ -59,6 +60,38 @@ export async function appendLog(
     lastTime: new Date(Math.max(...times)),
     body,
   });
+  await keepWithinLimit(tx, locked);
+}
+
+/**
+ * A log beyond its limit keeps its head and a rolling tail, half of the bytes each; what was between is a gap. Cut only
+ * when a twentieth too much has gathered, since finding the place reads the sizes of all chunks.
+ */
+async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
+  const { max_bytes: maxBytes } = locked.job.effective['logs'] as { max_bytes: number };
+  if (locked.stream.logBytes <= maxBytes * 1.05) return;
+  const jobId = locked.job.id;
+  const size = sql`length(${logChunk.body})`;
+  const sizes = tx
+    .select({
+      first: logChunk.first,
+      // Running totals from either end: a chunk is in the middle when neither half has room for it.
+      fromStart: sql<number>`sum(${size}) over (order by ${logChunk.first})`.as('from_start'),
+      fromEnd: sql<number>`sum(${size}) over (order by ${logChunk.first} desc)`.as('from_end'),
+    })
+    .from(logChunk)
+    .where(eq(logChunk.jobId, jobId))
+    .as('sizes');
+  const half = maxBytes / 2;
+  const middle = tx
+    .select({ first: sizes.first })
+    .from(sizes)
+    .where(and(gt(sizes.fromStart, half), gt(sizes.fromEnd, half)));
+  const removed = await tx
+    .delete(logChunk)
+    .where(and(eq(logChunk.jobId, jobId), sql`${logChunk.first} in ${middle}`))
+    .returning({ bytes: sql<number>`length(${logChunk.body})` });
+  locked.stream.logBytes -= removed.reduce((sum, { bytes }) => sum + Number(bytes), 0);
 }
 
 function toEntry(item: NewLine | NewGap): Entry {
@@ -108,9 +141,9 @@ export async function readLog(
       .orderBy(asc(logChunk.last))
       .limit(chunksPerQuery);
     for (const chunk of chunks) {
-      // Without a filter, numbers that no chunk holds are lines that retention removed.
+      // Without a filter, numbers that no chunk holds are lines that the limit removed.
       if (!isFiltered(filter) && chunk.first > reading.position + 1) {
-        reading.gaps.push({ fromSeq: reading.position + 1, toSeq: chunk.first - 1, reason: 'RETENTION' });
+        reading.gaps.push({ fromSeq: reading.position + 1, toSeq: chunk.first - 1, reason: 'LOG_LIMIT' });
       }
       for (const item of itemsOf(chunk)) {
         const last = 'toSeq' in item ? item.toSeq : item.seq;
@@ -146,6 +179,11 @@ export async function readLogBackward(
       .orderBy(desc(logChunk.first))
       .limit(chunksPerQuery);
     for (const chunk of chunks) {
+      if (!isFiltered(filter) && chunk.last < reading.position - 1) {
+        if (reading.lines.length >= maxLines) return inOrder({ ...reading, more: true });
+        reading.gaps.push({ fromSeq: chunk.last + 1, toSeq: reading.position - 1, reason: 'LOG_LIMIT' });
+        reading.position = chunk.last + 1;
+      }
       for (const item of itemsOf(chunk).reverse()) {
         const first = 'toSeq' in item ? item.fromSeq : item.seq;
         if (first >= reading.position) continue;

@@ -9,7 +9,7 @@ const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.to
 const camel = (name: string) => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 
 /** Fields whose own keys are ours in both notations; everything else is passed on untouched. */
-const containers = new Set(['hyperparams', 'early_stopping', 'resources', 'metrics']);
+const containers = new Set(['hyperparams', 'early_stopping', 'resources', 'metrics', 'logs']);
 
 /** `JobSpecInput` as a job spec file; null fields are left out. */
 export function fromInput(input: object): Json {

@@ -132,6 +132,16 @@ const MetricsSpecInput = builder.inputType('MetricsSpecInput', {
   fields: (t) => ({ windowSeconds: t.int({ description: 'Length of a window, 30 by default.' }) }),
 });
 
+const LogsSpecInput = builder.inputType('LogsSpecInput', {
+  description: 'How the log of a job is kept.',
+  fields: (t) => ({
+    maxBytes: t.field({
+      type: 'SafeInt',
+      description: 'Bytes kept; beyond them the middle of the log becomes a gap, and the job goes on.',
+    }),
+  }),
+});
+
 export const JobSpecInput = builder.inputType('JobSpecInput', {
   description: 'A job to run. Field for field the job spec file, in camelCase.',
   fields: (t) => ({
@@ -163,6 +173,10 @@ export const JobSpecInput = builder.inputType('JobSpecInput', {
     metrics: t.field({
       type: MetricsSpecInput,
       description: 'How metrics are kept; unset values come from the policy or the defaults.',
+    }),
+    logs: t.field({
+      type: LogsSpecInput,
+      description: 'How the log is kept; unset values come from the policy or the defaults.',
     }),
   }),
 });

@@ -66,6 +66,7 @@ const spec = z.strictObject({
   timeout_seconds: whole(1, 31_536_000).optional(),
   defaults_version: text(50).optional(),
   metrics: z.strictObject({ window_seconds: whole(1, 86_400).optional() }).optional(),
+  logs: z.strictObject({ max_bytes: whole(1_024, 1_099_511_627_776).optional() }).optional(),
 });
 
 export type Spec = z.output<typeof spec>;
@@ -240,7 +241,7 @@ function knownKeys(path: string[]): string[] {
   if (room === 'resources') return ['gpus', 'gpu_model', 'labels'];
   if (room === 'augmentation') return ['op', 'probability', 'params'];
   if (room === 'env') return path.includes('from') ? ['value'] : ['name', 'from'];
-  return ['window_seconds'];
+  return room === 'logs' ? ['max_bytes'] : ['window_seconds'];
 }
 
 function range(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): string {
