@@ -15,7 +15,7 @@ export type UplinkOptions = {
   /** Without an acknowledgement for so long, it says that it is alive, and then asks over HTTP. */
   heartbeatMs: number;
   onDirective(directive: Directive): void;
-  /** A failure that it survives; told once, until an acknowledgement came. */
+  /** A failure that it survives; told once, until a batch was answered. */
   onTrouble?: (error: unknown) => void;
 };
 
@@ -59,7 +59,6 @@ export class Uplink {
     if (acknowledgement.attemptId !== this.#options.attemptId || this.#ended) return;
     this.#acknowledgements++;
     this.#heardAt = performance.now();
-    this.#troubled = false;
     this.#committed = Math.max(this.#committed, acknowledgement.committed);
     for (const directive of acknowledgement.directives) this.#options.onDirective(directive);
     this.#wake();
@@ -116,6 +115,7 @@ export class Uplink {
       await this.#sleep(resendMs, isAnswered);
       if (!isAnswered()) await this.#askOverHttp();
     }
+    this.#troubled = false;
   }
 
   /** The lease goes on, and directives come, also when the bus is away. */

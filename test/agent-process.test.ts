@@ -1,0 +1,329 @@
+// Commands as processes: real ones, with all the ways in which they end, and do not end.
+import { expectNoLeaks } from './support/leaks.ts';
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, suite, test } from 'node:test';
+import { environmentOf } from '../src/agent/environment.ts';
+import type { CommandOptions, RunningCommand } from '../src/agent/executor.ts';
+import { processExecutor } from '../src/agent/process.ts';
+import type { Assignment } from '../src/protocol/control.ts';
+import { skipUnless } from './support/absent.ts';
+import { isAlive } from './support/processes.ts';
+import { until } from './support/until.ts';
+
+const root = realpathSync(mkdtempSync(join(tmpdir(), 'process-')));
+after(async () => {
+  rmSync(root, { recursive: true, force: true });
+  await expectNoLeaks();
+});
+
+let jobs = 0;
+type Run = { command: RunningCommand; output: { STDOUT: string; STDERR: string }; jobId: string };
+
+async function start(command: string[], options: Partial<CommandOptions> = {}): Promise<Run> {
+  const jobId = `job_${process.pid}_${++jobs}`;
+  const output = { STDOUT: '', STDERR: '' };
+  const running = await processExecutor.start({
+    command,
+    cwd: root,
+    env: { PATH: process.env['PATH'] ?? '', TMPDIR: root, ASTRAML_JOB_ID: jobId, ASTRAML_ATTEMPT: '1', ...options.env },
+    onOutput: (stream, chunk) => void (output[stream] += chunk.toString()),
+    ...(options.cwd ? { cwd: options.cwd } : {}),
+  });
+  return { command: running, output, jobId };
+}
+
+const sh = (source: string) => ['/bin/sh', '-c', source];
+const node = (source: string) => [process.execPath, '--eval', source];
+
+/** The pid that a command printed. */
+async function pidOf(run: Run, name = 'pid'): Promise<number> {
+  const pattern = new RegExp(`${name}=(\\d+)`);
+  return Number((await until(() => pattern.exec(run.output.STDOUT), { what: `${name} is printed` }))[1]);
+}
+
+async function untilGone(run: Run, timeoutMs = 5_000): Promise<void> {
+  await until(() => run.command.isGone(), { timeoutMs, what: 'all processes are gone' });
+}
+
+suite('a command', () => {
+  test('ends with its exit code', async () => {
+    for (const code of [0, 1, 3, 75, 255]) {
+      const { command } = await start(sh(`exit ${code}`));
+      assert.deepEqual(await command.ended, { exitCode: code, signal: null });
+      assert.equal(await command.isGone(), true);
+    }
+  });
+
+  test('ends with its signal', async () => {
+    for (const signal of ['TERM', 'KILL', 'SEGV']) {
+      const { command } = await start(sh(`kill -${signal} $$`));
+      assert.deepEqual(await command.ended, { exitCode: null, signal: `SIG${signal}` });
+    }
+  });
+
+  test('that is not there or may not be executed is refused with a sentence', async () => {
+    const plain = join(root, 'plain.sh');
+    writeFileSync(plain, 'echo hello', { mode: 0o644 });
+    await assert.rejects(start(['no-such-program']), { message: 'no-such-program was not found on the runner.' });
+    await assert.rejects(start(['/no/such/program']), { message: '/no/such/program was not found on the runner.' });
+    await assert.rejects(start([plain]), { message: `${plain} may not be executed on the runner.` });
+    await assert.rejects(start([root]), { message: `${root} may not be executed on the runner.` });
+    await assert.rejects(start(['']));
+    await assert.rejects(start(['/bin/echo', 'a\0b']));
+    await assert.rejects(start(['/bin/echo', 'x'.repeat(4_000_000)]), /E2BIG/);
+  });
+
+  test('runs in its folder, with its environment and nothing else', async () => {
+    const cwd = join(root, 'a folder');
+    mkdirSync(cwd);
+    process.env['ASTRAML_TEST_LEAK'] = 'secret';
+    const run = await start(sh('pwd; env'), { cwd, env: { MINE: 'a b\nc' } });
+    delete process.env['ASTRAML_TEST_LEAK'];
+    await run.command.ended;
+    assert.ok(run.output.STDOUT.startsWith(`${cwd}\n`));
+    assert.ok(run.output.STDOUT.includes('MINE=a b\nc'));
+    assert.ok(!run.output.STDOUT.includes('ASTRAML_TEST_LEAK'));
+  });
+
+  test('is looked for in the PATH that it is given', async () => {
+    const folder = join(root, 'bin');
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'train'), '#!/bin/sh\necho trained\n', { mode: 0o755 });
+    const run = await start(['train'], { env: { PATH: folder } });
+    await run.command.ended;
+    assert.equal(run.output.STDOUT, 'trained\n');
+  });
+
+  test('finds its input at its end', async () => {
+    const run = await start(sh('read line || echo nothing'));
+    await run.command.ended;
+    assert.equal(run.output.STDOUT, 'nothing\n');
+  });
+
+  test('has two pipes, which are read to their ends', async () => {
+    const run = await start(
+      node(`
+      const text = 'x'.repeat(999) + '\\n';
+      for (let n = 0; n < 500; n++) { process.stdout.write(text); process.stderr.write(text); }
+    `),
+    );
+    await run.command.ended;
+    assert.equal(run.output.STDOUT.length, 500_000);
+    assert.equal(run.output.STDERR.length, 500_000);
+  });
+
+  test('is read to its end also when we are busy while it ends', async () => {
+    const run = await start(sh('sleep 0.3; (sleep 30) & i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done'));
+    const stop = performance.now() + 3_000;
+    while (performance.now() < stop); // what a gateway in the same process may do
+    await run.command.ended;
+    assert.ok(run.output.STDOUT.endsWith('line 299\n'));
+    run.command.signal('SIGKILL');
+    await untilGone(run);
+  });
+});
+
+suite('signals', () => {
+  test('reach the command and its children', async () => {
+    const run = await start(sh('sleep 60 & echo pid=$!; wait'));
+    const pid = await pidOf(run);
+    run.command.signal('SIGTERM');
+    assert.deepEqual(await run.command.ended, { exitCode: null, signal: 'SIGTERM' });
+    await untilGone(run);
+    assert.equal(isAlive(pid), false);
+  });
+
+  test('reach each process once', async () => {
+    const source =
+      "let n = 0; process.on('SIGTERM', () => { console.log('term', ++n); setTimeout(() => process.exit(0), 300); }); setInterval(() => {}, 9); console.log('pid=' + process.pid)";
+    const run = await start(node(source));
+    await pidOf(run);
+    run.command.signal('SIGTERM');
+    await run.command.ended;
+    assert.ok(!run.output.STDOUT.includes('term 2'));
+  });
+
+  test('that are ignored are followed by one that is not', async () => {
+    const run = await start(sh("trap '' TERM; sleep 60 & echo pid=$!; wait"));
+    const pid = await pidOf(run);
+    run.command.signal('SIGTERM');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.equal(await run.command.isGone(), false);
+    assert.ok(isAlive(pid));
+    run.command.signal('SIGKILL');
+    assert.equal((await run.command.ended).signal, 'SIGKILL');
+    await untilGone(run);
+    assert.equal(isAlive(pid), false);
+  });
+});
+
+suite('what a command leaves behind', () => {
+  test('keeps the attempt from being gone, not from ending', async () => {
+    const run = await start(sh('sleep 60 & echo pid=$!'));
+    const startedAt = performance.now();
+    assert.deepEqual(await run.command.ended, { exitCode: 0, signal: null });
+    assert.ok(performance.now() - startedAt < 4_000, 'a grandchild holds the pipe, and keeps nothing open');
+    const pid = await pidOf(run);
+    assert.equal(await run.command.isGone(), false);
+    run.command.signal('SIGTERM');
+    await untilGone(run);
+    assert.equal(isAlive(pid), false);
+  });
+
+  test('is found in a session of its own, and ended', skipUnless('linux /proc'), async () => {
+    const source = `
+      const { spawn } = require('node:child_process');
+      const inner = "require('node:child_process').spawn('sleep', ['60'], { detached: true, stdio: 'ignore' }).unref()";
+      const child = spawn(process.execPath, ['-e', inner], { detached: true, stdio: 'ignore' });
+      child.on('exit', () => process.exit(0));
+    `;
+    const run = await start(node(source));
+    assert.deepEqual(await run.command.ended, { exitCode: 0, signal: null });
+    assert.equal(await run.command.isGone(), false);
+    run.command.signal('SIGTERM');
+    await untilGone(run);
+  });
+
+  test(
+    'by way of setsid is found too, also when it ignores SIGTERM',
+    {
+      ...skipUnless('linux /proc'),
+      ...(existsSync('/usr/bin/setsid') ? {} : { skip: 'needs linux /proc: this system has no /proc' }),
+    },
+    async () => {
+      const run = await start(
+        sh(`setsid sh -c "trap '' TERM; echo pid=\\$\\$; sleep 60; sleep 60" > out.txt 2>&1 & sleep 0.5`),
+      );
+      await run.command.ended;
+      const pid = Number(/pid=(\d+)/.exec(readFileSync(join(root, 'out.txt'), 'utf8'))?.[1]);
+      assert.equal(await run.command.isGone(), false);
+      run.command.signal('SIGTERM'); // ends the first sleep, not the shell
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      assert.equal(await run.command.isGone(), false);
+      run.command.signal('SIGKILL');
+      await untilGone(run);
+      assert.equal(isAlive(pid), false);
+    },
+  );
+
+  test('as a zombie does not count', skipUnless('linux /proc'), async () => {
+    // A child of the group ends, and its parent, in another session and without our variables, never waits for it.
+    const run = await start(sh('echo pid=$$; (sleep 0.2 & exec env -i setsid sleep 4) > /dev/null 2>&1 & sleep 0.5'));
+    await run.command.ended;
+    assert.ok(process.kill(-(await pidOf(run)), 0), 'to the kernel the group is still there');
+    await untilGone(run, 2_000);
+  });
+
+  test('of another attempt is not touched', skipUnless('linux /proc'), async () => {
+    const [mine, other] = [await start(sh('exec sleep 60')), await start(sh('exec sleep 60'))];
+    assert.equal(await processExecutor.endStrays(mine.jobId, '2'), 0);
+    assert.equal(await processExecutor.endStrays(mine.jobId, '1'), 1);
+    assert.equal((await mine.command.ended).signal, 'SIGKILL');
+    assert.equal(await other.command.isGone(), false);
+    other.command.signal('SIGKILL');
+    await other.command.ended;
+  });
+
+  test('by an earlier life is gone when it was ended', skipUnless('linux /proc'), async () => {
+    const run = await start(sh('trap "" TERM; sleep 60 & sleep 60 & echo pid=$!; wait'));
+    const pid = await pidOf(run);
+    assert.equal(await processExecutor.endStrays(run.jobId, '1'), 3);
+    assert.equal(isAlive(pid), false);
+    await run.command.ended;
+  });
+});
+
+suite('the environment', () => {
+  const assignment: Assignment = {
+    attemptId: 'att_1',
+    attemptNumber: 2,
+    leaseToken: 'lease',
+    gpus: [3, 1],
+    job: { id: 'job_1', number: 42, name: 'brave-otter', projectId: 'p-demo' },
+    spec: {
+      model: 'bert-base',
+      dataset: 's3://bucket/dataset',
+      hyperparams: {
+        batch_size: 32,
+        lr: 3e-5,
+        lr_scheduler: 'linear',
+        early_stopping: { enabled: true, patience: 5 },
+        layers: [1, 2],
+        'weird-name.x': 'a "quoted" word',
+        nothing: null,
+      },
+    },
+    command: ['train'],
+    env: { MINE: 'yes', PATH: '/job/bin', ASTRAML_MODEL: 'not mine', CUDA_VISIBLE_DEVICES: '7', COLUMNS: '80' },
+    timeoutSeconds: 60,
+    committed: 0,
+  };
+  const folders = { work: '/w', output: '/o', config: '/c.json', stopFile: '/s.json' };
+  const host = {
+    PATH: '/bin',
+    HOME: '/root',
+    LC_ALL: 'C.UTF-8',
+    NVIDIA_VISIBLE_DEVICES: 'all',
+    SSL_CERT_FILE: '/certs',
+    AWS_SECRET_ACCESS_KEY: 'secret',
+    ASTRAML_TOKEN: 'secret',
+    DATABASE_URL: 'secret',
+    NODE_OPTIONS: 'secret',
+    HOMEBREW: 'secret',
+    MY_PATH: 'secret',
+  };
+  const env = (change: Partial<Assignment> = {}, virtualGpus = false) =>
+    environmentOf({ ...assignment, ...change }, folders, {
+      host,
+      gatewayUrl: 'http://gateway',
+      virtualGpus,
+      now: 1_000_000,
+    });
+
+  test('takes a little of the host', () => {
+    const made = env({ env: {} });
+    assert.equal(made['PATH'], '/bin');
+    assert.equal(made['HOME'], '/root');
+    assert.equal(made['LC_ALL'], 'C.UTF-8');
+    assert.equal(made['NVIDIA_VISIBLE_DEVICES'], 'all');
+    assert.equal(made['SSL_CERT_FILE'], '/certs');
+    assert.ok(!Object.values(made).includes('secret'));
+  });
+
+  test("lets the job's variables win over the host's, and ours over both", () => {
+    const made = env();
+    assert.equal(made['MINE'], 'yes');
+    assert.equal(made['PATH'], '/job/bin');
+    assert.equal(made['COLUMNS'], '80');
+    assert.equal(made['ASTRAML_MODEL'], 'bert-base');
+    assert.equal(made['CUDA_VISIBLE_DEVICES'], '3,1');
+  });
+
+  test('has one variable for each hyperparameter', () => {
+    const made = env();
+    const hyperparams = Object.fromEntries(Object.entries(made).filter(([name]) => name.startsWith('ASTRAML_HP_')));
+    assert.deepEqual(hyperparams, {
+      ASTRAML_HP_BATCH_SIZE: '32',
+      ASTRAML_HP_LR: '0.00003',
+      ASTRAML_HP_LR_SCHEDULER: 'linear',
+      ASTRAML_HP_EARLY_STOPPING_ENABLED: 'true',
+      ASTRAML_HP_EARLY_STOPPING_PATIENCE: '5',
+      ASTRAML_HP_LAYERS: '[1,2]',
+      ASTRAML_HP_WEIRD_NAME_X: 'a "quoted" word',
+      ASTRAML_HP_NOTHING: 'null',
+    });
+    assert.deepEqual(JSON.parse(made['ASTRAML_HYPERPARAMS'] ?? ''), assignment.spec['hyperparams']);
+  });
+
+  test('says when the timeout is, and shows no GPU where there is none', () => {
+    assert.equal(env()['ASTRAML_DEADLINE'], '1060');
+    assert.equal(env({ timeoutSeconds: null })['ASTRAML_DEADLINE'], undefined);
+    assert.equal(env({}, true)['CUDA_VISIBLE_DEVICES'], '');
+    assert.equal(env({ gpus: [] })['CUDA_VISIBLE_DEVICES'], '');
+    assert.equal(env({ gpus: [] })['ASTRAML_GPUS'], '0');
+    assert.equal(env()['ASTRAML_ATTEMPT'], '2');
+  });
+});
