@@ -1,7 +1,7 @@
 // Commands as processes: real ones, with all the ways in which they end, and do not end.
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -187,27 +187,20 @@ suite('what a command leaves behind', () => {
     await untilGone(run);
   });
 
-  test(
-    'by way of setsid is found too, also when it ignores SIGTERM',
-    {
-      ...skipUnless('linux /proc'),
-      ...(existsSync('/usr/bin/setsid') ? {} : { skip: 'needs linux /proc: this system has no /proc' }),
-    },
-    async () => {
-      const run = await start(
-        sh(`setsid sh -c "trap '' TERM; echo pid=\\$\\$; sleep 60; sleep 60" > out.txt 2>&1 & sleep 0.5`),
-      );
-      await run.command.ended;
-      const pid = Number(/pid=(\d+)/.exec(readFileSync(join(root, 'out.txt'), 'utf8'))?.[1]);
-      assert.equal(await run.command.isGone(), false);
-      run.command.signal('SIGTERM'); // ends the first sleep, not the shell
-      await new Promise((resolve) => setTimeout(resolve, 300));
-      assert.equal(await run.command.isGone(), false);
-      run.command.signal('SIGKILL');
-      await untilGone(run);
-      assert.equal(isAlive(pid), false);
-    },
-  );
+  test('by way of setsid is found too, also when it ignores SIGTERM', skipUnless('linux /proc'), async () => {
+    const run = await start(
+      sh(`setsid sh -c "trap '' TERM; echo pid=\\$\\$; sleep 60; sleep 60" > out.txt 2>&1 & sleep 0.5`),
+    );
+    await run.command.ended;
+    const pid = Number(/pid=(\d+)/.exec(readFileSync(join(root, 'out.txt'), 'utf8'))?.[1]);
+    assert.equal(await run.command.isGone(), false);
+    run.command.signal('SIGTERM'); // ends the first sleep, not the shell
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.equal(await run.command.isGone(), false);
+    run.command.signal('SIGKILL');
+    await untilGone(run);
+    assert.equal(isAlive(pid), false);
+  });
 
   test('as a zombie does not count', skipUnless('linux /proc'), async () => {
     // A child of the group ends, and its parent, in another session and without our variables, never waits for it.

@@ -35,6 +35,8 @@ export type SupervisorOptions = {
 type Outcome = RecordOf<'finished'>['outcome'];
 
 const watchMs = 100;
+/** A command may be megabytes long; the log shows its start. */
+const maxCommandBytes = 2_000;
 /** What a command leaves behind, and what nobody wants any more, has so long between SIGTERM and SIGKILL at most. */
 const shortGraceMs = 5_000;
 /** Between looks at whether all processes are gone: each looks at every process of the machine. */
@@ -165,7 +167,7 @@ export class Supervisor {
     // Read by the next start of the runner, should this one be killed: it ends what is left of the attempt.
     await writeFile(join(folder, 'attempt.json'), JSON.stringify({ jobId: job.id, attempt: String(attemptNumber) }));
     this.#stopFile = folders.stopFile;
-    this.#say(`Attempt ${attemptNumber} on ${this.#options.place}: ${assignment.command.join(' ')}`);
+    this.#say(`Attempt ${attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command)}`);
     const early = this.#stop;
     if (early) return { outcome: early, exitCode: null, signal: null, message: 'Stopped before it began.' };
 
@@ -262,7 +264,7 @@ export class Supervisor {
   }
 
   #say(text: string): void {
-    this.#record({ type: 'line', time: Date.now(), stream: 'SYSTEM', text });
+    this.#record({ type: 'line', time: Date.now(), stream: 'SYSTEM', text: cutText(text, maxLineBytes) });
   }
 
   #record(record: RunnerRecord): void {
@@ -272,7 +274,14 @@ export class Supervisor {
   }
 }
 
+/** On one line; words that are not plain are quoted. */
+function describeCommand(command: readonly string[]): string {
+  const words = command.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(' ');
+  const shown = cutText(words, maxCommandBytes);
+  return shown.length < words.length ? `${shown} …` : shown;
+}
+
 function notStarted(error: unknown): CommandEnd & { outcome: Outcome; message: string } {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = cutText(error instanceof Error ? error.message : String(error), maxCommandBytes); // it may name it
   return { outcome: 'NOT_STARTED', exitCode: null, signal: null, message };
 }
