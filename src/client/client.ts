@@ -167,7 +167,11 @@ async function* followStream<Event>(
   });
   // The stock client sends its payload anew at each connection: a getter makes it go on where it was.
   let cursor = variables['after'];
-  const sent = Object.defineProperty({ ...variables }, 'after', { enumerable: true, get: () => cursor });
+  // `last` says where to begin, so it is over once there is a cursor.
+  const sent = Object.defineProperties({ ...variables } as Variables, {
+    after: { enumerable: true, get: () => cursor },
+    last: { enumerable: 'last' in variables, get: () => (cursor === undefined ? variables['last'] : undefined) },
+  });
   const stream = socket.iterate<Record<string, unknown>>({ query, variables: sent });
   const stop = () => void stream.return?.();
   signal?.addEventListener('abort', stop);

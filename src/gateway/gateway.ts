@@ -6,7 +6,8 @@ import type { TokenScope } from '../actor.ts';
 import type { Bus } from '../bus/bus.ts';
 import { memoryBus } from '../bus/memory.ts';
 import type { Config } from '../config.ts';
-import { openDatabase } from '../database/database.ts';
+import { openDatabase, passingFault } from '../database/database.ts';
+import { DataDirInUse } from '../database/embedded.ts';
 import { ensureDefaults } from '../defaults/defaults.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { type Consumer, startConsumer } from '../intake/consumer.ts';
@@ -29,11 +30,11 @@ export type RunningGateway = {
 
 export type FirstToken = { text: string; name: string; scopes: TokenScope[] };
 
-/** The port is taken. */
-export class PortInUse extends Error {
-  constructor(host: string, port: number) {
-    super(`Port ${port} on ${host} is in use. Stop what listens there, or choose another one with --port or PORT.`);
-    this.name = 'PortInUse';
+/** What the gateway stands on is not there or not free: a sentence for whoever started it. */
+export class CannotStart extends Error {
+  constructor(message: string, cause?: unknown) {
+    super(message, { cause });
+    this.name = 'CannotStart';
   }
 }
 
@@ -44,7 +45,7 @@ const embeddedDeadMs = 30_000;
 export async function startGateway(config: Config, firstTokens: readonly FirstToken[] = []): Promise<RunningGateway> {
   const log = pino({ level: config.logLevel, name: 'astraml' }, pino.destination({ fd: 2, sync: false }));
   const report: ReportBug = (error, reference) => log.error({ err: loggable(error), reference }, 'bug');
-  const database = await openDatabase({ url: config.databaseUrl, dataDir: config.dataDir });
+  const database = await openDatabase({ url: config.databaseUrl, dataDir: config.dataDir }).catch(explainDatabase);
   const bus: Bus = memoryBus();
   const store: Store = { database, bus };
   const stopping = new AbortController();
@@ -74,7 +75,12 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     await bus.close();
     await database.close();
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    throw code === 'EADDRINUSE' ? new PortInUse(config.host, config.port) : error;
+    if (code !== 'EADDRINUSE') throw error;
+    const at = `Port ${config.port} on ${config.host}`;
+    throw new CannotStart(
+      `${at} is in use. Stop what listens there, or choose another one with --port or PORT.`,
+      error,
+    );
   }
   const { port } = server.address() as AddressInfo;
   const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
@@ -117,6 +123,13 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     intake: consumer.counts,
     stop: () => (stopped ??= stop()),
   };
+}
+
+function explainDatabase(error: unknown): never {
+  if (error instanceof DataDirInUse) throw new CannotStart(error.message, error);
+  const away = passingFault(error);
+  if (away) throw new CannotStart(`${away.message} Check DATABASE_URL, and that the server runs.`, error);
+  throw error;
 }
 
 function hostForUrl(host: string): string {
