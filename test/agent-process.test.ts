@@ -115,6 +115,20 @@ suite('a command', () => {
     assert.equal(run.output.STDERR.length, 500_000);
   });
 
+  test('may open its output again by name', async () => {
+    const run = await start(sh('echo a > /dev/stdout; echo b > /dev/stderr; echo c | tee /dev/stderr; exit 5'));
+    assert.equal((await run.command.ended).exitCode, 5);
+    assert.deepEqual(run.output, { STDOUT: 'a\nc\n', STDERR: 'b\nc\n' });
+  });
+
+  test('prints as much as it likes while nobody reads', async () => {
+    const run = await start(node("for (let n = 0; n < 2000; n++) console.log('line ' + n); process.exit(0)"));
+    const stop = performance.now() + 400;
+    while (performance.now() < stop); // what a gateway in the same process may do
+    await run.command.ended;
+    assert.ok(run.output.STDOUT.endsWith('line 1999\n'));
+  });
+
   test('is read to its end also when we are busy while it ends', async () => {
     const run = await start(sh('sleep 0.3; (sleep 30) & i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done'));
     const stop = performance.now() + 3_000;

@@ -3,8 +3,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile } from 'node:fs/promises';
+import type { Readable } from 'node:stream';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { CommandEnd, CommandOptions, Executor, RunningCommand } from './executor.ts';
+import { makePipes } from './pipe.ts';
 
 /** A child that left its pipe to a grandchild must not keep the attempt open after its end. */
 const drainMs = 2_000;
@@ -14,16 +16,29 @@ const straysMs = 5_000;
 export const processExecutor: Executor = {
   async start(options) {
     const [file = '', ...args] = options.command;
-    const child = spawn(file, args, {
-      cwd: options.cwd,
-      env: { ...options.env },
-      detached: true, // a process group of its own: signals reach its children too
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    const ended = endOf(child);
-    child.stdout?.on('data', (chunk: Buffer) => options.onOutput('STDOUT', chunk));
-    child.stderr?.on('data', (chunk: Buffer) => options.onOutput('STDERR', chunk));
+    const pipes = await makePipes(2);
+    let child: ChildProcess;
+    try {
+      child = spawn(file, args, {
+        cwd: options.cwd,
+        env: { ...options.env },
+        detached: true, // a process group of its own: signals reach its children too
+        stdio: ['ignore', pipes?.[0]?.writer ?? 'pipe', pipes?.[1]?.writer ?? 'pipe'],
+      });
+    } catch (error) {
+      pipes?.forEach(({ reader }) => reader.destroy());
+      throw error;
+    } finally {
+      pipes?.forEach((pipe) => pipe.release());
+    }
+    const outputs = pipes?.map(({ reader }) => reader) ?? [child.stdout, child.stderr].filter((one) => one !== null);
+    for (const [index, output] of outputs.entries()) {
+      const stream = index === 0 ? 'STDOUT' : 'STDERR';
+      output.on('data', (chunk: Buffer) => options.onOutput(stream, chunk));
+    }
+    const ended = endOf(child, outputs);
     await Promise.race([once(child, 'spawn'), ended]).catch((error: unknown) => {
+      outputs.forEach((output) => output.destroy());
       throw new Error(explain(error, file), { cause: error });
     });
     return running(child, ended, options);
@@ -59,13 +74,12 @@ function running(child: ChildProcess, ended: Promise<CommandEnd>, { env }: Comma
   };
 }
 
-async function endOf(child: ChildProcess): Promise<CommandEnd> {
-  const closed = once(child, 'close');
-  const [exitCode, signal] = (await Promise.race([once(child, 'exit'), closed])) as [number | null, string | null];
-  await Promise.race([closed, sleep(drainMs, undefined, { ref: false })]);
+async function endOf(child: ChildProcess, outputs: readonly Readable[]): Promise<CommandEnd> {
+  const drained = Promise.allSettled(outputs.map((output) => once(output, 'close')));
+  const [exitCode, signal] = (await once(child, 'exit')) as [number | null, string | null];
+  await Promise.race([drained, sleep(drainMs, undefined, { ref: false })]);
   await setImmediate(); // what stands in the pipe is read, also when we come late because we were busy
-  child.stdout?.destroy();
-  child.stderr?.destroy();
+  outputs.forEach((output) => output.destroy());
   return { exitCode, signal };
 }
 

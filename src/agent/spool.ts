@@ -96,7 +96,7 @@ export class Spool {
       await this.#inTurn(async () => {
         if (this.#handle?.file === file) await this.#close();
         await rm(file, { force: true });
-      });
+      }).catch(() => {}); // what a broken disk keeps goes with the folder, and holds up no record
     }
   }
 

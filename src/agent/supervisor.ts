@@ -46,7 +46,7 @@ const maxHeldBytes = 64 * 1024 * 1024;
 
 export class Supervisor {
   readonly attemptId: string;
-  /** Resolves when the attempt is over and acknowledged, or was abandoned. */
+  /** Resolves when the attempt is over and acknowledged, or was abandoned; never rejects. */
   readonly done: Promise<void>;
   readonly #options: SupervisorOptions;
   #spool!: Spool;
@@ -147,8 +147,8 @@ export class Supervisor {
       }
     } finally {
       await this.#uplink.end();
-      await this.#spool.remove();
-      await rm(join(folder, 'attempt.json'), { force: true });
+      const removed = [this.#spool.remove(), rm(join(folder, 'attempt.json'), { force: true })];
+      await Promise.all(removed).catch((error: unknown) => this.#options.onTrouble?.(error));
     }
   }
 

@@ -1,0 +1,185 @@
+// One attempt when what it stands on fails: the disk, the gateway, both; and when somebody else has its job.
+import { expectNoLeaks } from './support/leaks.ts';
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import type { Executor } from '../src/agent/executor.ts';
+import { processExecutor } from '../src/agent/process.ts';
+import { Supervisor } from '../src/agent/supervisor.ts';
+import type { Directive } from '../src/protocol/control.ts';
+import { decodeBatch, type RecordOf, type RunnerRecord } from '../src/protocol/record.ts';
+import { isAlive } from './support/processes.ts';
+import { until } from './support/until.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'supervisor-'));
+after(async () => {
+  rmSync(root, { recursive: true, force: true });
+  await expectNoLeaks();
+});
+
+let attempts = 0;
+
+function startAttempt(source: string, options: { executor?: Executor; workDir?: string; graceMs?: number } = {}) {
+  const attemptId = `att_${++attempts}`;
+  const records: RunnerRecord[] = [];
+  const troubles: unknown[] = [];
+  const gateway = { away: false, committed: 0, directives: [] as Directive[] };
+  const workDir = options.workDir ?? root;
+  const supervisor = new Supervisor({
+    assignment: {
+      attemptId,
+      attemptNumber: 1,
+      leaseToken: 'lease',
+      gpus: [],
+      job: { id: `job_${process.pid}_${attempts}`, number: 1, name: 'n', projectId: 'p' },
+      spec: {},
+      command: [process.execPath, '-e', source],
+      env: {},
+      timeoutSeconds: null,
+      committed: 0,
+    },
+    executor: options.executor ?? processExecutor,
+    workDir,
+    gatewayUrl: 'http://gateway',
+    place: 'here',
+    virtualGpus: true,
+    append: async (_stream, text) => {
+      if (gateway.away) throw new Error('away');
+      const batch = decodeBatch(text);
+      assert.ok(batch);
+      const fresh = batch.records.slice(gateway.committed + 1 - batch.first) as RunnerRecord[];
+      records.push(...fresh);
+      gateway.committed += fresh.length;
+      const { committed, directives } = gateway;
+      setImmediate(() => supervisor.acknowledge({ attemptId, committed, directives }));
+    },
+    renew: () => Promise.reject(new Error('away')),
+    heartbeatMs: 10_000,
+    graceMs: options.graceMs ?? 1_000,
+    host: process.env,
+    onTrouble: (error) => void troubles.push(error),
+  });
+  const lines = (stream: string) =>
+    records
+      .filter((record): record is RecordOf<'line'> => record.type === 'line' && record.stream === stream)
+      .map(({ text }) => text);
+  const finished = () => records.at(-1) as RecordOf<'finished'>;
+  return { supervisor, gateway, records, troubles, lines, finished, folder: join(workDir, 'attempts', attemptId) };
+}
+
+/** Runs commands, and puts a file where the spool's folder should be before it starts one. */
+function breakingDisk(folder: () => string): Executor {
+  return {
+    ...processExecutor,
+    start(options) {
+      rmSync(join(folder(), 'spool'), { recursive: true, force: true });
+      writeFileSync(join(folder(), 'spool'), 'no folder');
+      return processExecutor.start(options);
+    },
+  };
+}
+
+test('a disk that takes nothing is told, and the job goes on while the gateway takes its records', async () => {
+  const attempt = startAttempt(
+    "let n = 0; const timer = setInterval(() => { console.log('line ' + ++n); if (n === 60) clearInterval(timer); }, 10)",
+    {
+      executor: breakingDisk(() => attempt.folder),
+    },
+  );
+  await attempt.supervisor.done;
+  assert.deepEqual(
+    attempt.lines('STDOUT'),
+    Array.from({ length: 60 }, (_, n) => `line ${n + 1}`),
+  );
+  assert.equal(
+    attempt.lines('SYSTEM').filter((text) => text.includes('The disk of the runner takes no records')).length,
+    1,
+  );
+  assert.equal(attempt.troubles.length, 1);
+  assert.match(String(attempt.troubles[0]), /The spool of att_\d+ cannot be written/);
+  assert.deepEqual(
+    [attempt.finished().outcome, attempt.finished().exitCode, attempt.finished().lines],
+    ['EXITED', 0, 60],
+  );
+});
+
+test('with disk and gateway away for long the attempt stops before it loses a record, and hands the job back', async () => {
+  const attempt = startAttempt(
+    "const text = 'x'.repeat(16000); const print = () => process.stdout.write((text + '\\n').repeat(50), () => setImmediate(print)); print()",
+    {
+      executor: breakingDisk(() => attempt.folder),
+    },
+  );
+  attempt.gateway.away = true;
+  await until(() => attempt.troubles.some((trouble) => String(trouble).includes('spool')));
+  await new Promise((resolve) => setTimeout(resolve, 2_500));
+  attempt.gateway.away = false;
+  await attempt.supervisor.done;
+  const { outcome, signal, lines } = attempt.finished();
+  assert.deepEqual([outcome, signal], ['DRAINED', 'SIGTERM']);
+  assert.equal(attempt.lines('STDOUT').length, lines);
+  assert.ok(lines > 3_000, `${lines} lines`);
+  assert.ok(attempt.lines('SYSTEM').some((text) => text.includes('Neither the disk of the runner nor the gateway')));
+});
+
+test('a work folder that cannot be made ends the attempt with what is wrong', async () => {
+  const workDir = join(root, 'broken');
+  mkdirSync(workDir);
+  writeFileSync(join(workDir, 'attempts'), 'no folder');
+  const attempt = startAttempt('', { workDir });
+  await attempt.supervisor.done;
+  assert.equal(attempt.finished().outcome, 'NOT_STARTED');
+  assert.match(attempt.finished().message, /ENOTDIR/);
+});
+
+test('an abandoned attempt stops, sends nothing more and leaves no process', async () => {
+  const attempt = startAttempt(
+    "process.on('SIGTERM', () => console.log('too late')); setInterval(() => {}, 99); console.log('pid=' + process.pid)",
+    {
+      graceMs: 300,
+    },
+  );
+  const pid = Number((await until(() => /pid=(\d+)/.exec(attempt.lines('STDOUT')[0] ?? '')))[1]);
+  attempt.gateway.directives = [{ type: 'ABANDON' }];
+  attempt.supervisor.ask();
+  await attempt.supervisor.done;
+  assert.equal(isAlive(pid), false);
+  assert.deepEqual(attempt.lines('STDOUT'), [`pid=${pid}`]);
+  assert.notEqual(attempt.records.at(-1)?.type, 'finished');
+});
+
+test('an attempt that is stopped before its command is started never starts it', async () => {
+  const attempt = startAttempt("console.log('never')");
+  attempt.supervisor.stop('DRAINED');
+  await attempt.supervisor.done;
+  assert.deepEqual(attempt.lines('STDOUT'), []);
+  assert.equal(attempt.finished().outcome, 'DRAINED');
+});
+
+test('a second stop can only hurry the first', async () => {
+  const attempt = startAttempt("process.on('SIGTERM', () => {}); setInterval(() => {}, 99); console.log('up')");
+  await until(() => attempt.lines('STDOUT').length > 0);
+  attempt.supervisor.stop('CANCELLED', 60_000);
+  const startedAt = performance.now();
+  attempt.supervisor.stop('DRAINED', 200);
+  attempt.supervisor.stop('TIMEOUT', 60_000);
+  await attempt.supervisor.done;
+  assert.ok(performance.now() - startedAt < 2_000);
+  assert.deepEqual([attempt.finished().outcome, attempt.finished().signal], ['CANCELLED', 'SIGKILL']);
+});
+
+test('an attempt that is given up ends, also when the gateway is away', async () => {
+  const attempt = startAttempt(
+    "process.on('SIGTERM', () => {}); setInterval(() => {}, 99); console.log('pid=' + process.pid)",
+  );
+  const pid = Number((await until(() => /pid=(\d+)/.exec(attempt.lines('STDOUT')[0] ?? '')))[1]);
+  attempt.gateway.away = true;
+  attempt.supervisor.stop('DRAINED', 60_000);
+  attempt.supervisor.abandon(0);
+  const startedAt = performance.now();
+  await attempt.supervisor.done;
+  assert.ok(performance.now() - startedAt < 1_500);
+  assert.equal(isAlive(pid), false);
+});
