@@ -63,6 +63,7 @@ export const variables = {
     'at-least-32-random-characters…',
   ),
   ASTRAML_GRAPHIQL: variable(flag, 'true', 'Whether GraphiQL is served at /graphql.', 'false'),
+  ASTRAML_CONSOLE: variable(flag, 'true', 'Whether the page /watch, which follows a job, is served.', 'false'),
   ASTRAML_INTROSPECTION: variable(flag, 'true', 'Whether the schema can be read by introspection.', 'false'),
   ASTRAML_MAX_BODY_BYTES: variable(positive, '1048576', 'Largest request body, in bytes.', '1048576'),
   ASTRAML_MAX_DEPTH: variable(positive, '12', 'Deepest nesting of fields in an operation.', '12'),
@@ -95,6 +96,7 @@ export type Config = {
   databaseUrl: string | null;
   bootstrapToken: string | null;
   graphiql: boolean;
+  console: boolean;
   introspection: boolean;
   maxBodyBytes: number;
   maxDepth: number;
@@ -131,6 +133,7 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     databaseUrl: values.DATABASE_URL,
     bootstrapToken: values.ASTRAML_BOOTSTRAP_TOKEN,
     graphiql: values.ASTRAML_GRAPHIQL,
+    console: values.ASTRAML_CONSOLE,
     introspection: values.ASTRAML_INTROSPECTION,
     maxBodyBytes: values.ASTRAML_MAX_BODY_BYTES,
     maxDepth: values.ASTRAML_MAX_DEPTH,

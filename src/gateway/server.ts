@@ -7,11 +7,12 @@ import { Refusal } from '../errors.ts';
 import { publicError, refusalError, type ReportBug } from '../graphql/error.ts';
 import { requireActor } from '../actor.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
-import { graphiqlHeaders, graphiqlPage } from './graphiql.ts';
+import { graphiqlPage } from './graphiql.ts';
 import { checkContent, checkHost, checkOrigin, corsHeaders, parseJson, readBody, type Refused } from './guard.ts';
 import type { Pipeline } from './pipeline.ts';
 import { answerRunner } from './runners.ts';
 import type { Sockets } from './sockets.ts';
+import { answerWatch } from './watch.ts';
 
 export type HttpOptions = {
   gateway: Gateway;
@@ -45,6 +46,7 @@ async function answer(options: HttpOptions, request: IncomingMessage, response: 
 
   if (path === graphqlPath) return answerGraphql(options, request, response);
   if (path.startsWith('/runner/v1/')) return answerControl(options, request, response, path);
+  if (config.console && request.method === 'GET' && (await answerWatch(path, response))) return;
   if (path === '/') {
     response.writeHead(302, { location: graphqlPath }).end();
     return;
@@ -154,10 +156,10 @@ async function answerReady({ gateway, stopping }: HttpOptions, response: ServerR
 }
 
 async function sendGraphiql(response: ServerResponse, encodings: string | string[] | undefined): Promise<void> {
-  const { plain, gzipped } = await graphiqlPage();
+  const { plain, gzipped, headers } = await graphiqlPage();
   const gzip = String(encodings ?? '').includes('gzip');
   const encoding = gzip ? { 'content-encoding': 'gzip' } : {};
-  response.writeHead(200, { ...graphiqlHeaders, ...encoding, vary: 'accept, accept-encoding' });
+  response.writeHead(200, { ...headers, ...encoding, vary: 'accept, accept-encoding' });
   response.end(gzip ? gzipped : plain);
 }
 
