@@ -10,6 +10,7 @@ export const refusals = {
   INVALID_STATE: { httpStatus: 409, retryable: false },
   IDEMPOTENCY_CONFLICT: { httpStatus: 409, retryable: false },
   ALREADY_EXISTS: { httpStatus: 409, retryable: false },
+  POLICY_VIOLATION: { httpStatus: 403, retryable: false },
   // Errors of the request as a whole (`extensions.code`).
   UNAUTHENTICATED: { httpStatus: 401, retryable: false },
   BAD_USER_INPUT: { httpStatus: 400, retryable: false },
@@ -35,6 +36,31 @@ export type Issue = {
   specPath?: string | undefined;
 };
 
+/** A rule of a project's policy about one path of the job spec: a default, a limit, or both. */
+export type PolicyRule = {
+  path: string;
+  /** Tells a default of null from none. */
+  hasDefault: boolean;
+  default: unknown;
+  min: number | null;
+  max: number | null;
+  /** Values allowed; null for any. */
+  allowed: unknown[] | null;
+  /** The request must set the path itself. */
+  required: boolean;
+  /** What is said when the rule is violated; a generated sentence when null. */
+  message: string | null;
+};
+
+/** What a job spec has against a rule. `value` is the effective one. */
+export type PolicyViolation = {
+  kind: 'MIN' | 'MAX' | 'ALLOWED' | 'REQUIRED';
+  path: string;
+  value: unknown;
+  message: string;
+  rule: PolicyRule;
+};
+
 export type RefusalDetails = {
   /** Path of the offending input, e.g. `['input', 'id']`. */
   path?: string[] | undefined;
@@ -42,6 +68,7 @@ export type RefusalDetails = {
   hint?: string | undefined;
   retryAfterSeconds?: number | undefined;
   issues?: Issue[] | undefined;
+  violations?: PolicyViolation[] | undefined;
   resourceType?: string | undefined;
   requiredScope?: string | undefined;
   currentState?: string | undefined;

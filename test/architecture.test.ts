@@ -24,6 +24,7 @@ const rooms = [
   'event',
   'project',
   'defaults',
+  'policy',
   'job',
   'runner',
   'attempt',

@@ -11,7 +11,8 @@ export type EventType =
   | 'CHECKPOINT'
   | 'ALERT'
   | 'PROJECT_CREATED'
-  | 'TOKEN_CREATED';
+  | 'TOKEN_CREATED'
+  | 'POLICY_SET';
 
 export type NewEvent = {
   type: EventType;

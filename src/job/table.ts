@@ -45,6 +45,8 @@ export const job = pgTable(
     effective: jsonb().$type<Record<string, unknown>>().notNull(),
     resolved: jsonb().$type<ResolvedValue[]>().notNull(),
     defaultsVersion: text().notNull(),
+    /** Revision of the project's policy that it was resolved with; 0 for the empty one. */
+    policyRevision: integer().notNull().default(0),
     specHash: text().notNull(),
     tags: text().array().notNull(),
     notes: text(),

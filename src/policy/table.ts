@@ -1,0 +1,26 @@
+// Policies: one row a revision, never changed. Revision 0 is the empty policy of a new project and has no row.
+import { sql } from 'drizzle-orm';
+import { check, integer, jsonb, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
+import { instant, now } from '../database/columns.ts';
+import type { PolicyRule } from '../errors.ts';
+import { project } from '../project/table.ts';
+
+export const policy = pgTable(
+  'policy',
+  {
+    projectId: text()
+      .notNull()
+      .references(() => project.id),
+    /** 1, 2, 3 … without a gap. */
+    revision: integer().notNull(),
+    /** Ordered by path, one a path. */
+    rules: jsonb().$type<PolicyRule[]>().notNull(),
+    createdAt: instant().notNull().default(now),
+    /** Token that set it. */
+    createdBy: text(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.projectId, table.revision] }),
+    check('policy_revision', sql`${table.revision} > 0`),
+  ],
+);
