@@ -131,8 +131,11 @@ const pageScript = `
     const token = new URLSearchParams(location.hash.slice(1)).get('token');
     options.defaultEditorToolsVisibility = token ? 'variables' : 'headers';
     if (token) options.headers = JSON.stringify({ Authorization: 'Bearer ' + token }, null, 2);
-    const kept = JSON.parse(storage.getItem('graphiql:tabState'));
-    const open = kept && kept.tabs[kept.activeTabIndex];
+    let kept;
+    try {
+      kept = JSON.parse(storage.getItem('graphiql:tabState'));
+    } catch {} // GraphiQL starts anew then
+    const open = kept?.tabs?.[kept.activeTabIndex];
     if (open && !new URLSearchParams(location.search).has('query')) {
       options.initialQuery = open.query ?? '';
       options.initialVariables = open.variables ?? '';
