@@ -24,6 +24,7 @@ export const event = pgTable(
   },
   (table) => [
     uniqueIndex('event_job').on(table.jobId, table.seq),
-    index('event_project').on(table.projectId, table.changed, table.id),
+    // A project's stream: within one transaction's events, those of one job keep their order.
+    index('event_project_order').on(table.projectId, table.changed, table.jobId, table.seq),
   ],
 );

@@ -69,6 +69,7 @@ export const job = pgTable(
     uniqueIndex('job_project_number').on(table.projectId, table.number),
     index('job_created').on(table.createdAt, table.id),
     index('job_updated').on(table.updatedAt, table.id),
+    index('job_changed').on(table.changed, table.id),
     index('job_project_created').on(table.projectId, table.createdAt, table.id),
     index('job_queued')
       .on(table.priority, table.createdAt, table.id)
