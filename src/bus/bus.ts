@@ -7,7 +7,10 @@ export type UplinkEntry = { readonly stream: number; readonly id: string; readon
 export type Bus = {
   /** Tells whoever listens on the channel now. A message is a hint: losing it must cost time, never data. */
   publish(channel: string, message: string): Promise<void>;
-  /** Calls `listener` with each message until the returned function is called. */
+  /**
+   * Calls `listener` with each message until the returned function is called. While the bus is away it resolves too:
+   * what is missed then is said by `onBreak`.
+   */
   subscribe(channel: string, listener: (message: string) => void): Promise<() => Promise<void>>;
   /** Calls `listener` whenever messages may have been lost, so that all positions are checked again. */
   onBreak(listener: () => void): () => void;
@@ -33,10 +36,16 @@ export const uplinkStreams = 4;
 export const channels = {
   /** A job changed: the numbers its streams have reached. */
   job: (jobId: string) => `astraml:job:${jobId}`,
+  /** A job of the project changed, or one of its events was written: the transaction that did it. */
+  project: (projectId: string) => `astraml:project:${projectId}`,
+  /** The same for all projects. */
+  projects: 'astraml:projects',
   /** A job waits for a runner, or GPUs became free. */
   work: 'astraml:work',
   /** Acknowledgements and directives for a runner. */
   runner: (runnerId: string) => `astraml:runner:${runnerId}`,
+  /** A batch was put on this uplink stream. */
+  uplink: (stream: number) => `astraml:uplink:${stream}`,
 } as const;
 
 /** The stream of an attempt. */

@@ -15,6 +15,8 @@ export type Reading<T> = {
   more: boolean;
   /** The stream has ended and all of it was read. */
   done: boolean;
+  /** Look again after so many milliseconds, whatever is heard: there are rows that cannot be read yet. */
+  againMs?: number;
 };
 
 export type FollowOptions<T> = {
@@ -60,6 +62,7 @@ export class Feeds {
     let feed: Feed | undefined;
     let ended = false;
     let first = true;
+    let live = false;
     let lastSentAt = 0;
     let wake = () => {};
     const wakeUp = () => wake();
@@ -87,9 +90,14 @@ export class Feeds {
         await feed.ready; // heard from now on: nothing falls between the first read and the first message
       }
       while (feed && !ended) {
-        const checks = feed.checks;
+        const pauseMs = live ? lastSentAt + (options.minIntervalMs ?? 0) - Date.now() : 0;
+        if (pauseMs > 0) await sleep(pauseMs, () => false);
+        if (ended) break;
+        const { checks, heads } = feed;
+        const heard = { ...heads }; // of this the reading below knows, even where it may not read it yet
         const reading = await options.read(first);
         if (ended) break;
+        live = !reading.more;
         if (reading.done) end();
         if (reading.value !== null) {
           first = false;
@@ -97,11 +105,9 @@ export class Feeds {
           return { done: false, value: reading.value };
         }
         if (reading.more || reading.done) continue;
-        const { heads } = feed;
         const current = feed;
-        await sleep(null, () => isBeyond(heads, reading.seen) || current.checks !== checks);
-        const pauseMs = lastSentAt + (options.minIntervalMs ?? 0) - Date.now();
-        if (pauseMs > 0 && !ended) await sleep(pauseMs, () => false);
+        const isNews = () => isBeyond(heads, reading.seen, heard) || current.checks !== checks;
+        await sleep(reading.againMs ?? null, isNews);
       }
       return { done: true, value: undefined };
     };
@@ -172,6 +178,6 @@ export class Feeds {
   }
 }
 
-function isBeyond(heads: Heads, seen: Heads): boolean {
-  return Object.entries(seen).some(([name, head]) => (heads[name] ?? 0) > head);
+function isBeyond(heads: Heads, seen: Heads, heard: Heads): boolean {
+  return Object.entries(seen).some(([name, head]) => (heads[name] ?? 0) > Math.max(head, heard[name] ?? 0));
 }
