@@ -94,6 +94,7 @@ const table: Record<string, Partial<Record<Caller, Answer>>> = {
   'Query.jobs': { runner: 'empty' },
   'Query.node': { runner: 'null', stranger: 'null' },
   'Query.nodes': { runner: 'null', stranger: 'null' },
+  'Query.policy': { runner: 'null', stranger: 'null' },
   'Query.previewJob': {},
   'Query.project': { runner: 'null', stranger: 'null' },
   'Query.runners': { runner: 'empty' },
@@ -108,6 +109,8 @@ const table: Record<string, Partial<Record<Caller, Answer>>> = {
     admin: 'PERMISSION_DENIED',
   },
   'Mutation.createToken': { ...ofProject, writer: 'PERMISSION_DENIED' },
+  // "text" is no path of a job spec: whoever may set a policy is told so.
+  'Mutation.setPolicy': { ...ofProject, writer: 'PERMISSION_DENIED', admin: 'INVALID_INPUT' },
   'Mutation.submitJob': ofProject,
   'Subscription.jobLogs': { ...ofProject, reader: 'stream' },
   'Subscription.jobMetrics': { ...ofProject, reader: 'stream' },

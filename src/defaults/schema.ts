@@ -1,8 +1,7 @@
 // How people ask for the versioned defaults.
 import { requireActor } from '../actor.ts';
 import { builder, load } from '../graphql/builder.ts';
-import { badInput, ActorInterface } from '../graphql/node.ts';
-import { ProjectRef } from '../project/schema.ts';
+import { ActorInterface } from '../graphql/node.ts';
 import { loadTokens } from '../project/token.ts';
 import { ResolvedValueRef } from '../spec/schema.ts';
 import { type Defaults, defaultsValues, getDefaults, listDefaults } from './defaults.ts';
@@ -56,16 +55,3 @@ builder.queryFields((t) => ({
     },
   }),
 }));
-
-builder.objectField(ProjectRef, 'effectiveDefaults', (t) =>
-  t.field({
-    type: [ResolvedValueRef],
-    description: "Effective defaults of the project: the versioned defaults with the policy's defaults over them.",
-    args: { version: t.arg.string({ description: 'Defaults version, e.g. `v2.1`; the current one when null.' }) },
-    async resolve(_, { version }, { database }) {
-      const defaults = await getDefaults(database.db, version ?? null);
-      if (!defaults) throw badInput('version is not a published version of the defaults.', ['version']);
-      return defaultsValues(defaults);
-    },
-  }),
-);

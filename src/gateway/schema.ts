@@ -6,6 +6,7 @@ import { version } from '../version.ts';
 import '../graphql/node.ts';
 import '../project/schema.ts';
 import '../defaults/schema.ts';
+import '../policy/schema.ts';
 import '../job/schema.ts';
 import '../runner/schema.ts';
 import '../attempt/schema.ts';

@@ -25,6 +25,7 @@ const UserErrorCode = builder.enumType('UserErrorCode', {
     INVALID_STATE: { description: 'The object is in a state that does not allow this action.' },
     IDEMPOTENCY_CONFLICT: { description: 'The idempotency key was used before with a different input.' },
     ALREADY_EXISTS: { description: 'An object with this name already exists.' },
+    POLICY_VIOLATION: { description: 'A project policy forbids the request.' },
   },
 });
 type TypedCode = typeof UserErrorCode.$inferType;
@@ -103,6 +104,7 @@ const typeNames: Record<TypedCode, string> = {
   INVALID_STATE: 'InvalidStateError',
   IDEMPOTENCY_CONFLICT: 'IdempotencyConflictError',
   ALREADY_EXISTS: 'AlreadyExistsError',
+  POLICY_VIOLATION: 'PolicyViolationError',
 };
 
 export const ValidationError = errorType(
@@ -162,6 +164,11 @@ builder.objectField(IdempotencyConflictError, 'differingPaths', (t) =>
 );
 
 export const AlreadyExistsError = errorType('AlreadyExistsError', 'An object with this name already exists.');
+
+export const PolicyViolationError = errorType(
+  'PolicyViolationError',
+  'A project policy forbids the request. All violations are reported at once.',
+);
 
 function errorType(name: string, description: string) {
   return builder.objectRef<UserErrorData>(name).implement({ description, interfaces: [UserError] });

@@ -10,6 +10,8 @@ import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { type NewEvent, recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
+import { checkRules, policyViolated } from '../policy/check.ts';
+import { getCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
 import { getProject, type Project } from '../project/project.ts';
 import { hashOf, takeKey } from '../replay/replay.ts';
 import { atInput } from '../spec/input.ts';
@@ -64,12 +66,13 @@ export async function submitJob(
       effective,
       resolved,
       defaultsVersion: plan.defaults.version,
+      policyRevision: plan.policy.revision,
       specHash: plan.specHash,
       tags: spec.tags ?? [],
       notes: spec.notes ?? null,
       priority: effective['priority'] as number,
       gpus: (effective['resources'] as { gpus: number }).gpus,
-      timeoutSeconds: spec.timeout_seconds ?? null,
+      timeoutSeconds: (effective['timeout_seconds'] as number | undefined) ?? null,
       submittedBy: actor.tokenId,
     })
     .returning();
@@ -91,9 +94,12 @@ export type JobPlan = {
   resolved: ResolvedValue[];
   warnings: Warning[];
   defaults: Defaults | null;
+  /** The project's policy in force; null when the caller may not see the project. */
+  policy: Policy | null;
   effective: Record<string, unknown>;
 } & (
-  { ready: true; spec: Spec; defaults: Defaults; specHash: string } | { ready: false; refusal: Refusal; specHash: null }
+  | { ready: true; spec: Spec; defaults: Defaults; policy: Policy; specHash: string }
+  | { ready: false; refusal: Refusal; specHash: null }
 );
 
 /** What submitting would do: the effective values as far as they can be told, and the refusal if there is one. */
@@ -103,33 +109,29 @@ export async function planJob(
   submission: Pick<Submission, 'spec' | 'issues' | 'at'>,
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
-  const refused = (refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan => ({
-    resolved: [],
-    warnings: [],
-    defaults: null,
-    effective: {},
-    ...known,
-    ready: false,
-    refusal,
-    specHash: null,
-  });
   const project = await getProject(db, actor, projectId);
-  if (!project) return refused(notFound('Project', projectId, [...submission.at, 'projectId']));
+  if (!project) return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
 
   const parsed = parseSpec(submission.spec);
   const version = submission.spec['defaults_version'];
   const defaults = await getDefaults(db, typeof version === 'string' ? version : null);
+  const policy = await getCurrentPolicy(db, project);
+  const ofPolicy = policyLayer(policy);
   const issues = [
     ...parsed.issues.map((issue) => atInput(issue, submission.at)),
     ...(submission.issues ?? []).map((issue) => ({ ...issue, path: [...submission.at, ...issue.path] })),
     ...(defaults ? [] : [await unknownVersion(db, String(version), submission.at)]),
-    ...(project.command || submission.spec['command'] ? [] : [missingCommand(project, submission.at)]),
+    ...(project.command || ofPolicy.has('command') || submission.spec['command']
+      ? []
+      : [missingCommand(project, submission.at)]),
   ];
-  if (!parsed.spec || !defaults || issues.length > 0) return refused(invalid(issues), { defaults });
+  if (!parsed.spec || !defaults || issues.length > 0) return refusedPlan(invalid(issues), { defaults, policy });
 
   const { spec } = parsed;
+  const request = layerOf(spec, 'REQUEST');
   const resolved = resolve([
-    layerOf(spec, 'REQUEST'),
+    request,
+    ofPolicy,
     layerOf(project.command ? { command: project.command } : {}, 'PROJECT'),
     defaultsLayer(defaults),
   ]);
@@ -138,8 +140,18 @@ export async function planJob(
     ...warning,
     path: warning.path && atInput({ code: 'NOT_ALLOWED', message: '', path: warning.path }, submission.at).path,
   }));
+  const violations = checkRules(policy.rules, request, resolved);
+  if (violations.length > 0) {
+    return refusedPlan(policyViolated(violations, submission.at), { resolved, effective, warnings, defaults, policy });
+  }
   const specHash = hashOf(trainingPart(effective));
-  return { ready: true, spec, resolved, effective, warnings, defaults, specHash };
+  return { ready: true, spec, resolved, effective, warnings, defaults, policy, specHash };
+}
+
+/** A plan that came to nothing, with what is known of it. */
+function refusedPlan(refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan {
+  const nothing = { resolved: [], warnings: [], defaults: null, policy: null, effective: {} };
+  return { ...nothing, ...known, ready: false, refusal, specHash: null };
 }
 
 function projectOf(spec: Record<string, unknown>): string {

@@ -11,6 +11,7 @@ import {
   InvalidStateError,
   NotFoundError,
   PermissionError,
+  PolicyViolationError,
   toUserError,
   UserError,
   ValidationError,
@@ -19,6 +20,8 @@ import { ActorInterface, badInput, NodeInterface, registerNode } from '../graphq
 import { addTotalCount, connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
 import { commit } from '../live/commit.ts';
 import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
+import { loadPolicies, policyId } from '../policy/policy.ts';
+import { PolicyRef } from '../policy/schema.ts';
 import { ProjectRef } from '../project/schema.ts';
 import { loadProjects } from '../project/project.ts';
 import { loadTokens } from '../project/token.ts';
@@ -175,6 +178,9 @@ JobRef.implement({
     defaultsVersion: t.exposeString('defaultsVersion', {
       description: 'Version of the built-in defaults the job was resolved with, e.g. `v2.1`.',
     }),
+    policyRevision: t.exposeInt('policyRevision', {
+      description: "Revision of the project's policy the job was resolved with and checked against.",
+    }),
     specHash: t.exposeString('specHash', {
       description:
         'SHA-256 of the canonical (RFC 8785) effective model, dataset, hyperparams, augmentation, resources, command and env: equal hashes mean the same training. Name, tags, notes and priority are not in it.',
@@ -219,6 +225,12 @@ JobRef.implement({
       nullable: true,
       description: 'Defaults version it was resolved with.',
       resolve: (job, _, { database }) => getDefaults(database.db, job.defaultsVersion),
+    }),
+    policy: t.field({
+      type: PolicyRef,
+      nullable: true,
+      description: 'Policy revision it was resolved with and checked against.',
+      resolve: (job, _, context) => load(context, loadPolicies, policyId(job.projectId, job.policyRevision)),
     }),
   }),
 });
@@ -380,6 +392,11 @@ export const JobPreviewRef = builder.objectRef<JobPlan>('JobPreview').implement(
       description: 'Defaults version it was resolved with.',
       resolve: (plan) => plan.defaults?.version,
     }),
+    policyRevision: t.int({
+      nullable: true,
+      description: 'Policy revision it was resolved with and checked against.',
+      resolve: (plan) => plan.policy?.revision,
+    }),
     specHash: t.exposeString('specHash', {
       nullable: true,
       description: 'Hash that `submitJob` would record.',
@@ -453,7 +470,14 @@ addMutation('submitJob', {
   inputDescription: 'The submission.',
   input: SubmitJobInput,
   payload: SubmitJobPayloadRef,
-  errors: [InvalidStateError, ValidationError, NotFoundError, PermissionError, IdempotencyConflictError],
+  errors: [
+    InvalidStateError,
+    ValidationError,
+    NotFoundError,
+    PermissionError,
+    PolicyViolationError,
+    IdempotencyConflictError,
+  ],
   async resolve(input, context) {
     const actor = requireActor(context.actor);
     const at = ['input', 'spec'];

@@ -1,8 +1,8 @@
-// Layers → effective values, each with its source: request, else project, else versioned default. Pure: the same layers
-// give the same job on every gateway and for ever.
+// Layers → effective values, each with its source: request, else policy, else project, else versioned default. Pure: the
+// same layers give the same job on every gateway and for ever.
 import type { Spec } from './spec.ts';
 
-export const valueSources = ['REQUEST', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
+export const valueSources = ['REQUEST', 'POLICY', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
 /** Where an effective value came from, strongest first. */
 export type ValueSource = (typeof valueSources)[number];
 
@@ -18,9 +18,22 @@ export type ResolvedValue = LayerValue & {
 export type Layer = ReadonlyMap<string, LayerValue>;
 
 /** What describes a submission, but is no value that layers can give or that training depends on. */
-const notLayered = new Set(['project_id', 'defaults_version', 'name', 'tags', 'notes', 'env']);
+export const notLayered: ReadonlySet<string> = new Set([
+  'project_id',
+  'defaults_version',
+  'name',
+  'tags',
+  'notes',
+  'env',
+]);
 /** Objects with paths of their own inside; any other value is one leaf. */
-const containers = new Set(['hyperparams', 'hyperparams.early_stopping', 'resources', 'metrics', 'logs']);
+export const containers: ReadonlySet<string> = new Set([
+  'hyperparams',
+  'hyperparams.early_stopping',
+  'resources',
+  'metrics',
+  'logs',
+]);
 
 /** A layer from a spec: one entry for each leaf. */
 export function layerOf(spec: Partial<Spec> | Record<string, unknown>, source: ValueSource): Layer {
@@ -37,14 +50,19 @@ export function layerOf(spec: Partial<Spec> | Record<string, unknown>, source: V
   return layer;
 }
 
-/** Effective values, ordered by path. `layers` come strongest first. */
-export function resolve(layers: readonly Layer[]): ResolvedValue[] {
+/** What layers give together, ordered by path. `layers` come strongest first. */
+export function overlay(layers: readonly Layer[]): ResolvedValue[] {
   const paths = new Set(layers.flatMap((layer) => [...layer.keys()]));
-  const resolved = [...paths].sort().map((path): ResolvedValue => {
+  return [...paths].sort().map((path): ResolvedValue => {
     const [effective, ...overrides] = layers.flatMap((layer) => layer.get(path) ?? []);
     if (!effective) throw new Error(`no layer has ${path}`);
     return { path, ...effective, overrides };
   });
+}
+
+/** Effective values of a job, ordered by path. `layers` come strongest first. */
+export function resolve(layers: readonly Layer[]): ResolvedValue[] {
+  const resolved = overlay(layers);
   const augmented = resolved.some(({ path, value }) => path === 'augmentation' && (value as unknown[]).length > 0);
   return augmented ? resolved : resolved.filter(({ path }) => !path.startsWith('augmentation.'));
 }
@@ -68,14 +86,21 @@ export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): R
   return effective;
 }
 
-/** Paths hold dots inside of names of hyperparameters too: only the containers split them. */
-function setAt(target: Record<string, unknown>, path: string, value: unknown): void {
+/** Sets the value at a path of a job spec. */
+export function setAt(target: Record<string, unknown>, path: string, value: unknown): void {
+  const keys = splitPath(path);
+  const last = keys.pop() ?? path;
+  let inner = target;
+  for (const key of keys) inner = (inner[key] ??= {}) as Record<string, unknown>;
+  inner[last] = value;
+}
+
+/** Keys of a path. Names of hyperparameters hold dots too: only the containers split it. */
+export function splitPath(path: string): string[] {
   const container = [...containers]
     .filter((name) => path.startsWith(`${name}.`))
     .sort((a, b) => b.length - a.length)[0];
-  let inner = target;
-  for (const key of container?.split('.') ?? []) inner = (inner[key] ??= {}) as Record<string, unknown>;
-  inner[container ? path.slice(container.length + 1) : path] = value;
+  return container ? [...container.split('.'), path.slice(container.length + 1)] : [path];
 }
 
 /** The part of an effective spec that training depends on: equal parts mean the same training. */

@@ -71,6 +71,9 @@ const spec = z.strictObject({
 
 export type Spec = z.output<typeof spec>;
 
+/** The fields of a job spec with their types; known hyperparameters only. */
+export const specShape: Readonly<Record<string, z.ZodType>> = spec.shape;
+
 /** Hyperparameters with a meaning of ours; any other reaches the script untouched. */
 export const knownHyperparams = Object.keys(hyperparams.shape);
 /** Schedules that training libraries know; another name is passed on with a warning. */

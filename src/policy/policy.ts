@@ -1,0 +1,159 @@
+// Policies: what a project gives its jobs by default and what they may not ask for. All rules are set at once, as one
+// revision; a revision never changes, so that a job can name the one it was resolved with.
+import { and, desc, eq, inArray, lt, sql } from 'drizzle-orm';
+import { type Actor, canSee, requireScope } from '../actor.ts';
+import type { Db } from '../database/database.ts';
+import { notFound, type PolicyRule, Refusal } from '../errors.ts';
+import { recordEvent } from '../event/event.ts';
+import type { Tx } from '../live/commit.ts';
+import { getProject, loadProjects, type Project } from '../project/project.ts';
+import { project } from '../project/table.ts';
+import { canonical } from '../replay/replay.ts';
+import type { Layer } from '../spec/resolve.ts';
+import { readRules, type RuleInput } from './rule.ts';
+import { policy } from './table.ts';
+
+export type Policy = {
+  /** `pol_<project>_<revision>`. */
+  id: string;
+  projectId: string;
+  /** 0 is the empty policy of a new project. */
+  revision: number;
+  /** Ordered by path. */
+  rules: PolicyRule[];
+  createdAt: Date;
+  /** Token that set it; null for revision 0. */
+  createdBy: string | null;
+};
+
+export type NewPolicy = { projectId: string; rules: RuleInput[]; ifRevision: number | null };
+
+/**
+ * Replaces the rules of the project, as one new revision; rules that are in force already make none. Throws INVALID_INPUT
+ * with every problem of the rules, INVALID_STATE when `ifRevision` is not the current revision.
+ */
+export async function setPolicy(tx: Tx, actor: Actor, input: NewPolicy): Promise<Policy> {
+  const { projectId, ifRevision } = input;
+  requireScope(actor, projectId, 'ADMIN', ['input', 'projectId']);
+  const found = await getProject(tx, actor, projectId);
+  if (!found) throw notFound('Project', projectId, ['input', 'projectId']);
+  const rules = readRules(input.rules, ['input', 'rules']);
+
+  // One change at a time, so that revisions have no gap. New jobs need not wait: their foreign key takes a weaker lock.
+  await tx.select({ id: project.id }).from(project).where(eq(project.id, projectId)).for('no key update');
+  const current = await getCurrentPolicy(tx, found);
+  const isSame = canonical(current.rules) === canonical(rules);
+  if (isSame && isRepeat(current, actor, ifRevision)) return current;
+  if (ifRevision !== null && ifRevision !== current.revision) throw otherRevision(ifRevision, current.revision);
+  if (isSame) return current;
+
+  const values = { projectId, revision: current.revision + 1, rules, createdBy: actor.tokenId };
+  const [row] = await tx.insert(policy).values(values).returning();
+  if (!row) throw new Error('An insert returned no row.');
+  await recordEvent(tx, {
+    type: 'POLICY_SET',
+    projectId,
+    actorId: actor.tokenId,
+    message: `The policy was set: revision ${row.revision}, ${rules.length} ${rules.length === 1 ? 'rule' : 'rules'}.`,
+    data: { revision: row.revision },
+  });
+  return toPolicy(row);
+}
+
+/** Whether the caller made the current revision from the one it names: its answer was lost, and it asks again. */
+function isRepeat(current: Policy, actor: Actor, ifRevision: number | null): boolean {
+  return ifRevision === current.revision - 1 && current.createdBy === actor.tokenId;
+}
+
+function otherRevision(expected: number, revision: number): Refusal {
+  return new Refusal('INVALID_STATE', `The policy is at revision ${revision}, not at ${expected}.`, {
+    path: ['input', 'ifRevision'],
+    hint: 'Read the policy again, make your change to it, and send it with its revision.',
+    currentState: `revision ${revision}`,
+  });
+}
+
+/** The policy in force, as committed when this is asked. */
+export async function getCurrentPolicy(db: Db, of: Pick<Project, 'id' | 'createdAt'>): Promise<Policy> {
+  const [row] = await db
+    .select()
+    .from(policy)
+    .where(eq(policy.projectId, of.id))
+    .orderBy(desc(policy.revision))
+    .limit(1);
+  return row ? toPolicy(row) : emptyPolicy(of);
+}
+
+/** A revision, the current one for null; null when there is none of that number. For callers who may see the project. */
+export async function getPolicy(
+  db: Db,
+  of: Pick<Project, 'id' | 'createdAt'>,
+  revision: number | null,
+): Promise<Policy | null> {
+  if (revision === null) return getCurrentPolicy(db, of);
+  if (revision === 0) return emptyPolicy(of);
+  const [row] = await db
+    .select()
+    .from(policy)
+    .where(and(eq(policy.projectId, of.id), eq(policy.revision, revision)));
+  return row ? toPolicy(row) : null;
+}
+
+/** Revisions, newest first down to the empty one, one more than the limit; `before` is a revision. */
+export async function listPolicies(
+  db: Db,
+  of: Pick<Project, 'id' | 'createdAt'>,
+  page: { limit: number; before?: number | undefined },
+): Promise<Policy[]> {
+  if (page.before === 0) return [];
+  const below = page.before === undefined ? undefined : lt(policy.revision, page.before);
+  const rows = await db
+    .select()
+    .from(policy)
+    .where(and(eq(policy.projectId, of.id), below))
+    .orderBy(desc(policy.revision))
+    .limit(page.limit + 1);
+  return [...rows.map(toPolicy), emptyPolicy(of)].slice(0, page.limit + 1);
+}
+
+/** Policies by id, for callers who may see them. */
+export async function loadPolicies(db: Db, ids: readonly string[]): Promise<Map<string, Policy>> {
+  const wanted = ids.flatMap((id) => parsePolicyId(id) ?? []);
+  const kept = wanted.filter(({ revision }) => revision > 0);
+  const pairs = kept.map(({ projectId, revision }) => sql`(${projectId}::text, ${revision}::integer)`);
+  const pair = sql`(${policy.projectId}, ${policy.revision})`;
+  const rows = pairs.length > 0 ? await db.select().from(policy).where(inArray(pair, pairs)) : [];
+  const empty = wanted.filter(({ revision }) => revision === 0).map(({ projectId }) => projectId);
+  const projects = empty.length > 0 ? await loadProjects(db, empty) : new Map<string, Project>();
+  const found = [...rows.map(toPolicy), ...[...projects.values()].map(emptyPolicy)];
+  return new Map(found.map((one) => [one.id, one]));
+}
+
+/** The policy with this id, or null when there is none or the actor may not see it. */
+export async function getPolicyById(db: Db, actor: Actor, id: string): Promise<Policy | null> {
+  const found = (await loadPolicies(db, [id])).get(id);
+  return found && canSee(actor, found.projectId) ? found : null;
+}
+
+export function policyId(projectId: string, revision: number): string {
+  return `pol_${projectId}_${revision}`;
+}
+
+function parsePolicyId(id: string): { projectId: string; revision: number } | null {
+  const [, projectId, digits] = /^pol_(p-[a-z0-9-]{1,62})_(0|[1-9]\d{0,8})$/.exec(id) ?? [];
+  return projectId && digits ? { projectId, revision: Number(digits) } : null;
+}
+
+/** The defaults of a policy, as a layer. */
+export function policyLayer({ rules }: Pick<Policy, 'rules'>): Layer {
+  const given = rules.filter((rule) => rule.hasDefault);
+  return new Map(given.map((rule) => [rule.path, { source: 'POLICY', value: rule.default }]));
+}
+
+function toPolicy(row: typeof policy.$inferSelect): Policy {
+  return { id: policyId(row.projectId, row.revision), ...row };
+}
+
+function emptyPolicy({ id, createdAt }: Pick<Project, 'id' | 'createdAt'>): Policy {
+  return { id: policyId(id, 0), projectId: id, revision: 0, rules: [], createdAt, createdBy: null };
+}
