@@ -109,7 +109,8 @@ export type LogReading = {
   more: boolean;
 };
 
-const chunksPerQuery = 32;
+/** A chunk may hold a thousand lines or one: a read begins with few, and takes twice as many each time it needs more. */
+const [fewChunks, chunksPerQuery] = [2, 32];
 /** Chunks that one call looks at: a filter that matches little must not keep a connection for long. */
 const chunksPerRead = 1_024;
 
@@ -126,7 +127,9 @@ export async function readLog(
   const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
   const matches = matcher(filter);
   let size = 0;
-  for (let seen = 0; reading.position < head && seen < chunksPerRead; seen += chunksPerQuery) {
+  let take = isFiltered(filter) ? chunksPerQuery : fewChunks;
+  for (let seen = 0; reading.position < head && seen < chunksPerRead; seen += take) {
+    if (seen > 0) take = Math.min(2 * take, chunksPerQuery);
     const chunks = await db
       .select()
       .from(logChunk)
@@ -139,7 +142,7 @@ export async function readLog(
         ),
       )
       .orderBy(asc(logChunk.last))
-      .limit(chunksPerQuery);
+      .limit(take);
     for (const chunk of chunks) {
       // Without a filter, numbers that no chunk holds are lines that the limit removed.
       if (!isFiltered(filter) && chunk.first > reading.position + 1) {
@@ -157,7 +160,7 @@ export async function readLog(
         }
       }
     }
-    if (chunks.length < chunksPerQuery) return { ...reading, position: Math.max(reading.position, head), more: false };
+    if (chunks.length < take) return { ...reading, position: Math.max(reading.position, head), more: false };
   }
   return { ...reading, more: reading.position < head };
 }
@@ -171,13 +174,15 @@ export async function readLogBackward(
   const { maxLines, filter = {} } = options;
   const reading: LogReading = { lines: [], gaps: [], position: options.before, more: false };
   const matches = matcher(filter);
-  for (let seen = 0; seen < chunksPerRead; seen += chunksPerQuery) {
+  let take = isFiltered(filter) ? chunksPerQuery : fewChunks;
+  for (let seen = 0; seen < chunksPerRead; seen += take) {
+    if (seen > 0) take = Math.min(2 * take, chunksPerQuery);
     const chunks = await db
       .select()
       .from(logChunk)
       .where(and(eq(logChunk.jobId, jobId), lt(logChunk.first, reading.position), ...inChunk(filter)))
       .orderBy(desc(logChunk.first))
-      .limit(chunksPerQuery);
+      .limit(take);
     for (const chunk of chunks) {
       if (!isFiltered(filter) && chunk.last < reading.position - 1) {
         if (reading.lines.length >= maxLines) return inOrder({ ...reading, more: true });
@@ -193,7 +198,7 @@ export async function readLogBackward(
         else if (matches(item)) reading.lines.push(item);
       }
     }
-    if (chunks.length < chunksPerQuery) return inOrder({ ...reading, more: false });
+    if (chunks.length < take) return inOrder({ ...reading, more: false });
   }
   return inOrder({ ...reading, more: true });
 }

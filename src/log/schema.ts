@@ -2,7 +2,7 @@
 // subscription goes on.
 import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
-import { builder, type Context } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { connectionType, type Page, readPageArgs } from '../graphql/page.ts';
 import { JobRef } from '../job/schema.ts';
@@ -183,7 +183,7 @@ builder.subscriptionField('jobLogs', (t) =>
       const reader = logReader(context, jobId, position, checkFilter(filter));
       return context.feeds.follow<LogBatch>({ channel: channels.job(jobId), read: reader });
     },
-    resolve: (batch) => batch,
+    resolve: asOfNow,
   }),
 );
 
