@@ -112,9 +112,11 @@ const table: Record<string, Partial<Record<Caller, Answer>>> = {
   // "text" is no path of a job spec: whoever may set a policy is told so.
   'Mutation.setPolicy': { ...ofProject, writer: 'PERMISSION_DENIED', admin: 'INVALID_INPUT' },
   'Mutation.submitJob': ofProject,
+  'Subscription.jobEvents': { ...ofProject, reader: 'stream' },
   'Subscription.jobLogs': { ...ofProject, reader: 'stream' },
   'Subscription.jobMetrics': { ...ofProject, reader: 'stream' },
   'Subscription.jobUpdated': { ...ofProject, reader: 'stream' },
+  'Subscription.jobsUpdated': { runner: 'PERMISSION_DENIED' },
 };
 
 type Root = { path: string; kind: 'query' | 'mutation' | 'subscription'; query: string };
@@ -129,13 +131,18 @@ function roots(): Root[] {
     Object.values(type?.getFields() ?? {}).map((field) => ({
       path: `${type?.name}.${field.name}`,
       kind,
-      query: `${kind} { ${field.name}${argumentsOf(field.args)}${selectionOf(getNamedType(field.type))} }`,
+      query: `${kind} { ${field.name}${argumentsOf(field.args, `${type?.name}.${field.name}`)}${selectionOf(getNamedType(field.type))} }`,
     })),
   );
 }
 
-function argumentsOf(args: readonly GraphQLArgument[]): string {
-  const given = args.filter(isRequiredArgument).map(({ name, type }) => `${name}: ${literalOf(type, name)}`);
+/** Arguments of which one must be given, though none of them always. */
+const alsoGiven: Record<string, string> = { 'Subscription.jobEvents': 'jobId' };
+
+function argumentsOf(args: readonly GraphQLArgument[], path = ''): string {
+  const given = args
+    .filter((argument) => isRequiredArgument(argument) || alsoGiven[path] === argument.name)
+    .map(({ name, type }) => `${name}: ${literalOf(type, name)}`);
   return given.length > 0 ? `(${given.join(', ')})` : '';
 }
 

@@ -1,18 +1,25 @@
-// Events are written in the transaction of what they tell about, and never changed.
-import type { Tx } from '../live/commit.ts';
+// Events are written in the transaction of what they tell about, and never changed. Those of one job are read by their
+// number; those of a project by the transaction that wrote them, since its jobs share no lock that could number them.
+import { and, eq, inArray, isNotNull, sql } from 'drizzle-orm';
+import type { Db } from '../database/database.ts';
+import { keyset } from '../database/keyset.ts';
 import { newId } from '../id.ts';
+import { nudgeProject } from '../live/changes.ts';
+import type { Tx } from '../live/commit.ts';
 import { event } from './table.ts';
 
-export type EventType =
-  | 'SUBMITTED'
-  | 'STATE_CHANGED'
-  | 'ATTEMPT_STARTED'
-  | 'ATTEMPT_FINISHED'
-  | 'CHECKPOINT'
-  | 'ALERT'
-  | 'PROJECT_CREATED'
-  | 'TOKEN_CREATED'
-  | 'POLICY_SET';
+/** Types of a job's events; a project's other events are no part of its jobs' story. */
+export const jobEventTypes = [
+  'SUBMITTED',
+  'STATE_CHANGED',
+  'ATTEMPT_STARTED',
+  'ATTEMPT_FINISHED',
+  'CHECKPOINT',
+  'ALERT',
+  'EDITED',
+] as const;
+export type JobEventType = (typeof jobEventTypes)[number];
+export type EventType = JobEventType | 'PROJECT_CREATED' | 'TOKEN_CREATED' | 'POLICY_SET';
 
 export type NewEvent = {
   type: EventType;
@@ -28,7 +35,122 @@ export type NewEvent = {
   data?: Record<string, unknown>;
 };
 
-/** Writes an event. */
-export async function recordEvent(tx: Tx, entry: NewEvent): Promise<void> {
-  await tx.insert(event).values({ id: newId('evt'), ...entry });
+/**
+ * Writes an event, and tells the project's followers. `since` is the job's last `changed`, read under its lock: a
+ * transaction may have begun before the one whose lock it then waited for, and its event must not come first.
+ */
+export async function recordEvent(tx: Tx, entry: NewEvent, since?: string): Promise<void> {
+  const changed = since === undefined ? {} : { changed: sql`greatest(pg_current_xact_id(), ${since}::xid8)` };
+  const row = { id: newId('evt'), ...entry, ...changed };
+  const [written] = await tx.insert(event).values(row).returning({ changed: event.changed });
+  if (written && entry.projectId !== null) nudgeProject(tx, entry.projectId, written.changed);
+}
+
+type Row = typeof event.$inferSelect;
+export type JobEvent = Row & { type: JobEventType; projectId: string; jobId: string; seq: number };
+
+function isJobEvent(row: Row): row is JobEvent {
+  return row.jobId !== null && row.projectId !== null && jobEventTypes.some((type) => type === row.type);
+}
+
+/** Events of a job by number, of these types, one more than the limit. */
+export async function listJobEvents(
+  db: Db,
+  jobId: string,
+  page: { types: readonly JobEventType[]; limit: number; backward: boolean; after?: number; before?: number },
+): Promise<JobEvent[]> {
+  const { types, limit, backward, after, before } = page;
+  const order = keyset([event.seq], {
+    descending: false,
+    backward,
+    limit,
+    ...(after === undefined ? {} : { after: [after] }),
+    ...(before === undefined ? {} : { before: [before] }),
+  });
+  const rows = await db
+    .select()
+    .from(event)
+    .where(and(eq(event.jobId, jobId), inArray(event.type, [...types]), ...order.where))
+    .orderBy(...order.orderBy)
+    .limit(order.limit);
+  return order.inOrder(rows).filter(isJobEvent);
+}
+
+/** Number of the last event of a job before its `last` newest ones of these types; 0 when there are no more. */
+export async function eventBeforeLast(
+  db: Db,
+  jobId: string,
+  { types, last }: { types: readonly JobEventType[]; last: number },
+): Promise<number> {
+  const [row] = await db
+    .select({ seq: event.seq })
+    .from(event)
+    .where(and(eq(event.jobId, jobId), inArray(event.type, [...types])))
+    .orderBy(sql`${event.seq} desc`)
+    .offset(last)
+    .limit(1);
+  return row?.seq ?? 0;
+}
+
+/** Place in the events of a project: the transaction, and within it job and number. */
+export type ProjectPosition = readonly [changed: number, jobId: string, seq: number];
+
+const projectOrder = [event.changed, event.jobId, event.seq] as const;
+const positionOf = (row: Row): ProjectPosition => [Number(row.changed), row.jobId ?? '', row.seq ?? 0];
+
+export type ProjectReading = {
+  events: JobEvent[];
+  /** Up to here the stream was read. */
+  position: ProjectPosition;
+  /** There is more below the horizon. */
+  more: boolean;
+  /** There are events that only a later horizon will let be read. */
+  pending: boolean;
+};
+
+/** Events of a project's jobs after a position and below `horizon`, which was read before; up to `limit`, of any type. */
+export async function readProjectEvents(
+  db: Db,
+  projectId: string,
+  { after, horizon, limit }: { after: ProjectPosition; horizon: number; limit: number },
+): Promise<ProjectReading> {
+  const order = keyset(projectOrder, { descending: false, backward: false, limit, after });
+  const rows = await db
+    .select()
+    .from(event)
+    .where(and(eq(event.projectId, projectId), isNotNull(event.jobId), ...order.where))
+    .orderBy(...order.orderBy)
+    .limit(order.limit);
+  const readable = rows.filter((row) => Number(row.changed) < horizon);
+  const more = readable.length > limit;
+  const kept = readable.slice(0, limit);
+  const last = kept.at(-1);
+  const position = more && last ? positionOf(last) : ([horizon, '', 0] as const); // below the horizon nothing is left
+  return { events: kept.filter(isJobEvent), position, more, pending: readable.length < rows.length };
+}
+
+/** Place before a project's `last` newest readable events of these types; its beginning when there are no more. */
+export async function projectBeforeLast(
+  db: Db,
+  projectId: string,
+  { types, last, horizon }: { types: readonly JobEventType[]; last: number; horizon: number },
+): Promise<ProjectPosition> {
+  const order = keyset(projectOrder, { descending: false, backward: true, limit: 0, before: [horizon, '', 0] });
+  const [row] = await db
+    .select()
+    .from(event)
+    .where(and(eq(event.projectId, projectId), inArray(event.type, [...types]), ...order.where))
+    .orderBy(...order.orderBy)
+    .offset(last)
+    .limit(1);
+  return row ? positionOf(row) : [0, '', 0];
+}
+
+/** Events of jobs, by id. */
+export async function loadJobEvents(db: Db, ids: readonly string[]): Promise<Map<string, JobEvent>> {
+  const rows = await db
+    .select()
+    .from(event)
+    .where(inArray(event.id, [...ids]));
+  return new Map(rows.filter(isJobEvent).map((row) => [row.id, row]));
 }

@@ -8,6 +8,8 @@ import '../project/schema.ts';
 import '../defaults/schema.ts';
 import '../policy/schema.ts';
 import '../job/schema.ts';
+import '../job/event-schema.ts';
+import '../job/changes-schema.ts';
 import '../runner/schema.ts';
 import '../attempt/schema.ts';
 import '../log/schema.ts';

@@ -64,6 +64,12 @@ export async function loadExisting<Key, Row>(
   return row;
 }
 
+/** Resolver of a subscription's root field. What was read for earlier events is forgotten: each shows what is now. */
+export function asOfNow<Event>(event: Event, _args: unknown, context: Context): Event {
+  context.loaders.clear();
+  return event;
+}
+
 builder.queryType({ description: 'Reads. Nothing here changes anything.' });
 builder.mutationType({
   description: 'Changes. One `input` each; expected failures are members of the result union.',

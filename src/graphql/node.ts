@@ -3,7 +3,7 @@
 import type { Actor } from '../actor.ts';
 import { Refusal, type RefusalDetails } from '../errors.ts';
 import { requireActor } from '../actor.ts';
-import { builder, type Context } from './builder.ts';
+import { builder, type Context, load, type LoadMany } from './builder.ts';
 
 /** Reads an object that the actor may see; null when there is none or it may not. */
 type ReadNode = (context: Context, actor: Actor, id: string) => Promise<{ id: string } | null>;
@@ -38,6 +38,19 @@ export const ActorInterface = builder.interfaceRef<{ id: string; name: string }>
     name: t.exposeString('name', { description: 'Name for people.' }),
   }),
 });
+
+const actors = new Map<string, LoadMany<string, { id: string; name: string }>>();
+
+/** Makes objects with this prefix known as actors: whoever sees what they did sees who they are. */
+export function registerActor(prefix: string, loadMany: LoadMany<string, { id: string; name: string }>): void {
+  actors.set(prefix, loadMany);
+}
+
+/** The actor with this id; null for the system, and for one that is not kept any more. */
+export async function loadActor(context: Context, id: string | null): Promise<{ id: string; name: string } | null> {
+  const loadMany = actors.get(id?.split('_', 1)[0] ?? '');
+  return id !== null && loadMany ? load(context, loadMany, id) : null;
+}
 
 builder.queryFields((t) => ({
   node: t.field({

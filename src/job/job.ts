@@ -9,6 +9,7 @@ import { defaultsLayer, type Defaults, getDefaults, listDefaults } from '../defa
 import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { type NewEvent, recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
+import { nudgeProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { checkRules, policyViolated } from '../policy/check.ts';
 import { getCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
@@ -199,10 +200,13 @@ export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJ
   const touched = Object.entries(locked.job).filter(([key, value]) => value !== found[key as keyof Job]);
   if (touched.length > 0 || locked.stream.event !== stream.event) {
     locked.stream.revision++;
-    await tx
+    const changed = sql`greatest(pg_current_xact_id(), ${job.changed})`; // never down: see recordEvent
+    const [written] = await tx
       .update(job)
-      .set({ ...Object.fromEntries(touched), updatedAt: now, changed: sql`pg_current_xact_id()` })
-      .where(eq(job.id, jobId));
+      .set({ ...Object.fromEntries(touched), updatedAt: now, changed })
+      .where(eq(job.id, jobId))
+      .returning({ changed: job.changed });
+    if (written) nudgeProject(tx, locked.job.projectId, written.changed);
   }
   const { line, event, window, revision, logBytes } = locked.stream;
   const moved = line - stream.line + event - stream.event + window - stream.window + revision - stream.revision;
@@ -219,7 +223,8 @@ export async function addEvent(
   entry: Omit<NewEvent, 'projectId' | 'jobId' | 'seq'>,
 ): Promise<void> {
   const seq = ++locked.stream.event;
-  await recordEvent(tx, { ...entry, projectId: locked.job.projectId, jobId: locked.job.id, seq });
+  const { id: jobId, projectId, changed } = locked.job;
+  await recordEvent(tx, { ...entry, projectId, jobId, seq }, changed);
 }
 
 export type StateReason = { code: string; message: string; hint?: string | null; logExcerpt?: string[] };
@@ -267,11 +272,11 @@ export async function requireJob(db: Db, actor: Actor, id: string, path?: string
 export async function readJob(
   db: Db,
   id: string,
-): Promise<{ job: Job; revision: number; line: number; window: number }> {
+): Promise<{ job: Job; revision: number; line: number; event: number; window: number }> {
   const [found] = await db.select().from(job).innerJoin(jobStream, eq(jobStream.jobId, job.id)).where(eq(job.id, id));
   if (!found) throw notFound('Job', id);
-  const { revision, line, window } = found.job_stream;
-  return { job: found.job, revision, line, window };
+  const { revision, line, event, window } = found.job_stream;
+  return { job: found.job, revision, line, event, window };
 }
 
 /** Jobs by id, for callers who may see them. */
@@ -356,18 +361,28 @@ export async function countJobs(db: Db, actor: Actor, filter: JobFilter): Promis
 }
 
 function matching(actor: Actor, filter: JobFilter): SQL[] {
-  const conditions: (SQL | undefined)[] = [
-    actor.projectId === null ? undefined : eq(job.projectId, actor.projectId),
-    filter.projectIds ? inArray(job.projectId, filter.projectIds) : undefined,
-    filter.states ? inArray(job.state, filter.states) : undefined,
-    filter.model ? eq(job.model, filter.model) : undefined,
-    filter.tags?.length ? arrayContains(job.tags, filter.tags) : undefined,
-    filter.search ? containing(filter.search) : undefined,
-    filter.createdAfter ? gte(job.createdAt, filter.createdAfter) : undefined,
-    filter.createdBefore ? lt(job.createdAt, filter.createdBefore) : undefined,
-    filter.submittedByMe ? eq(job.submittedBy, actor.tokenId) : undefined,
-  ];
-  return conditions.filter((condition) => condition !== undefined);
+  const conditions = jobConditions(actor, filter);
+  return [...conditions.always, ...conditions.now];
+}
+
+/** What a filter asks: of a job for ever (a condition on what never changes), and of a job as it is now. */
+export function jobConditions(actor: Actor, filter: JobFilter): { always: SQL[]; now: SQL[] } {
+  const given = (conditions: (SQL | undefined)[]) => conditions.filter((condition) => condition !== undefined);
+  return {
+    always: given([
+      actor.projectId === null ? undefined : eq(job.projectId, actor.projectId),
+      filter.projectIds ? inArray(job.projectId, filter.projectIds) : undefined,
+      filter.model ? eq(job.model, filter.model) : undefined,
+      filter.createdAfter ? gte(job.createdAt, filter.createdAfter) : undefined,
+      filter.createdBefore ? lt(job.createdAt, filter.createdBefore) : undefined,
+      filter.submittedByMe ? eq(job.submittedBy, actor.tokenId) : undefined,
+    ]),
+    now: given([
+      filter.states ? inArray(job.state, filter.states) : undefined,
+      filter.tags?.length ? arrayContains(job.tags, filter.tags) : undefined,
+      filter.search ? containing(filter.search) : undefined,
+    ]),
+  };
 }
 
 /** A literal search: what is special to LIKE is escaped. */

@@ -4,7 +4,7 @@ import { channels } from '../bus/bus.ts';
 import { DefaultsRef } from '../defaults/schema.ts';
 import { getDefaults } from '../defaults/defaults.ts';
 import { Refusal } from '../errors.ts';
-import { builder, type Context, load, loadExisting } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context, load, loadExisting } from '../graphql/builder.ts';
 import {
   addMutation,
   IdempotencyConflictError,
@@ -235,7 +235,7 @@ JobRef.implement({
   }),
 });
 
-const JobFilterInput = builder.inputType('JobFilter', {
+export const JobFilterInput = builder.inputType('JobFilter', {
   description: 'Selects jobs. All given fields must match.',
   fields: (t) => ({
     projectIds: t.idList({ description: 'In one of these projects.' }),
@@ -320,15 +320,7 @@ async function jobPage(context: Context, args: JobsArgs, only: JobFilter = {}): 
     return found;
   };
   const filter = { ...args.filter, ...only };
-  for (const [name, value] of Object.entries(filter)) {
-    const texts = [value].flat().filter((item) => typeof item === 'string');
-    if (texts.length > 1_000 || texts.some((text) => text.length > 1_000 || text.includes('\0'))) {
-      throw badInput(`${name} takes at most 1000 texts, each of at most 1000 characters, without NUL.`, [
-        'filter',
-        name,
-      ]);
-    }
-  }
+  requireUsable(filter);
   const rows = await listJobs(db, actor, {
     filter,
     field,
@@ -340,6 +332,19 @@ async function jobPage(context: Context, args: JobsArgs, only: JobFilter = {}): 
   });
   const page = toPage(rows, request, (row) => encodeCursor(stream, jobPosition(row, field)));
   return { ...page, countAll: () => countJobs(db, actor, filter) };
+}
+
+/** Throws BAD_USER_INPUT for a filter with too many or too long texts. */
+export function requireUsable(filter: JobFilter): void {
+  for (const [name, value] of Object.entries(filter)) {
+    const texts = [value].flat().filter((item) => typeof item === 'string');
+    if (texts.length > 1_000 || texts.some((text) => text.length > 1_000 || text.includes('\0'))) {
+      throw badInput(`${name} takes at most 1000 texts, each of at most 1000 characters, without NUL.`, [
+        'filter',
+        name,
+      ]);
+    }
+  }
 }
 
 builder.objectFields(ProjectRef, (t) => ({
@@ -527,6 +532,6 @@ builder.subscriptionField('jobUpdated', (t) =>
         },
       });
     },
-    resolve: (update) => update,
+    resolve: asOfNow,
   }),
 );

@@ -2,7 +2,7 @@
 // the windows of its metric and a change number: pages go on from the place, subscriptions from the change.
 import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
-import { builder, type Context, loadExisting } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context, loadExisting } from '../graphql/builder.ts';
 import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
 import { getJob, loadJobs, readJob, requireJob } from '../job/job.ts';
@@ -317,7 +317,7 @@ A window that is sent again has the same \`id\` and a higher \`revision\`.`,
       const read = windowReader(context, jobId, start, last ?? null, selection);
       return context.feeds.follow<MetricWindowBatch>({ channel: channels.job(jobId), read, minIntervalMs });
     },
-    resolve: (batch) => batch,
+    resolve: asOfNow,
   }),
 );
 

@@ -13,7 +13,7 @@ import {
   TokenScopeEnum,
   ValidationError,
 } from '../graphql/mutation.ts';
-import { ActorInterface, NodeInterface, registerNode } from '../graphql/node.ts';
+import { ActorInterface, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';
 import { addTotalCount, connectionType, type Page, type PageRequest, readPageArgs, toPage } from '../graphql/page.ts';
 import {
   countProjects,
@@ -35,6 +35,8 @@ registerNode('tok', 'AccessToken', async (context, actor, id) => {
   const token = await load(context, loadTokens, id);
   return token && (token.id === actor.tokenId || mayManage(actor, token.projectId)) ? token : null;
 });
+
+registerActor('tok', loadTokens);
 
 /** Tokens are seen by the administrators of their project, or of the platform. */
 function mayManage(actor: Actor, projectId: string | null): boolean {

@@ -1,7 +1,7 @@
 // How people ask for runners. The jobs that they execute are added where attempts live.
 import { requireActor } from '../actor.ts';
 import { builder, load } from '../graphql/builder.ts';
-import { ActorInterface, NodeInterface, registerNode } from '../graphql/node.ts';
+import { ActorInterface, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';
 import { addTotalCount, connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
 import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
 import type { Gpu } from '../protocol/control.ts';
@@ -15,6 +15,8 @@ export const GpuRef = builder.objectRef<GpuOf>('Gpu');
 registerNode('run', 'Runner', async (context, actor, id) =>
   actor.scopes.has('READ') ? load(context, loadRunners, id) : null,
 );
+
+registerActor('run', loadRunners);
 
 const RunnerStateEnum = builder.enumType('RunnerState', {
   description: 'State of a runner.',

@@ -1,0 +1,38 @@
+// Streams over many jobs: rows in the order of the transactions that wrote them, read up to the oldest one still open.
+// Numbers and times are given before the commit, so a reader that goes by them steps over the row of a slower writer;
+// below this horizon nothing is still to come.
+import { sql } from 'drizzle-orm';
+import { channels } from '../bus/bus.ts';
+import type { Db } from '../database/database.ts';
+import type { Tx } from './commit.ts';
+
+/**
+ * The oldest transaction that is still open, or the next one: rows with a smaller `changed` are all visible to a query
+ * that starts after this one, and no more will come. It never goes down.
+ */
+export async function readHorizon(db: Db): Promise<number> {
+  const [row] = await db.execute<{ horizon: string }>(
+    sql`select pg_snapshot_xmin(pg_current_snapshot())::text as horizon`,
+  );
+  if (!row) throw new Error('A select returned no row.');
+  return Number(row.horizon);
+}
+
+/** After the commit, tells who follows the project, or all projects, that this transaction changed rows. */
+export function nudgeProject(tx: Tx, projectId: string, changed: string): void {
+  const heads = { changed: Number(changed) };
+  tx.nudge(channels.project(projectId), heads);
+  tx.nudge(channels.projects, heads);
+}
+
+const firstPauseMs = 20;
+const longestPauseMs = 320;
+
+/** How long a follower waits for the horizon to pass rows that it has seen already: 20 ms, then twice as long each time. */
+export function horizonPause(): (pending: boolean) => number | undefined {
+  let pauseMs = 0;
+  return (pending) => {
+    pauseMs = pending ? Math.min(longestPauseMs, Math.max(firstPauseMs, pauseMs * 2)) : 0;
+    return pending ? pauseMs : undefined;
+  };
+}
