@@ -81,6 +81,7 @@ export function exitCodeOf(code: string): number {
     case 'INVALID_STATE':
     case 'IDEMPOTENCY_CONFLICT':
     case 'ALREADY_EXISTS':
+    case 'POLICY_VIOLATION':
     case 'IN_PROGRESS':
     case 'OPERATION_TOO_LARGE':
       return exitCodes.refused;

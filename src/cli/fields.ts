@@ -82,6 +82,21 @@ export const valueFields: Fields = { path: '', value: '', source: '', overrides:
 
 export const defaultsFields: Fields = { version: '', isCurrent: '', publishedAt: '', hash: '', notes: '' };
 
+export const ruleFields: Fields = Object.fromEntries(
+  'path default hasDefault min max allowed required message'.split(' ').map((name) => [name, '']),
+);
+
+export const policyFields: Fields = {
+  id: '',
+  revision: '',
+  project: '{ id }',
+  rules: select(ruleFields),
+  createdAt: '',
+  createdBy: '{ id name }',
+};
+
+export const violationFields: Fields = { path: '', value: '', kind: '', message: '', rule: select(ruleFields) };
+
 export const previewFields: Fields = {
   defaultsVersion: '',
   resolved: '{ path value source overrides { source value } }',

@@ -5,6 +5,7 @@ import { Refused } from './failure.ts';
 export const problemFragment = `fragment Problem on UserError {
   __typename code message hint
   ... on ValidationError { issues { code message hint path specPath } }
+  ... on PolicyViolationError { violations { path message } }
   ... on IdempotencyConflictError { differingPaths existingJob { number project { id } } }
 }`;
 
@@ -14,18 +15,29 @@ export type Problem = {
   message: string;
   hint: string | null;
   issues?: { message: string; hint: string | null; path: string[]; specPath: string | null }[];
+  violations?: { path: string; message: string }[];
   differingPaths?: string[];
   existingJob?: { number: number; project: { id: string } } | null;
 };
 
 export function refusedBy(problem: Problem): Refused {
-  const { code, message, hint, issues = [], differingPaths = [], existingJob } = problem;
+  const { code, message, hint, issues = [], violations = [], differingPaths = [], existingJob } = problem;
   const listed = issues.map(({ specPath, path, ...issue }) => ({
     message: issue.message,
     hint: issue.hint ?? undefined,
     specPath: specPath ?? path.join('.'),
   }));
+  const forbidden = violations.map((violation, index) => ({
+    message: violation.message,
+    hint: index === 0 ? (hint ?? undefined) : undefined, // the gateway's hint is about the first
+    specPath: violation.path,
+  }));
   const differing = differingPaths.map((specPath) => ({ message: `${specPath} differs from the first submission.` }));
   const known = existingJob ? `The key belongs to ${existingJob.project.id}/${existingJob.number}.` : null;
-  return new Refused(code, message, [...listed, ...differing], [hint, known].filter(Boolean).join(' ') || null);
+  return new Refused(
+    code,
+    message,
+    [...listed, ...forbidden, ...differing],
+    [hint, known].filter(Boolean).join(' ') || null,
+  );
 }

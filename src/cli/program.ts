@@ -6,6 +6,7 @@ import type { Globals } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { explain, exitCodes, usage } from './failure.ts';
 import { addJobCommands } from './program-jobs.ts';
+import { addPolicyCommands } from './program-policies.ts';
 import { addSubmitCommand } from './program-submit.ts';
 
 /** Runs a command line (without `node` and the script) and resolves with its exit code. Everything is said by then. */
@@ -66,6 +67,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   addServerCommands(program, add);
   addSubmitCommand(program, add);
   addJobCommands(program, add);
+  addPolicyCommands(program, add);
   return program;
 }
 

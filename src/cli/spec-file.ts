@@ -6,17 +6,31 @@ import { exitCodes, Failure, Refused, usage } from './failure.ts';
 
 export type Json = Record<string, unknown>;
 
-/** Reads a job spec file; `-` is stdin. JSON is YAML too. A syntax error has its line and column. */
+/** Reads a job spec file; `-` is stdin. */
 export async function readSpecFile(path: string): Promise<Json> {
-  const name = path === '-' ? 'stdin' : path;
+  const content = await readYamlFile(path);
+  if (isObject(content)) return content;
+  throw wrongContent(path, content, 'a job spec is an object with model, dataset, …');
+}
+
+/** Reads a file of JSON, which is YAML too, or YAML; `-` is stdin. A syntax error has its line and column. */
+export async function readYamlFile(path: string): Promise<unknown> {
+  const name = nameOf(path);
   const { parseDocument } = await import('yaml');
   const document = parseDocument(readText(path, name));
   const [problem] = document.errors;
   if (problem) throw new Failure(exitCodes.refused, syntaxError(name, problem));
-  const content: unknown = document.toJS();
-  if (isObject(content)) return content;
+  return document.toJS() as unknown;
+}
+
+/** A file that holds something else than is `expected`. */
+export function wrongContent(path: string, content: unknown, expected: string): Failure {
   const found = content === null ? 'nothing' : Array.isArray(content) ? 'a list' : `a ${typeof content}`;
-  throw new Failure(exitCodes.refused, `${name} holds ${found}; a job spec is an object with model, dataset, ….`);
+  return new Failure(exitCodes.refused, `${nameOf(path)} holds ${found}; ${expected}.`);
+}
+
+function nameOf(path: string): string {
+  return path === '-' ? 'stdin' : path;
 }
 
 /** The place first, then what is wrong there and the line itself. */
@@ -94,7 +108,8 @@ export function splitAssignment(flag: string, text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-function parseValue(text: string): unknown {
+/** JSON where it parses, else text. */
+export function parseValue(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

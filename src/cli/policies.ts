@@ -1,0 +1,168 @@
+// `astraml policies`: what a project gives its jobs by default and what they may not ask for. A rule is changed by sending
+// all of them with the revision that was read, so that nobody's change is lost.
+import { closest } from '../errors.ts';
+import { toInput } from '../spec/input.ts';
+import type { Cli } from './cli.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+import { policyFields, ruleFields, select, violationFields } from './fields.ts';
+import { cell } from './output.ts';
+import { type Problem, problemFragment, refusedBy } from './problem.ts';
+import { isObject, parseValue, readYamlFile, requireSpec, wrongContent } from './spec-file.ts';
+import { mergeSpec } from './spec-flags.ts';
+
+export type PolicyListOptions = { header?: boolean };
+export type PolicyFileOptions = { file: string; header?: boolean };
+export type RuleOptions = {
+  default?: string;
+  min?: string;
+  max?: string;
+  allowed?: string;
+  required?: boolean;
+  message?: string;
+};
+
+type Rule = {
+  path: string;
+  default: unknown;
+  hasDefault: boolean;
+  min: number | null;
+  max: number | null;
+  allowed: unknown[] | null;
+  required: boolean;
+  message: string | null;
+};
+type Policy = { revision: number; project: { id: string }; rules: Rule[] };
+type Violation = { path: string; value: unknown; kind: string; message: string };
+
+export async function runPolicies(cli: Cli, options: PolicyListOptions): Promise<number> {
+  const { revision, rules, project } = await readPolicy(cli);
+  if (cli.out.json) await cli.out.printJson(rules);
+  else {
+    const rows = rules.map((rule) => [
+      rule.path,
+      rule.hasDefault ? JSON.stringify(rule.default) : '',
+      cell(rule.min),
+      cell(rule.max),
+      (rule.allowed ?? []).map(cell).join(','),
+      rule.required ? 'required' : '',
+      cell(rule.message),
+    ]);
+    if (rows.length > 0) {
+      await cli.out.table(['PATH', 'DEFAULT', 'MIN', 'MAX', 'ALLOWED', 'REQUIRED', 'MESSAGE'], rows, options);
+    }
+    cli.out.note(`Policy of ${project.id}, revision ${revision}${rules.length === 0 ? ': no rules' : ''}.`);
+  }
+  return exitCodes.done;
+}
+
+/** Replaces the rule of one path, or adds it. */
+export async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']: string[]): Promise<number> {
+  const rule = ruleOf(path, options);
+  const { project, revision, rules } = await readPolicy(cli);
+  const others = rules.filter((other) => other.path !== path).map(asInput);
+  return sendRules(cli, { projectId: project.id, rules: [...others, rule], ifRevision: revision });
+}
+
+function ruleOf(path: string, options: RuleOptions): object {
+  const { default: given, min, max, allowed, required, message } = options;
+  const says = [given, min, max, allowed, required].some((option) => option !== undefined);
+  if (!says) throw usage(`policies set ${path}: say at least one of --default, --min, --max, --allowed, --required.`);
+  return {
+    path,
+    ...(given === undefined ? {} : { default: parseValue(given) }),
+    min: toBound('--min', min),
+    max: toBound('--max', max),
+    allowed: allowed === undefined ? null : toList(allowed),
+    required: required ?? false,
+    message: message ?? null,
+  };
+}
+
+function toBound(flag: string, text: string | undefined): number | null {
+  if (text === undefined) return null;
+  const bound = Number(text);
+  if (text.trim() !== '' && Number.isFinite(bound)) return bound;
+  throw usage(`${flag} takes a number, got "${text}".`);
+}
+
+/** `a,b`, or a JSON list where values hold commas. */
+function toList(text: string): unknown[] {
+  const whole = parseValue(text);
+  return Array.isArray(whole) ? whole : text.split(',').map((item) => parseValue(item.trim()));
+}
+
+export async function runPoliciesUnset(cli: Cli, _options: object, [path = '']: string[]): Promise<number> {
+  const { project, revision, rules } = await readPolicy(cli);
+  const others = rules.filter((rule) => rule.path !== path);
+  if (others.length === rules.length) {
+    const paths = rules.map((rule) => rule.path);
+    const near = closest(path, paths) ?? paths.find((known) => known.endsWith(`.${path}`));
+    const hint = near ? `Did you mean "${near}"?` : 'astraml policies lists the rules.';
+    throw new Failure(exitCodes.notFound, `The policy of ${project.id} has no rule for "${path}".`, hint);
+  }
+  return sendRules(cli, { projectId: project.id, rules: others.map(asInput), ifRevision: revision });
+}
+
+/** All rules from a file: a list of them, or an object that holds it as `rules`. */
+export async function runPoliciesApply(cli: Cli, { file }: PolicyFileOptions): Promise<number> {
+  const content = await readYamlFile(file);
+  const rules = isObject(content) ? content['rules'] : content;
+  if (!Array.isArray(rules)) throw wrongContent(file, content, 'a policy is a list of rules, or an object with rules');
+  return sendRules(cli, { projectId: cli.requireProject(), rules: rules.map((rule: unknown) => asInput(rule)) });
+}
+
+/** What `policies list --json` prints is taken too: it tells a default of null from none by `hasDefault`. */
+function asInput(rule: unknown): unknown {
+  if (!isObject(rule)) return rule; // refused as it is
+  const { hasDefault, default: given, ...others } = rule;
+  return hasDefault === false || given === undefined ? others : { ...others, default: given };
+}
+
+/** Prints what a job spec violates; exit code 6 when it is anything. */
+export async function runPoliciesTest(cli: Cli, { file, header }: PolicyFileOptions): Promise<number> {
+  const spec = requireSpec(await mergeSpec(cli, { file }, []));
+  const query = `query($spec: JobSpecInput!) {
+    previewJob(spec: $spec) {
+      policyRevision
+      errors { ...Problem ... on PolicyViolationError { violations ${select(violationFields)} } }
+    }
+  } ${problemFragment}`;
+  type Preview = { policyRevision: number | null; errors: (Problem & { violations?: Violation[] })[] };
+  const { previewJob } = await cli.request<{ previewJob: Preview }>(query, { spec: toInput(spec) });
+  const other = previewJob.errors.find(({ violations }) => !violations);
+  if (other) throw refusedBy(other);
+  const violations = previewJob.errors.flatMap((error) => error.violations ?? []);
+  if (cli.out.json) await cli.out.printJson(violations);
+  else if (violations.length > 0) {
+    const rows = violations.map(({ path, value, kind, message }) => [path, cell(value), kind, cell(message)]);
+    await cli.out.table(['PATH', 'VALUE', 'KIND', 'MESSAGE'], rows, { header });
+  }
+  const count = violations.length === 0 ? 'no violation' : `${violations.length} violation(s)`;
+  cli.out.note(`${file}: ${count} of policy revision ${previewJob.policyRevision ?? ''}.`);
+  return violations.length > 0 ? exitCodes.refused : exitCodes.done;
+}
+
+async function readPolicy(cli: Cli): Promise<Policy> {
+  const projectId = cli.requireProject();
+  const query = `query($projectId: ID!) { policy(projectId: $projectId) { revision project { id } rules ${select(ruleFields)} } }`;
+  const { policy } = await cli.request<{ policy: Policy | null }>(query, { projectId });
+  if (policy) return policy;
+  throw new Failure(exitCodes.notFound, `Project ${projectId} does not exist, or you may not see it.`);
+}
+
+async function sendRules(
+  cli: Cli,
+  input: { projectId: string; rules: unknown[]; ifRevision?: number },
+): Promise<number> {
+  const mutation = `mutation($input: SetPolicyInput!) {
+    setPolicy(input: $input) { __typename ... on PolicyPayload { policy ${select(policyFields)} } ...Problem }
+  } ${problemFragment}`;
+  type Payload = { __typename: 'PolicyPayload'; policy: Policy };
+  const { setPolicy: result } = await cli.request<{ setPolicy: Payload | Problem }>(mutation, { input });
+  if (!('policy' in result)) throw refusedBy(result);
+  const { project, revision, rules } = result.policy;
+  if (cli.out.json) await cli.out.printJson(result.policy);
+  else
+    await cli.out.print(`${project.id} revision ${revision}, ${rules.length} ${rules.length === 1 ? 'rule' : 'rules'}`);
+  return exitCodes.done;
+}
