@@ -128,7 +128,8 @@ function readDefault(rule: PolicyRule, report: Report): void {
     report('NOT_ALLOWED', 'default', 'takes no default: every job names its own.', 'Use allowed to limit it.');
     return;
   }
-  if (rule.default === null && kindOfPath(rule.path) !== 'free') {
+  if (rule.default === null) {
+    if (kindOfPath(rule.path) === 'free') return; // reaches the script as null
     report('NOT_ALLOWED', 'default', 'takes no default of null: null means unset.', 'Leave default out for none.');
     return;
   }
