@@ -1,6 +1,8 @@
 // From a bearer token to an Actor, and from a request to the context of an operation. A context serves one operation.
+import type { IncomingMessage } from 'node:http';
 import type { Actor } from '../actor.ts';
 import type { Config } from '../config.ts';
+import { Refusal } from '../errors.ts';
 import type { Context } from '../graphql/builder.ts';
 import { commit, type Store } from '../live/commit.ts';
 import type { Feeds } from '../live/feed.ts';
@@ -12,6 +14,18 @@ export type Gateway = Store & { readonly feeds: Feeds; readonly config: Config }
 /** The text of `Authorization: Bearer <text>`; null when there is none. */
 export function bearerOf(header: string | undefined): string | null {
   return /^Bearer +(\S+) *$/i.exec(header ?? '')?.[1] ?? null;
+}
+
+/** The token of a request; throws UNAUTHENTICATED for a header that is there but holds no bearer token: silence would be taken for "not signed in". */
+export function tokenOf(request: IncomingMessage): string | null {
+  const { authorization } = request.headers;
+  const token = bearerOf(authorization);
+  if (authorization !== undefined && token === null) {
+    throw new Refusal('UNAUTHENTICATED', 'The Authorization header has no bearer token.', {
+      hint: 'Send "Authorization: Bearer <token>".',
+    });
+  }
+  return token;
 }
 
 /** Who sends the token. Null for no token; throws UNAUTHENTICATED for one that opens nothing. */

@@ -74,6 +74,20 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
   return Buffer.concat(chunks).toString('utf8');
 }
 
+/** The body of a request as JSON, whatever it promised to be; or why it is not read. */
+export async function readJson(request: IncomingMessage, maxBytes: number): Promise<{ json: unknown } | Refused> {
+  const wrong = checkContent(request.headers);
+  if (wrong) return wrong;
+  const text = await readBody(request, maxBytes);
+  if (typeof text !== 'string') return text;
+  const json = parseJson(text);
+  return json === undefined ? { status: 400, message: 'The body is not JSON.' } : { json };
+}
+
+export function isRefused(value: object | undefined): value is Refused {
+  return value !== undefined && 'status' in value;
+}
+
 /** JSON without `__proto__` keys; undefined for text that is not JSON. */
 export function parseJson(text: string): unknown {
   try {

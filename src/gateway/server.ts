@@ -1,4 +1,5 @@
-// The HTTP server: guard, then GraphQL (POST, GET, SSE), GraphiQL, the runners' control and the probes.
+// The HTTP server: guard, then GraphQL (POST, GET, SSE), GraphiQL, jobs over plain HTTP, the runners' control and the
+// probes.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import type { Duplex } from 'node:stream';
@@ -6,10 +7,12 @@ import { pipeline as pipeStream } from 'node:stream/promises';
 import { Refusal } from '../errors.ts';
 import { publicError, refusalError, type ReportBug } from '../graphql/error.ts';
 import { requireActor } from '../actor.ts';
-import { actorOf, bearerOf, type Gateway } from './context.ts';
+import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { graphiqlPage } from './graphiql.ts';
-import { checkContent, checkHost, checkOrigin, corsHeaders, parseJson, readBody, type Refused } from './guard.ts';
+import { checkHost, checkOrigin, corsHeaders, isRefused, parseJson, readJson, type Refused } from './guard.ts';
 import type { Pipeline } from './pipeline.ts';
+import { refuseRest } from './problem.ts';
+import { answerRest, isRestPath } from './rest.ts';
 import { answerRunner } from './runners.ts';
 import type { Sockets } from './sockets.ts';
 import { answerWatch } from './watch.ts';
@@ -41,10 +44,11 @@ async function answer(options: HttpOptions, request: IncomingMessage, response: 
   if (path === '/readyz') return answerReady(options, response);
 
   const refused = checkHost(request.headers, config) ?? checkOrigin(request.headers, config);
-  if (refused) return refuse(response, refused);
+  if (refused) return isRestPath(path) ? refuseRest(response, refused) : refuse(response, refused);
   for (const [name, value] of Object.entries(corsHeaders(request.headers, config))) response.setHeader(name, value);
 
   if (path === graphqlPath) return answerGraphql(options, request, response);
+  if (isRestPath(path)) return answerRest(options, request, response, path);
   if (path.startsWith('/runner/v1/')) return answerControl(options, request, response, path);
   if (config.console && request.method === 'GET' && (await answerWatch(path, response))) return;
   if (path === '/') {
@@ -165,31 +169,6 @@ async function sendGraphiql(response: ServerResponse, encodings: string | string
 
 function prefersHtml(accept: string | undefined): boolean {
   return /^text\/html\b/.test(accept ?? '');
-}
-
-async function readJson(request: IncomingMessage, maxBytes: number): Promise<{ json: unknown } | Refused> {
-  const wrong = checkContent(request.headers);
-  if (wrong) return wrong;
-  const text = await readBody(request, maxBytes);
-  if (typeof text !== 'string') return text;
-  const json = parseJson(text);
-  return json === undefined ? { status: 400, message: 'The body is not JSON.' } : { json };
-}
-
-function isRefused(value: object | undefined): value is Refused {
-  return value !== undefined && 'status' in value;
-}
-
-/** Throws for a header that is there but holds no bearer token: silence would be taken for "not signed in". */
-function tokenOf(request: IncomingMessage): string | null {
-  const { authorization } = request.headers;
-  const token = bearerOf(authorization);
-  if (authorization !== undefined && token === null) {
-    throw new Refusal('UNAUTHENTICATED', 'The Authorization header has no bearer token.', {
-      hint: 'Send "Authorization: Bearer <token>".',
-    });
-  }
-  return token;
 }
 
 function pick(headers: IncomingMessage['headers'], names: string[]): Record<string, string> {

@@ -8,6 +8,12 @@ type Json = Record<string, unknown>;
 const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 const camel = (name: string) => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 
+/** The object with its own keys in snake_case, absent ones left out; what is inside stays as it is. */
+export function snakeKeys(value: object): Json {
+  const entries = Object.entries(value).filter(([, inner]) => inner !== undefined);
+  return Object.fromEntries(entries.map(([key, inner]: [string, unknown]) => [snake(key), inner]));
+}
+
 /** Fields whose own keys are ours in both notations; everything else is passed on untouched. */
 const containers = new Set(['hyperparams', 'early_stopping', 'resources', 'metrics', 'logs']);
 
@@ -54,6 +60,13 @@ export function atInput(issue: Issue, prefix: readonly string[]): Issue {
       ? ['hyperparams', 'extra', name, ...rest]
       : issue.path.map((key, index) => (index > 1 && room === 'augmentation' ? key : camel(key)));
   return { ...issue, path: [...prefix, ...path] };
+}
+
+/** The place of a path of `JobSpecInput` in the job spec file, e.g. `hyperparams.batch_size`. */
+export function specPathOf(path: readonly string[]): string {
+  const [room = '', second, ...rest] = path;
+  if (room === 'hyperparams' && second === 'extra') return ['hyperparams', ...rest].join('.');
+  return path.map((key, index) => (index > 1 && room === 'augmentation' ? key : snake(key))).join('.');
 }
 
 /** Hyperparameters that `extra` must not hold: they have fields of their own, and one value must not hide another. */

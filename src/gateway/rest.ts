@@ -1,0 +1,186 @@
+// /v1/jobs: jobs over plain HTTP, a thin door to the functions behind `submitJob`, `job` and `cancelJob`.
+//
+//   POST /v1/jobs              the job spec file as JSON; `Idempotency-Key` as a header. 201 with Location, 200 replayed
+//   GET  /v1/jobs/{id}         200
+//   POST /v1/jobs/{id}/cancel  optional { reason, grace_period_seconds }. 200
+//
+// The answer is the job: id, number, name, project_id, state, state_reason { code, message, hint, log_excerpt }; the
+// effective spec with the keys of the spec file (model, dataset, command, hyperparams, augmentation, resources, env, …);
+// resolved [{ path, value, source, overrides }], spec (as sent), defaults_version, policy_revision, spec_hash; tags,
+// notes; submitted_by { id, name }; created_at, started_at, finished_at, updated_at; warnings when it was just submitted.
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { z } from 'zod';
+import { type Actor, requireActor, requireScope } from '../actor.ts';
+import { cancelJob, requestOf } from '../attempt/attempt.ts';
+import { explainWait } from '../attempt/place.ts';
+import { invalid, type Issue, notFound } from '../errors.ts';
+import { idPrefix } from '../id.ts';
+import { type Job, requireJob, submitJob } from '../job/job.ts';
+import { nextJobNumber } from '../job/number.ts';
+import { commit } from '../live/commit.ts';
+import { loadTokens } from '../project/token.ts';
+import { listOnlineRunners } from '../runner/runner.ts';
+import { specPathOf } from '../spec/input.ts';
+import { parseSpec } from '../spec/spec.ts';
+import { actorOf, type Gateway, tokenOf } from './context.ts';
+import { isRefused, readJson } from './guard.ts';
+import { refuseRest, sendProblem } from './problem.ts';
+import type { HttpOptions } from './server.ts';
+
+type Answer = { status: number; body: unknown; headers?: Record<string, string> };
+type Call = { gateway: Gateway; actor: Actor; request: IncomingMessage; jobId: string };
+type Route = { method: 'GET' | 'POST'; bodyOptional?: true; answer: (call: Call, body: unknown) => Promise<Answer> };
+
+export function isRestPath(path: string): boolean {
+  return path === '/v1' || path.startsWith('/v1/');
+}
+
+/** Answers a request that passed the guard of hosts and origins. Never throws. */
+export async function answerRest(
+  { gateway, report }: HttpOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+  path: string,
+): Promise<void> {
+  const found = findRoute(path);
+  if (!found) return refuseRest(response, { status: 404, message: 'There is nothing at this path; see /v1/jobs.' });
+  const { route, jobId } = found;
+  if (response.hasHeader('access-control-allow-origin')) {
+    response.setHeader('access-control-expose-headers', 'location, retry-after');
+  }
+  const method = request.method === 'HEAD' ? 'GET' : request.method;
+  if (method !== route.method) {
+    response.setHeader('allow', `${route.method === 'GET' ? 'GET, HEAD' : route.method}, OPTIONS`);
+    if (method === 'OPTIONS') return void response.writeHead(204).end();
+    return refuseRest(response, { status: 405, message: `Use ${route.method}.` });
+  }
+  try {
+    const actor = requireActor(await actorOf(gateway, tokenOf(request)));
+    const body = route.method === 'GET' ? { json: null } : await bodyOf(request, route, gateway.config.maxBodyBytes);
+    if (isRefused(body)) return refuseRest(response, body);
+    const { status, body: json, headers } = await route.answer({ gateway, actor, request, jobId }, body.json);
+    response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers });
+    response.end(JSON.stringify(json));
+  } catch (error) {
+    sendProblem(response, error, report);
+  }
+}
+
+function findRoute(path: string): { route: Route; jobId: string } | null {
+  if (path === '/v1/jobs') return { route: { method: 'POST', answer: submit }, jobId: '' };
+  const [, jobId = '', action] = /^\/v1\/jobs\/([^/]+)(\/cancel)?$/.exec(path) ?? [];
+  if (jobId === '') return null;
+  if (action) return { route: { method: 'POST', bodyOptional: true, answer: cancel }, jobId };
+  return { route: { method: 'GET', answer: get }, jobId };
+}
+
+async function bodyOf(request: IncomingMessage, route: Route, maxBytes: number) {
+  const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
+  if (route.bodyOptional && length === '0' && encoding === undefined) return { json: {} };
+  return readJson(request, maxBytes);
+}
+
+async function submit({ gateway, actor, request }: Call, body: unknown): Promise<Answer> {
+  const spec = asSpec(body);
+  const projectId = spec['project_id'];
+  if (typeof projectId !== 'string' || projectId === '') throw invalid(parseSpec(spec).issues);
+  requireScope(actor, projectId, 'WRITE', ['project_id']);
+  const key = request.headers['idempotency-key'];
+  const number = await nextJobNumber(gateway.database, projectId);
+  const submission = { spec, idempotencyKey: typeof key === 'string' ? key : null, number, at: [] };
+  const { job, replayed, warnings } = await commit(gateway, (tx) => submitJob(tx, actor, submission));
+  const shown = warnings.map(({ path, ...warning }) => ({ ...warning, path: path && specPathOf(path) }));
+  return {
+    status: replayed ? 200 : 201,
+    headers: { location: `/v1/jobs/${job.id}` },
+    body: { ...(await jobAnswer(gateway, job)), ...(replayed ? {} : { warnings: shown }) },
+  };
+}
+
+async function get({ gateway, actor, jobId }: Call): Promise<Answer> {
+  return { status: 200, body: await jobAnswer(gateway, await requireJob(gateway.database.db, actor, known(jobId))) };
+}
+
+const cancelRequest = z.strictObject({ reason: z.string().nullish(), grace_period_seconds: z.int().nullish() });
+
+async function cancel({ gateway, actor, jobId }: Call, body: unknown): Promise<Answer> {
+  const parsed = cancelRequest.safeParse(body);
+  if (!parsed.success) throw invalid(parsed.error.issues.map(cancelIssue));
+  const { reason = null, grace_period_seconds: gracePeriodSeconds = null } = parsed.data;
+  const input = { id: known(jobId), reason, gracePeriodSeconds };
+  const job = await commit(gateway, (tx) => cancelJob(tx, actor, input));
+  return { status: 200, body: await jobAnswer(gateway, job) };
+}
+
+function cancelIssue(issue: z.core.$ZodIssue): Issue {
+  const hint = 'Send nothing, or { "reason": "…", "grace_period_seconds": 30 }.';
+  if (issue.code === 'unrecognized_keys') {
+    return { code: 'UNKNOWN_FIELD', path: issue.keys.slice(0, 1), message: 'There is no such field here.', hint };
+  }
+  const path = issue.path.map(String);
+  return { code: 'WRONG_TYPE', path, message: `${path[0] ?? 'The body'} has another type than expected.`, hint };
+}
+
+/** Throws NOT_FOUND for what is no id of a job. */
+function known(jobId: string): string {
+  if (idPrefix(jobId) !== 'job') throw notFound('Job', jobId);
+  return jobId;
+}
+
+const maxDepth = 32;
+
+/** The body as a job spec. What JSON can say and no job can hold is refused here: it has no fingerprint either. */
+function asSpec(body: unknown): Record<string, unknown> {
+  if (!isObject(body)) {
+    throw invalid([{ code: 'WRONG_TYPE', path: [], message: 'The body must be an object: a job spec.' }]);
+  }
+  const refuse = (message: string, path: readonly string[]): never => {
+    throw invalid([{ code: 'OUT_OF_RANGE', path: [...path], specPath: path.join('.'), message }]);
+  };
+  const check = (value: unknown, path: readonly string[]): void => {
+    if (path.length > maxDepth) refuse(`The spec is nested more than ${maxDepth} deep.`, path.slice(0, 3));
+    if (typeof value === 'number' && !Number.isFinite(value)) refuse(`${path.join('.')} is too large a number.`, path);
+    if (typeof value !== 'object' || value === null) return;
+    for (const [key, item] of Object.entries(value)) check(item, [...path, key]);
+  };
+  check(body, []);
+  return body;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+async function jobAnswer({ database }: Gateway, job: Job) {
+  const { db } = database;
+  const by = job.submittedBy === null ? undefined : (await loadTokens(db, [job.submittedBy])).get(job.submittedBy);
+  return {
+    id: job.id,
+    number: job.number,
+    name: job.name,
+    state: job.state,
+    state_reason: await reasonOf(database.db, job),
+    ...job.effective,
+    tags: job.tags,
+    notes: job.notes,
+    resolved: job.resolved,
+    spec: job.spec,
+    defaults_version: job.defaultsVersion,
+    policy_revision: job.policyRevision,
+    spec_hash: job.specHash,
+    submitted_by: by ? { id: by.id, name: by.name } : null,
+    created_at: job.createdAt,
+    started_at: job.startedAt,
+    finished_at: job.finishedAt,
+    updated_at: job.updatedAt,
+  };
+}
+
+async function reasonOf(db: Gateway['database']['db'], job: Job) {
+  if (job.state === 'QUEUED') {
+    const { code, message, hint = null } = explainWait(requestOf(job), await listOnlineRunners(db));
+    return { code, message, hint, log_excerpt: [] };
+  }
+  if (job.reasonCode === null) return null;
+  return { code: job.reasonCode, message: job.reasonMessage, hint: job.reasonHint, log_excerpt: job.logExcerpt };
+}
