@@ -56,6 +56,24 @@ export const variables = {
     'Postgres 15 or newer; without it an embedded one.',
     'postgres://astraml:…@db/astraml',
   ),
+  REDIS_URL: secret(
+    z.url({ protocol: /^rediss?$/ }).nullable(),
+    null,
+    'Redis 7 or newer: carries messages between gateways and the uplink of runners elsewhere; without it both stay in the process.',
+    'redis://gateway:…@redis:6379',
+  ),
+  ASTRAML_RUNNER_REDIS_URL: secret(
+    z.url({ protocol: /^rediss?$/ }).nullable(),
+    null,
+    'Redis address that runners are told to use; by default REDIS_URL.',
+    'redis://runner:…@redis.example:6379',
+  ),
+  ASTRAML_BOOTSTRAP_RUNNER_TOKEN: secret(
+    z.string().min(32).nullable(),
+    null,
+    'First token of scope RUNNER, at least 32 characters, so that a runner can sign on to a new installation.',
+    'at-least-32-random-characters…',
+  ),
   ASTRAML_BOOTSTRAP_TOKEN: secret(
     z.string().min(32).nullable(),
     null,
@@ -94,6 +112,9 @@ export type Config = {
   corsOrigins: string[];
   dataDir: string;
   databaseUrl: string | null;
+  redisUrl: string | null;
+  runnerRedisUrl: string | null;
+  bootstrapRunnerToken: string | null;
   bootstrapToken: string | null;
   graphiql: boolean;
   console: boolean;
@@ -131,6 +152,9 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     corsOrigins: values.ASTRAML_CORS_ORIGINS,
     dataDir: values.ASTRAML_DATA_DIR,
     databaseUrl: values.DATABASE_URL,
+    redisUrl: values.REDIS_URL,
+    runnerRedisUrl: values.ASTRAML_RUNNER_REDIS_URL ?? values.REDIS_URL,
+    bootstrapRunnerToken: values.ASTRAML_BOOTSTRAP_RUNNER_TOKEN,
     bootstrapToken: values.ASTRAML_BOOTSTRAP_TOKEN,
     graphiql: values.ASTRAML_GRAPHIQL,
     console: values.ASTRAML_CONSOLE,

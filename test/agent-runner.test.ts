@@ -45,7 +45,7 @@ function optionsFor(url: string, troubles: unknown[], workDir: string) {
   return {
     url,
     token: 'token',
-    bus: memoryBus(),
+    attempts: { in: 'process' as const, bus: memoryBus() },
     executor: processExecutor,
     name: 'r',
     version: '1',
@@ -72,10 +72,10 @@ test('a gateway with a new database makes it register again, under its new id', 
   const runner = await startRunner(options);
   await until(() => claims.some(({ runnerId }) => runnerId === 'run_2'));
   assert.equal(registered, 2);
-  await options.bus.publish(channels.runner('run_2'), 'no JSON');
-  await options.bus.publish(channels.runner('run_2'), '');
+  await options.attempts.bus.publish(channels.runner('run_2'), 'no JSON');
+  await options.attempts.bus.publish(channels.runner('run_2'), '');
   await runner.stop(500);
-  await options.bus.close();
+  await options.attempts.bus.close();
   server.closeAllConnections();
   server.close();
 });
@@ -97,7 +97,7 @@ test('a claim whose answer was lost is repeated under its name, another has anot
   assert.notEqual(claims[1]?.requestId, claims[2]?.requestId);
   assert.equal(troubles.length, 1);
   await runner.stop(500);
-  await options.bus.close();
+  await options.attempts.bus.close();
   server.closeAllConnections();
   server.close();
 });
@@ -121,7 +121,7 @@ test('what an earlier life left half-written does not keep it from starting', as
     assert.ok(!existsSync(join(attempts, name, 'spool')) && !existsSync(join(attempts, name, 'attempt.json')));
   }
   await runner.stop(500);
-  await options.bus.close();
+  await options.attempts.bus.close();
   server.closeAllConnections();
   server.close();
 });

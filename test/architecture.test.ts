@@ -38,7 +38,7 @@ const rooms = [
 const beyond: Record<string, string[]> = {
   client: ['errors.ts', 'protocol'],
   agent: ['client', 'protocol', 'errors.ts', 'bus'],
-  cli: ['client', 'agent', 'gateway', 'config.ts', 'spec', 'errors.ts', 'version.ts', 'project'],
+  cli: ['client', 'agent', 'gateway', 'config.ts', 'spec', 'errors.ts', 'version.ts', 'project', 'protocol'],
   'main.ts': ['cli', 'errors.ts', 'version.ts'],
 };
 

@@ -16,14 +16,20 @@ import {
 } from '../protocol/control.ts';
 import type { Executor } from './executor.ts';
 import { virtualModel } from './gpus.ts';
+import type { RunningAttempt } from './attempt.ts';
+import { answerMs, type Control, createControl } from './control.ts';
+import { findSupervisors, spawnSupervisor } from './detached.ts';
 import { Supervisor } from './supervisor.ts';
 
 export type RunnerOptions = {
   /** Address of the gateway, and a token of scope RUNNER. */
   url: string;
   token: string;
-  /** Takes records up to the gateway, and acknowledgements down. */
-  bus: Pick<Bus, 'append' | 'subscribe'>;
+  /**
+   * Where attempts run: in this process, over this bus; or each in a process of its own that outlives this one, over the
+   * Redis that is named here or, for null, the one that the gateway names.
+   */
+  attempts: { in: 'process'; bus: Pick<Bus, 'append' | 'subscribe'> } | { in: 'own process'; redisUrl: string | null };
   executor: Executor;
   name: string;
   version: string;
@@ -40,14 +46,14 @@ export type RunnerOptions = {
 };
 
 export type RunningRunner = {
+  /** Claims nothing more, and resolves when the attempts that run have ended by themselves. */
+  drain(): Promise<void>;
   /** Stops claiming, ends the attempts (their jobs queue again), and returns when all is acknowledged or the time is over. */
   stop(deadlineMs: number): Promise<void>;
 };
 
 const waitSeconds = 20;
 const retryMs = 1_000;
-/** A gateway that does not answer within this time is away. */
-const answerMs = 10_000;
 /** What could not be acknowledged in the time to stop is given up, and then its processes have this long to go. */
 const abandonMs = 2_000;
 
@@ -57,51 +63,58 @@ const attemptFile = z.object({ jobId: z.string(), attempt: z.string() });
 /** Starts a runner; resolves once it has signed on. Rejects when its token is refused. */
 export async function startRunner(options: RunnerOptions): Promise<RunningRunner> {
   const ending = new AbortController();
-  const supervisors = new Map<string, Supervisor>();
+  const running = new Map<string, RunningAttempt>();
   const free = new Set(options.gpus.map((gpu) => gpu.index));
   // A job without GPUs needs a place too: no more run at once than this.
   const maxAttempts = Math.max(4, 2 * options.gpus.length);
   let freed = () => {};
 
-  await endStrays(options);
+  const control = createControl(options.url, options.token);
+  const adopted = options.attempts.in === 'process' ? [] : await findSupervisors();
+  await endStrays(options, new Set(adopted.map(({ attemptId }) => attemptId)));
   const heard = (message: string) => {
     const told = acknowledgement.safeParse(parseJson(message));
     // Anything else is a nudge without content: every attempt asks what there is to know.
-    if (told.success) supervisors.get(told.data.attemptId)?.acknowledge(told.data);
-    else for (const supervisor of supervisors.values()) supervisor.ask();
+    if (told.success) running.get(told.data.attemptId)?.acknowledge(told.data);
+    else for (const attempt of running.values()) attempt.ask();
   };
-  const listen = (runnerId: string) => options.bus.subscribe(channels.runner(runnerId), heard);
-  let signedOn = await register(options, ending.signal);
+  const listen = async (runnerId: string) =>
+    options.attempts.in === 'process'
+      ? options.attempts.bus.subscribe(channels.runner(runnerId), heard)
+      : async () => {};
+  let signedOn = await register(options, control, ending.signal);
   let unsubscribe = await listen(signedOn.runnerId);
 
   /** A gateway with a new database does not know us: there we are another runner. */
   const registerAgain = async () => {
     const before = unsubscribe;
-    signedOn = await register(options, ending.signal);
+    signedOn = await register(options, control, ending.signal);
     unsubscribe = await listen(signedOn.runnerId);
     await before();
   };
 
-  const begin = (assignment: Assignment) => {
-    for (const index of assignment.gpus) free.delete(index);
-    const supervisor = supervise(options, signedOn, assignment);
-    supervisors.set(assignment.attemptId, supervisor);
-    options.onAttempt?.('started', assignment);
-    void supervisor.done
+  const keep = (attempt: RunningAttempt, assignment: Assignment | null) => {
+    for (const index of attempt.gpus) free.delete(index);
+    running.set(attempt.attemptId, attempt);
+    if (assignment) options.onAttempt?.('started', assignment);
+    void attempt.done
+      // A supervisor that was killed leaves processes: the GPUs are free when these are gone.
+      .then(() => endStray(options, attempt.attemptId))
       .catch((error: unknown) => options.onTrouble?.(error))
       .then(() => {
-        supervisors.delete(assignment.attemptId);
-        for (const index of assignment.gpus) free.add(index);
-        options.onAttempt?.('ended', assignment);
+        running.delete(attempt.attemptId);
+        for (const index of attempt.gpus) free.add(index);
+        if (assignment) options.onAttempt?.('ended', assignment);
         freed();
       });
   };
+  for (const attempt of adopted) keep(attempt, null);
 
   const claimAll = async () => {
     const { signal } = ending;
     let requestId = randomUUID();
     while (!signal.aborted) {
-      if (supervisors.size >= maxAttempts) {
+      if (running.size >= maxAttempts) {
         await new Promise<void>((resolve) => {
           freed = () => {
             signal.removeEventListener('abort', freed);
@@ -116,16 +129,12 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
       freed = () => changed.abort();
       try {
         const request = { runnerId: signedOn.runnerId, freeGpus: [...free], requestId, waitSeconds };
-        const { assignment } = await call(
-          options,
-          'claim',
-          request,
-          claimAnswer,
-          waitSeconds * 1000 + answerMs,
-          AbortSignal.any([signal, changed.signal]),
-        );
+        const { assignment } = await control.call('claim', request, claimAnswer, {
+          timeoutMs: waitSeconds * 1000 + answerMs,
+          signal: AbortSignal.any([signal, changed.signal]),
+        });
         requestId = randomUUID();
-        if (assignment) begin(assignment);
+        if (assignment) keep(begin(options, control, signedOn, assignment), assignment);
       } catch (error) {
         if (signal.aborted) return;
         if (changed.signal.aborted) continue; // with the same request id: an answer that was lost comes again
@@ -138,35 +147,63 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   };
   const claiming = claimAll();
 
+  const allDone = () => Promise.allSettled([...running.values()].map((attempt) => attempt.done));
   return {
+    async drain() {
+      ending.abort();
+      await claiming;
+      while (running.size > 0) await allDone();
+      await unsubscribe();
+    },
     async stop(deadlineMs) {
       ending.abort();
       await claiming;
-      for (const supervisor of supervisors.values())
-        supervisor.stop('DRAINED', Math.min(options.graceMs, deadlineMs / 2));
-      const all = Promise.allSettled([...supervisors.values()].map((supervisor) => supervisor.done));
+      for (const attempt of running.values()) attempt.stop('DRAINED', Math.min(options.graceMs, deadlineMs / 2));
+      const all = allDone();
       await Promise.race([all, sleep(deadlineMs, undefined, { ref: false })]);
-      for (const supervisor of supervisors.values()) supervisor.abandon(0);
+      for (const attempt of running.values()) attempt.abandon(0);
       await Promise.race([all, sleep(abandonMs, undefined, { ref: false })]);
       await unsubscribe();
     },
   };
 }
 
-function supervise(options: RunnerOptions, signedOn: RegisterAnswer, assignment: Assignment): Supervisor {
-  const { bus, executor, workDir, url, graceMs, host, onTrouble } = options;
+/** Starts an attempt, here or in a process of its own. */
+function begin(
+  options: RunnerOptions,
+  control: Control,
+  signedOn: RegisterAnswer,
+  assignment: Assignment,
+): RunningAttempt {
+  const { attempts, executor, workDir, url, token, graceMs, host, onTrouble } = options;
   const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
+  const place = describePlace(options, assignment, virtualGpus);
+  const heartbeatMs = signedOn.heartbeatSeconds * 1000;
+  if (attempts.in === 'own process') {
+    const { runnerId } = signedOn;
+    const redisUrl = attempts.redisUrl ?? signedOn.redisUrl ?? '';
+    return spawnSupervisor(assignment, {
+      url,
+      token,
+      redisUrl,
+      runnerId,
+      workDir,
+      place,
+      virtualGpus,
+      heartbeatMs,
+      graceMs,
+    });
+  }
   return new Supervisor({
     assignment,
     executor,
     workDir,
     gatewayUrl: url,
-    place: describePlace(options, assignment, virtualGpus),
+    place,
     virtualGpus,
-    append: (stream, batch) => bus.append(stream, batch),
-    renew: (attemptId, leaseToken) =>
-      call(options, `attempts/${attemptId}/renew`, { leaseToken }, acknowledgement, answerMs),
-    heartbeatMs: signedOn.heartbeatSeconds * 1000,
+    append: (stream, batch) => attempts.bus.append(stream, batch),
+    renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
+    heartbeatMs,
     graceMs,
     host,
     onTrouble,
@@ -181,18 +218,17 @@ function describePlace({ name, gpus }: RunnerOptions, assignment: Assignment, vi
   return `runner ${name}, GPU ${slots} (${model})`;
 }
 
-async function register(options: RunnerOptions, signal: AbortSignal): Promise<RegisterAnswer> {
-  const { name, version, labels, gpus } = options;
+async function register(options: RunnerOptions, control: Control, signal: AbortSignal): Promise<RegisterAnswer> {
+  const { name, version, labels, gpus, attempts } = options;
   for (;;) {
     try {
-      return await call(
-        options,
-        'register',
-        { name, version, labels, gpus, bootId: randomUUID() },
-        registerAnswer,
-        answerMs,
-        signal,
-      );
+      const request = { name, version, labels, gpus, bootId: randomUUID() };
+      const answer = await control.call('register', request, registerAnswer, { signal });
+      if (attempts.in === 'process' || attempts.redisUrl || answer.redisUrl) return answer;
+      throw new ApiError('The gateway names no Redis: it serves runners in its own process only.', {
+        code: 'INVALID_STATE',
+        hint: 'Start the gateway with REDIS_URL, or give this runner one.',
+      });
     } catch (error) {
       if (signal.aborted || (error instanceof ApiError && !error.retryable)) throw error;
       options.onTrouble?.(error);
@@ -201,46 +237,24 @@ async function register(options: RunnerOptions, signal: AbortSignal): Promise<Re
   }
 }
 
-async function call<Schema extends z.ZodType>(
-  { url, token }: RunnerOptions,
-  path: string,
-  body: unknown,
-  answer: Schema,
-  timeoutMs: number,
-  signal?: AbortSignal,
-): Promise<z.output<Schema>> {
-  let response: Response;
-  let json: unknown;
-  try {
-    response = await fetch(`${url}/runner/v1/${path}`, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` },
-      body: JSON.stringify(body),
-      signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal ? [signal] : [])]),
-    });
-    json = await response.json();
-  } catch (cause) {
-    throw new ApiError(`The gateway at ${url} cannot be reached.`, { code: 'UNREACHABLE', retryable: true, cause });
+/** What an earlier life of this runner left running, but for attempts that are still supervised, is ended. */
+async function endStrays(options: RunnerOptions, supervised: ReadonlySet<string>): Promise<void> {
+  for (const attemptId of await readdir(join(options.workDir, 'attempts')).catch(() => [])) {
+    if (!supervised.has(attemptId)) await endStray(options, attemptId);
   }
-  if (response.ok) return answer.parse(json);
-  const [error] =
-    (json as { errors?: { message: string; extensions?: { code?: string; retryable?: boolean } }[] }).errors ?? [];
-  const { code = 'INTERNAL', retryable = response.status >= 500 } = error?.extensions ?? {};
-  throw new ApiError(error?.message ?? `HTTP ${response.status}`, { code, retryable, httpStatus: response.status });
 }
 
-/** What an earlier life of this runner left running was lost with its pipes: it is ended, and its files go. */
-async function endStrays({ executor, workDir, onTrouble }: RunnerOptions): Promise<void> {
-  const folder = join(workDir, 'attempts');
-  for (const name of await readdir(folder).catch(() => [])) {
-    const file = join(folder, name, 'attempt.json');
-    const text = await readFile(file, 'utf8').catch(() => '');
-    const left = attemptFile.safeParse(parseJson(text)).data; // half a file: its command was not started
-    const ended = left ? await executor.endStrays(left.jobId, left.attempt) : 0;
-    if (ended > 0) onTrouble?.(new Error(`Ended ${ended} processes that an earlier start left of ${left?.jobId}.`));
-    await rm(join(folder, name, 'spool'), { recursive: true, force: true });
-    await rm(file, { force: true });
-  }
+/** Ends what is left of an attempt whose supervisor is gone: its processes, and its files but for what the job made. */
+async function endStray({ executor, workDir, onTrouble }: RunnerOptions, attemptId: string): Promise<void> {
+  const folder = join(workDir, 'attempts', attemptId);
+  const file = join(folder, 'attempt.json');
+  const text = await readFile(file, 'utf8').catch(() => null);
+  if (text === null) return; // it ended in order
+  const left = attemptFile.safeParse(parseJson(text)).data; // half a file: its command was not started
+  const ended = left ? await executor.endStrays(left.jobId, left.attempt) : 0;
+  if (ended > 0) onTrouble?.(new Error(`Ended ${ended} processes that were left of ${left?.jobId}.`));
+  await rm(join(folder, 'spool'), { recursive: true, force: true });
+  await rm(file, { force: true });
 }
 
 function parseJson(text: string): unknown {

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '../bus/bus.ts';
 import type { Acknowledgement, Assignment, Directive } from '../protocol/control.ts';
-import { maxLineBytes, nextLinesCrc, type RecordOf, type RunnerRecord } from '../protocol/record.ts';
+import { maxLineBytes, nextLinesCrc, type RunnerRecord } from '../protocol/record.ts';
+import type { Outcome, RunningAttempt } from './attempt.ts';
 import { environmentOf, type Folders } from './environment.ts';
 import type { CommandEnd, Executor, RunningCommand } from './executor.ts';
 import { cutText, LineSplitter } from './lines.ts';
@@ -32,8 +33,6 @@ export type SupervisorOptions = {
   onTrouble?: (error: unknown) => void;
 };
 
-type Outcome = RecordOf<'finished'>['outcome'];
-
 const watchMs = 100;
 /** A command may be megabytes long; the log shows its start. */
 const maxCommandBytes = 2_000;
@@ -44,8 +43,9 @@ const [goneCheckMs, longestGoneCheckMs] = [20, 500];
 /** Records that wait in memory, because the disk takes nothing and the gateway neither, may take so much. */
 const maxHeldBytes = 64 * 1024 * 1024;
 
-export class Supervisor {
+export class Supervisor implements RunningAttempt {
   readonly attemptId: string;
+  readonly gpus: readonly number[];
   /** Resolves when the attempt is over and acknowledged, or was abandoned; never rejects. */
   readonly done: Promise<void>;
   readonly #options: SupervisorOptions;
@@ -67,6 +67,7 @@ export class Supervisor {
   constructor(options: SupervisorOptions) {
     this.#options = options;
     this.attemptId = options.assignment.attemptId;
+    this.gpus = options.assignment.gpus;
     this.done = this.#run();
   }
 

@@ -8,7 +8,7 @@ import type { Client } from '../client/client.ts';
 import { readConfig } from '../config.ts';
 import { newTokenText } from '../project/token.ts';
 import { toInput } from '../spec/input.ts';
-import { createExampleProject, startLocal } from './local.ts';
+import { createExampleProject, startLocal, watchAddress } from './local.ts';
 
 /** The job of the document that the product was made for, as it stands there. */
 const seedJob = {
@@ -58,7 +58,7 @@ export async function runDemo(): Promise<number> {
     const local = await startLocal({ config: readConfig(env), token, runnerToken: newTokenText(), graceMs: 3_000 });
     try {
       say(`   ${local.gateway.url}/graphql#token=${token} ${dim('(open it while the job runs)')}`);
-      return await playThrough(local.client, stopped.signal);
+      return await playThrough(local.client, token, stopped.signal);
     } finally {
       say(dim('Stopping.'));
       await local.stop();
@@ -68,7 +68,7 @@ export async function runDemo(): Promise<number> {
   }
 }
 
-async function playThrough(client: Client, signal: AbortSignal): Promise<number> {
+async function playThrough(client: Client, token: string, signal: AbortSignal): Promise<number> {
   say(
     `\n${bold('2. Create project p-demo')}${dim('  its command: the example trainer, which trains on handwritten digits')}`,
   );
@@ -85,6 +85,7 @@ async function playThrough(client: Client, signal: AbortSignal): Promise<number>
   }
 
   say(`\n${bold('4. Watch')}${dim('  over a WebSocket: log lines as they come, 30 s windows as they fill and close')}`);
+  say(`   in a browser: ${watchAddress(client.url, job.id, token)}`);
   await Promise.all([
     watchState(client, job.id, signal),
     watchLog(client, job.id, signal),

@@ -5,7 +5,8 @@ import { type Config, ConfigError, readConfig } from '../config.ts';
 import { CannotStart } from '../gateway/gateway.ts';
 import { newTokenText } from '../project/token.ts';
 import { usage } from './failure.ts';
-import { createExampleProject, type Local, type LocalOptions, startLocal } from './local.ts';
+import { signalled } from './signal.ts';
+import { createExampleProject, type Local, type LocalOptions, startLocal, watchAddress } from './local.ts';
 
 export type DevOptions = { port?: number; dataDir?: string; gpus?: number };
 
@@ -34,8 +35,10 @@ export async function runDev(options: DevOptions): Promise<number> {
     runnerToken,
     gpus: options.gpus,
     graceMs,
-    onAttempt: (event, { job, attemptNumber }) =>
-      say(`${job.projectId}/${job.number} ${job.name}: attempt ${attemptNumber} ${event}`),
+    onAttempt(event, { job, attemptNumber }, url) {
+      say(`${job.projectId}/${job.number} ${job.name}: attempt ${attemptNumber} ${event}`);
+      if (event === 'started') say(`  ${watchAddress(url, job.id, token)}`);
+    },
     onTrouble: (error) => say(`runner: ${error instanceof Error ? error.message : String(error)}`),
   });
   const { client, gateway } = local;
@@ -47,6 +50,7 @@ export async function runDev(options: DevOptions): Promise<number> {
     writePrivately(clientFile, { url: gateway.url, token, project: demoProject });
     writePrivately(runnerFile, { token: runnerToken });
     process.stdout.write(`GraphiQL   ${gateway.url}/graphql#token=${token}\n`);
+    process.stdout.write(`Watch      ${watchAddress(gateway.url, '<id of a job>', token)}\n`);
     say(`Data       ${relative(process.cwd(), config.dataDir) || '.'}`);
     say(`\nIn another terminal, in this folder:\n\n  npx ${submitLine}\n  npx astraml logs -f\n\nCtrl-C ends it.`);
     await ended;
@@ -71,19 +75,6 @@ async function start(options: LocalOptions): Promise<Local> {
   } catch (error) {
     throw error instanceof CannotStart ? usage(error.message) : error;
   }
-}
-
-/** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once. */
-function signalled(): Promise<void> {
-  return new Promise((resolve) => {
-    let count = 0;
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-      process.on(signal, () => {
-        if (++count > 1) process.exit(130);
-        resolve();
-      });
-    }
-  });
 }
 
 function loadDotEnv(): void {

@@ -8,6 +8,7 @@ import { type RunnerOptions, type RunningRunner, startRunner } from '../agent/ru
 import { type Client, createClient } from '../client/client.ts';
 import type { Config } from '../config.ts';
 import { type RunningGateway, startGateway } from '../gateway/gateway.ts';
+import type { Assignment } from '../protocol/control.ts';
 import { version } from '../version.ts';
 
 export type LocalOptions = {
@@ -18,7 +19,7 @@ export type LocalOptions = {
   /** Most GPUs to use; on a machine without, the number of virtual slots. */
   gpus?: number;
   graceMs?: number;
-  onAttempt?: RunnerOptions['onAttempt'];
+  onAttempt?: (event: 'started' | 'ended', assignment: Assignment, gatewayUrl: string) => void;
   onTrouble?: RunnerOptions['onTrouble'];
 };
 
@@ -42,7 +43,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     const runner = await startRunner({
       url: gateway.url,
       token: runnerToken,
-      bus: gateway.store.bus,
+      attempts: { in: 'process', bus: gateway.store.bus },
       executor: processExecutor,
       name: hostname() || 'local',
       version,
@@ -51,7 +52,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
       workDir: join(config.dataDir, 'runner'),
       graceMs: options.graceMs ?? 30_000,
       host: process.env,
-      onAttempt: options.onAttempt,
+      onAttempt: (event, assignment) => options.onAttempt?.(event, assignment, gateway.url),
       onTrouble: options.onTrouble,
     });
     return {
@@ -67,6 +68,11 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     await gateway.stop();
     throw error;
   }
+}
+
+/** The page that follows a job; its token stands in the fragment, which reaches no server. */
+export function watchAddress(url: string, jobId: string, token: string): string {
+  return `${url}/watch#job=${jobId}&token=${token}`;
 }
 
 /** The example trainer as a project's command: it trains for a minute at least, so that there is something to watch. */

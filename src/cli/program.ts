@@ -8,6 +8,7 @@ import { explain, exitCodes, usage } from './failure.ts';
 import { addJobCommands } from './program-jobs.ts';
 import { addPolicyCommands } from './program-policies.ts';
 import { addSubmitCommand } from './program-submit.ts';
+import type { RunnerStartOptions } from './runner.ts';
 
 /** Runs a command line (without `node` and the script) and resolves with its exit code. Everything is said by then. */
 export async function runProgram(argv: readonly string[]): Promise<number> {
@@ -89,6 +90,26 @@ function addServerCommands(program: Command, add: AddCommand): void {
     const { runDemo } = await import('./demo.ts');
     return () => runDemo();
   });
+  add(program, 'serve', 'run the gateway alone, on DATABASE_URL and REDIS_URL', null, async () => {
+    const { runServe } = await import('./serve.ts');
+    return () => runServe();
+  });
+  addRunnerCommands(program, add);
+}
+
+function addRunnerCommands(program: Command, add: AddCommand): void {
+  const runner = program.command('runner').description('make this machine take jobs');
+  const each = (value: string, before: string[] = []) => [...before, value];
+  add<RunnerStartOptions>(runner, 'start', 'take jobs until a signal drains it', null, async () => {
+    const { runRunner } = await import('./runner.ts');
+    return (_cli, options) => runRunner(options);
+  })
+    .option('--name <name>', 'name of the runner (default: ASTRAML_RUNNER_NAME, else the host name)')
+    .option('--label <label>', 'label that jobs can ask for; repeat for more', each)
+    .option('--gpus <count>', 'GPUs to use at most, virtual where there are none', toWhole('--gpus', 64))
+    .option('--work-dir <folder>', 'its files (default: ASTRAML_RUNNER_WORK_DIR, else /var/lib/astraml)')
+    .option('--grace <seconds>', 'between SIGTERM and SIGKILL (default: 30)', toWhole('--grace', 3_600))
+    .option('--drain-timeout <seconds>', 'how long a drain waits (default: 3600)', toWhole('--drain-timeout', 1e9));
 }
 
 function toWhole(flag: string, max: number): (text: string) => number {

@@ -5,6 +5,7 @@ import { pino } from 'pino';
 import type { TokenScope } from '../actor.ts';
 import type { Bus } from '../bus/bus.ts';
 import { memoryBus } from '../bus/memory.ts';
+import { redisBus } from '../bus/redis.ts';
 import type { Config } from '../config.ts';
 import { openDatabase, passingFault } from '../database/database.ts';
 import { DataDirInUse } from '../database/embedded.ts';
@@ -46,18 +47,22 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const log = pino({ level: config.logLevel, name: 'astraml' }, pino.destination({ fd: 2, sync: false }));
   const report: ReportBug = (error, reference) => log.error({ err: loggable(error), reference }, 'bug');
   const database = await openDatabase({ url: config.databaseUrl, dataDir: config.dataDir }).catch(explainDatabase);
-  const bus: Bus = memoryBus();
+  const bus: Bus = config.redisUrl ? redisBus(config.redisUrl) : memoryBus();
   const store: Store = { database, bus };
   const stopping = new AbortController();
   const ended = new AbortController();
   try {
     const tokens = [...firstTokens];
     if (config.bootstrapToken) tokens.push({ text: config.bootstrapToken, name: 'bootstrap', scopes: ['ADMIN'] });
+    if (config.bootstrapRunnerToken) {
+      tokens.push({ text: config.bootstrapRunnerToken, name: 'bootstrap runner', scopes: ['RUNNER'] });
+    }
     await commit(store, async (tx) => {
       await ensureDefaults(tx);
       for (const { text, name, scopes } of tokens) await ensureToken(tx, text, { name, scopes, projectId: null });
     });
   } catch (error) {
+    await bus.close();
     await database.close();
     throw error;
   }

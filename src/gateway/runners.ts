@@ -25,7 +25,12 @@ export async function answerRunner(
   if (path === '/runner/v1/register') {
     const request = parse(registerRequest, body);
     const runner = await commit(gateway, (tx) => registerRunner(tx, actor, request));
-    return { runnerId: runner.id, heartbeatSeconds: Math.min(heartbeatSeconds, leaseSeconds / 3), leaseSeconds };
+    return {
+      runnerId: runner.id,
+      heartbeatSeconds: Math.min(heartbeatSeconds, leaseSeconds / 3),
+      leaseSeconds,
+      redisUrl: gateway.config.runnerRedisUrl,
+    };
   }
   if (path === '/runner/v1/claim') {
     const request = parse(claimRequest, body);

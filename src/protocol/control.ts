@@ -21,6 +21,8 @@ export const registerAnswer = z.object({
   runnerId: z.string(),
   heartbeatSeconds: z.number(),
   leaseSeconds: z.number(),
+  /** Redis that carries the uplink; null when the gateway serves runners in its own process only. */
+  redisUrl: z.string().nullable().default(null),
 });
 
 export const claimRequest = z.object({

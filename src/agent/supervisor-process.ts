@@ -1,0 +1,78 @@
+// The process of one supervisor: started detached by the runner, with its order on stdin, never in a file, since the
+// order holds a token and the job's secrets. It has an uplink of its own, and a socket where the runner finds it again.
+import { createServer, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import { text } from 'node:stream/consumers';
+import { z } from 'zod';
+import { channels } from '../bus/bus.ts';
+import { redisBus } from '../bus/redis.ts';
+import { acknowledgement, assignment } from '../protocol/control.ts';
+import { createControl } from './control.ts';
+import { command, order, socketPath } from './detached.ts';
+import { processExecutor } from './process.ts';
+import { Supervisor } from './supervisor.ts';
+
+const { assignment: assigned, ...given } = order.extend({ assignment }).parse(JSON.parse(await text(process.stdin)));
+process.chdir(given.workDir); // a socket's path has 107 bytes at most: it is named from here
+const control = createControl(given.url, given.token);
+const bus = redisBus(given.redisUrl);
+// Its terminal and its runner may be gone: only directives of the gateway and of the runner end it.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});
+
+const supervisor = new Supervisor({
+  assignment: assigned,
+  executor: processExecutor,
+  workDir: given.workDir,
+  gatewayUrl: given.url,
+  place: given.place,
+  virtualGpus: given.virtualGpus,
+  append: (stream, batch) => bus.append(stream, batch),
+  renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
+  heartbeatMs: given.heartbeatMs,
+  graceMs: given.graceMs,
+  host: process.env,
+  onTrouble: (error) => console.error(error),
+});
+
+const runners = new Set<Socket>();
+const server = createServer((socket) => {
+  runners.add(socket);
+  socket.on('error', () => {}).once('close', () => runners.delete(socket));
+  socket.write(`${JSON.stringify({ attemptId: assigned.attemptId, gpus: assigned.gpus })}\n`);
+  createInterface({ input: socket, crlfDelay: Infinity })
+    .on('error', () => {})
+    .on('line', (line) => obey(command.safeParse(JSON.parse(line)).data));
+});
+server.listen(socketPath(assigned.attemptId));
+
+function obey(said: z.output<typeof command> | undefined): void {
+  if (said?.type === 'stop') supervisor.stop(said.outcome, said.graceMs);
+  if (said?.type === 'abandon') supervisor.abandon(said.graceMs);
+}
+
+function hear(message: string): void {
+  const told = acknowledgement.safeParse(JSON.parse(message));
+  // Anything else is a nudge without content: ask what there is to know.
+  if (told.success) supervisor.acknowledge(told.data);
+  else supervisor.ask();
+}
+
+/** With Redis away, acknowledgements come over HTTP until it is there. */
+async function listen(): Promise<void> {
+  for (let ended = false; !ended;) {
+    try {
+      await bus.subscribe(channels.runner(given.runnerId), hear);
+      return;
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 1_000).unref());
+      void supervisor.done.then(() => (ended = true));
+    }
+  }
+}
+
+void listen();
+await supervisor.done;
+for (const socket of runners) socket.end();
+server.close();
+await bus.close();
+process.exit(0);

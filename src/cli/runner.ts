@@ -1,0 +1,119 @@
+// `astraml runner start`: this machine takes jobs. Each attempt has a supervisor process of its own, so that a runner that
+// is restarted or killed costs no training. Events go to stderr, one JSON object a line where nobody watches.
+import { mkdirSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { z } from 'zod';
+import { enterWorkDir } from '../agent/detached.ts';
+import { findGpus } from '../agent/gpus.ts';
+import { processExecutor } from '../agent/process.ts';
+import { type RunningRunner, startRunner } from '../agent/runner.ts';
+import { ApiError } from '../client/client.ts';
+import { version } from '../version.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+
+export type RunnerStartOptions = {
+  name?: string;
+  label?: string[];
+  gpus?: number;
+  workDir?: string;
+  grace?: number;
+  drainTimeout?: number;
+};
+
+const list = (text: string) =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
+
+/** The variables of a runner; flags win over them. */
+const environment = z.object({
+  ASTRAML_URL: z.url({ protocol: /^https?$/, error: 'must be the address of the gateway, e.g. https://ml.example' }),
+  ASTRAML_RUNNER_TOKEN: z.string({ error: 'must be a token of scope RUNNER' }).min(32),
+  REDIS_URL: z.url({ protocol: /^rediss?$/ }).optional(),
+  ASTRAML_RUNNER_NAME: z.string().min(1).max(100).optional(),
+  ASTRAML_RUNNER_LABELS: z.string().transform(list).optional(),
+  ASTRAML_RUNNER_GPUS: z.coerce.number().int().min(0).max(64).optional(),
+  ASTRAML_RUNNER_WORK_DIR: z.string().min(1).default('/var/lib/astraml'),
+  ASTRAML_RUNNER_GRACE_SECONDS: z.coerce.number().min(0).max(3_600).default(30),
+  ASTRAML_RUNNER_DRAIN_SECONDS: z.coerce.number().min(0).default(3_600),
+});
+
+/** Runs until a signal drains it: no new jobs, those that run may end. A second signal hands them back at once. */
+export async function runRunner(options: RunnerStartOptions): Promise<number> {
+  const env = readEnvironment();
+  const workDir = resolve(options.workDir ?? env.ASTRAML_RUNNER_WORK_DIR);
+  try {
+    mkdirSync(workDir, { recursive: true, mode: 0o700 });
+    enterWorkDir(workDir);
+  } catch (error) {
+    throw usage(`The work folder ${workDir} cannot be used: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  const graceMs = (options.grace ?? env.ASTRAML_RUNNER_GRACE_SECONDS) * 1000;
+  const drainMs = (options.drainTimeout ?? env.ASTRAML_RUNNER_DRAIN_SECONDS) * 1000;
+  const name = options.name ?? env.ASTRAML_RUNNER_NAME ?? hostname();
+  const gpus = await findGpus(options.gpus ?? env.ASTRAML_RUNNER_GPUS);
+  const signals = listenForSignals();
+  const runner = await startRunner({
+    url: env.ASTRAML_URL.replace(/\/$/, ''),
+    token: env.ASTRAML_RUNNER_TOKEN,
+    attempts: { in: 'own process', redisUrl: env.REDIS_URL ?? null },
+    executor: processExecutor,
+    name,
+    version,
+    labels: options.label ?? env.ASTRAML_RUNNER_LABELS ?? [],
+    gpus,
+    workDir,
+    graceMs,
+    host: process.env,
+    onAttempt: (event, { job, attemptId }) =>
+      say(`attempt ${event}`, { attemptId, job: `${job.projectId}/${job.number}` }),
+    onTrouble: (error) => say('trouble', { message: error instanceof Error ? error.message : String(error) }),
+  }).catch(explain);
+  say('ready', { name, gpus: gpus.map(({ model }) => model), workDir });
+  await signals.first;
+  say('draining', {});
+  await drain(runner, signals.second, drainMs, graceMs);
+  return 0;
+}
+
+async function drain(runner: RunningRunner, hurry: Promise<void>, drainMs: number, graceMs: number): Promise<void> {
+  const late = new Promise<void>((done) => setTimeout(done, Math.min(drainMs, 2 ** 31 - 1)).unref());
+  const drained = runner.drain();
+  const inTime = await Promise.race([drained.then(() => true), hurry.then(() => false), late.then(() => false)]);
+  if (!inTime) await runner.stop(graceMs + 10_000);
+}
+
+function readEnvironment(): z.output<typeof environment> {
+  const set = Object.entries(process.env).filter(([, value]) => value);
+  const env: Record<string, string | undefined> = Object.fromEntries(set);
+  const file = env['ASTRAML_RUNNER_TOKEN_FILE'];
+  if (file) env['ASTRAML_RUNNER_TOKEN'] ??= readFileSync(file, 'utf8').trim();
+  const parsed = environment.safeParse(env);
+  if (parsed.success) return parsed.data;
+  throw usage(
+    `The runner cannot start:\n${parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`).join('\n')}`,
+  );
+}
+
+function explain(error: unknown): never {
+  if (!(error instanceof ApiError)) throw error;
+  const refused = error.httpStatus === 401 || error.httpStatus === 403;
+  throw new Failure(refused ? exitCodes.notAllowed : exitCodes.usage, error.message, error.hint);
+}
+
+function listenForSignals(): { first: Promise<void>; second: Promise<void> } {
+  const heard: (() => void)[] = [];
+  const next = () => new Promise<void>((done) => heard.push(done));
+  const [first, second] = [next(), next()];
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => heard.shift()?.());
+  return { first, second };
+}
+
+function say(event: string, details: Record<string, unknown>): void {
+  const line = process.stderr.isTTY
+    ? `${event}  ${Object.values(details).map(String).join('  ')}`
+    : JSON.stringify({ time: new Date().toISOString(), event, ...details });
+  process.stderr.write(`${line}\n`);
+}

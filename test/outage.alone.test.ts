@@ -1,0 +1,110 @@
+// What is killed under a job costs it nothing: a gateway, the runner, Redis (which comes back empty) and Postgres, one
+// after another, while the job runs and somebody watches. The submitter uses one gateway, the watcher the other.
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { skipUnless } from './support/absent.ts';
+import { type Cluster, startCluster } from './support/cluster.ts';
+import { createProject, jobState, script, submit } from './support/stack.ts';
+
+const skip = { ...skipUnless('own postgres'), ...skipUnless('own redis') };
+
+suite('a job on two gateways and a runner elsewhere', skip, () => {
+  let cluster: Cluster;
+  before(async () => {
+    cluster = await startCluster({ gateways: 2 });
+    await createProject(cluster.client(0), 'p-outage');
+  });
+  after(() => cluster.stop());
+
+  /** Prints a line and a point every 20 ms, and the pid of its process first. */
+  const talker = (lines: number) =>
+    script(`
+      console.log('pid ' + process.pid);
+      for (let n = 1; n <= ${lines}; n++) {
+        console.log('line ' + n);
+        console.log('::astraml ' + JSON.stringify({ step: n, value: n }));
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    `);
+
+  type Batch = { lines: { seq: number; text: string; stream: string }[]; done: boolean };
+  const query = `subscription ($jobId: ID!, $after: String) {
+    jobLogs(jobId: $jobId, after: $after) { lines { seq text stream } endCursor done }
+  }`;
+
+  async function watchThrough(lines: number, trouble: (jobId: string) => Promise<void>): Promise<void> {
+    const { id } = await submit(cluster.client(0), 'p-outage', { command: talker(lines) });
+    const seen: Batch['lines'] = [];
+    const watching = (async () => {
+      for await (const batch of cluster.client(1).follow<Batch>(query, { jobId: id })) seen.push(...batch.lines);
+    })();
+    const deadline = Date.now() + 20_000;
+    while (!seen.some(({ text }) => text === 'line 20') && Date.now() < deadline) await sleep(20);
+    await trouble(id);
+    await watching;
+    const { state, stateReason } = await jobState(cluster.client(1), id);
+    assert.equal(state, 'SUCCEEDED', stateReason?.message);
+    assert.deepEqual(
+      seen.map(({ seq }) => seq),
+      seen.map((_, index) => index + 1),
+      'the watcher saw every number once, in order',
+    );
+    const printed = seen.filter(({ stream }) => stream === 'STDOUT').map(({ text }) => text);
+    assert.deepEqual(
+      printed.slice(1),
+      Array.from({ length: lines }, (_, n) => `line ${n + 1}`),
+    );
+    assert.equal(printed.filter((text) => text.startsWith('pid ')).length, 1, 'it ran once');
+    const { job } = await cluster
+      .client(0)
+      .request<{
+        job: { metrics: { count: number; windows: { nodes: { sum: number }[] } }[]; attempts: { number: number }[] };
+      }>(
+        'query ($id: ID!) { job(id: $id) { attempts { number } metrics { count windows(first: 100) { nodes { sum } } } } }',
+        { id },
+      );
+    assert.equal(job.attempts.length, 1, 'in one attempt');
+    assert.equal(job.metrics[0]?.count, lines);
+    assert.equal(
+      job.metrics[0].windows.nodes.reduce((total, { sum }) => total + sum, 0),
+      (lines * (lines + 1)) / 2,
+    );
+  }
+
+  test('runs without trouble', () => watchThrough(50, async () => {}));
+
+  test('survives the kill of either gateway', () =>
+    watchThrough(300, async () => {
+      for (const index of [1, 0]) {
+        cluster.gateways[index]?.kill('SIGKILL');
+        await sleep(500);
+        await cluster.startGateway(index);
+      }
+    }));
+
+  test('survives the kill of its runner, which finds it again', () =>
+    watchThrough(400, async () => {
+      cluster.runner().kill('SIGKILL');
+      await sleep(1_000);
+      await cluster.startRunner();
+    }));
+
+  test('survives Redis, killed and restarted empty', () =>
+    watchThrough(300, async () => {
+      await cluster.redis.kill();
+      await sleep(1_500);
+      await cluster.redis.restart();
+    }));
+
+  test('survives Postgres, killed and restarted', () =>
+    watchThrough(300, async () => {
+      await cluster.postgres.kill();
+      await sleep(1_500);
+      await cluster.postgres.restart();
+    }));
+
+  test('leaves no unhandled failure in any process', () => {
+    assert.doesNotMatch(cluster.output(), /UnhandledPromise|unhandledRejection|"bug"|triggerUncaughtException/);
+  });
+});

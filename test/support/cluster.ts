@@ -1,0 +1,99 @@
+// A deployment on this machine, as it stands in production: Postgres, Redis, gateways (`astraml serve`) and a runner
+// (`astraml runner start`), each in a process of its own that a test may kill and start again.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Client, createClient } from '../../src/client/client.ts';
+import { newTokenText } from '../../src/project/token.ts';
+import { type Child, spawnNode } from './child.ts';
+import { freePort } from './port.ts';
+import { createDatabase, type PostgresServer, startPostgres } from './postgres.ts';
+import { type RedisServer, startRedis } from './redis.ts';
+import { until } from './until.ts';
+
+const binary = fileURLToPath(new URL('../../bin/astraml.mjs', import.meta.url));
+const startMs = 30_000;
+
+export type Cluster = {
+  readonly postgres: PostgresServer;
+  readonly redis: RedisServer;
+  readonly token: string;
+  /** Addresses of the gateways; a restarted one keeps its own. */
+  readonly urls: string[];
+  readonly gateways: Child[];
+  readonly runner: () => Child;
+  /** A client of the gateway with this index. */
+  client(index: number): Client;
+  startGateway(index: number): Promise<void>;
+  startRunner(): Promise<void>;
+  /** What all processes printed, ended ones too. */
+  output(): string;
+  stop(): Promise<void>;
+};
+
+export async function startCluster(options: { gateways: number; leaseSeconds?: number }): Promise<Cluster> {
+  const [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
+  const { url: databaseUrl } = await createDatabase(postgres);
+  const [token, runnerToken] = [newTokenText(), newTokenText()];
+  const workDir = mkdtempSync(join(tmpdir(), 'astraml-runner-'));
+  const ports = await Promise.all(Array.from({ length: options.gateways }, () => freePort()));
+  const urls = ports.map((port) => `http://127.0.0.1:${port}`);
+  const gateways: Child[] = [];
+  const all: Child[] = [];
+  let runner: Child | undefined;
+
+  const begin = (args: string[], env: Record<string, string>): Child => {
+    const child = spawnNode([binary, ...args], { env });
+    all.push(child);
+    return child;
+  };
+  const startGateway = async (index: number) => {
+    gateways[index] = begin(['serve'], {
+      PORT: String(ports[index]),
+      DATABASE_URL: databaseUrl,
+      REDIS_URL: redis.url,
+      ASTRAML_BOOTSTRAP_TOKEN: token,
+      ASTRAML_BOOTSTRAP_RUNNER_TOKEN: runnerToken,
+      ASTRAML_RUNNER_LEASE_SECONDS: String(options.leaseSeconds ?? 30),
+      LOG_LEVEL: 'warn',
+    });
+    const answers = () =>
+      fetch(`${urls[index]}/readyz`).then(
+        (answer) => answer.ok,
+        () => false,
+      );
+    await until(answers, { timeoutMs: startMs, what: `gateway ${index}: ${gateways[index].output()}` });
+  };
+  const startRunner = async () => {
+    runner = begin(['runner', 'start', '--name', 'test', '--work-dir', workDir, '--grace', '2'], {
+      ASTRAML_URL: urls[0] ?? '',
+      ASTRAML_RUNNER_TOKEN: runnerToken,
+    });
+    await runner.untilLine(/"event":"ready"/, { timeoutMs: startMs });
+  };
+  await Promise.all(urls.map((_, index) => startGateway(index)));
+  await startRunner();
+
+  return {
+    postgres,
+    redis,
+    token,
+    urls,
+    gateways,
+    runner: () => runner ?? all[0]!, // eslint-disable-line @typescript-eslint/no-non-null-assertion
+    client: (index) => createClient({ url: urls[index] ?? '', token }),
+    startGateway,
+    startRunner,
+    output: () => all.map((child) => child.output()).join('\n'),
+    async stop() {
+      // Its attempts first: their supervisors outlive a runner that is only told to drain.
+      runner?.kill('SIGTERM');
+      runner?.kill('SIGTERM');
+      await runner?.stop({ timeoutMs: 15_000 });
+      await Promise.all(gateways.map((gateway) => gateway.stop()));
+      await Promise.all([postgres.stop(), redis.stop()]);
+      rmSync(workDir, { recursive: true, force: true });
+    },
+  };
+}
