@@ -30,6 +30,7 @@ const needs = {
     otherwise: 'no Redis server of our own to kill (ASTRAML_TEST_REDIS_URL is set, or no program)',
     isHere: () => !process.env.ASTRAML_TEST_REDIS_URL && mayHaveRedis(),
   },
+  haproxy: { otherwise: 'no haproxy here', isHere: () => findProgram('haproxy') !== undefined },
   'container engine': {
     otherwise: 'neither docker nor podman answers here',
     isHere: () => runs('docker', 'info') || runs('podman', 'info'),
