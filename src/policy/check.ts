@@ -50,7 +50,8 @@ export function brokenLimits({ min, max, allowed }: PolicyRule, value: unknown):
   const broken: Kind[] = [];
   if (min !== null && !(typeof value === 'number' && value >= min)) broken.push('MIN');
   if (max !== null && !(typeof value === 'number' && value <= max)) broken.push('MAX');
-  if (allowed && !allowed.some((item) => canonical(item) === canonical(value))) broken.push('ALLOWED');
+  const wanted = canonical(value);
+  if (allowed && !allowed.some((item) => canonical(item) === wanted)) broken.push('ALLOWED');
   return broken;
 }
 
