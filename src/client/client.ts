@@ -153,7 +153,7 @@ async function* followStream<Event>(
     connectionParams: token ? { Authorization: `Bearer ${token}` } : {},
     retryAttempts: Infinity,
     shouldRetry: () => true,
-    retryWait: (retries) => sleep(Math.random() * Math.min(firstPauseMs * 2 ** retries, longestPauseMs)),
+    retryWait: (retries) => sleep(pauseMs(retries)),
     on: {
       closed() {
         if (!lost) onConnection?.('lost');
@@ -172,24 +172,39 @@ async function* followStream<Event>(
     after: { enumerable: true, get: () => cursor },
     last: { enumerable: 'last' in variables, get: () => (cursor === undefined ? variables['last'] : undefined) },
   });
-  const stream = socket.iterate<Record<string, unknown>>({ query, variables: sent });
-  const stop = () => void stream.return?.();
-  signal?.addEventListener('abort', stop);
+  const ending = signal ?? new AbortController().signal;
   try {
-    for await (const result of stream) {
-      if (result.errors) throw toApiError(result.errors as never, null);
-      const event = Object.values(result.data ?? {})[0] as Event & Streamed;
-      cursor = event.endCursor ?? cursor;
-      yield event as Awaited<Event>;
-      if (event.done) return;
+    for (let failures = 0; !ending.aborted; failures++) {
+      const stream = socket.iterate<Record<string, unknown>>({ query, variables: sent });
+      const stop = () => void stream.return?.();
+      ending.addEventListener('abort', stop);
+      try {
+        for await (const result of stream) {
+          if (result.errors) throw toApiError(result.errors as never, null);
+          failures = 0;
+          const event = Object.values(result.data ?? {})[0] as Event & Streamed;
+          cursor = event.endCursor ?? cursor;
+          yield event as Awaited<Event>;
+          if (event.done) return;
+        }
+        return; // stopped, or a stream that ends without saying `done`
+      } catch (error) {
+        const shown = streamError(error, endpoint);
+        if (!(shown instanceof ApiError && shown.retryable)) throw shown;
+      } finally {
+        ending.removeEventListener('abort', stop);
+      }
+      // The gateway is there, but not what it stands on: the stream begins again behind its cursor.
+      await sleep(pauseMs(failures), undefined, { signal: ending }).catch(() => {});
     }
-  } catch (error) {
-    throw streamError(error, endpoint);
   } finally {
-    signal?.removeEventListener('abort', stop);
     onConnection = undefined;
     await socket.dispose();
   }
+}
+
+function pauseMs(failures: number): number {
+  return Math.random() * Math.min(firstPauseMs * 2 ** failures, longestPauseMs);
 }
 
 /** graphql-ws rejects with a list of GraphQL errors, or with the event that closed the socket for good. */

@@ -1,6 +1,7 @@
 // Feeds: one per channel and gateway while it has followers. A follower is a position and a pull; a message only says
 // how far a stream has come. A lost message costs seconds, never data: a jittered check makes everybody look again.
 import type { Bus } from '../bus/bus.ts';
+import { passingFault } from '../database/database.ts';
 import type { Heads } from './commit.ts';
 
 type Feed = { heads: Heads; checks: number; followers: Set<() => void>; ready: Promise<() => Promise<void>> };
@@ -26,6 +27,8 @@ export type FollowOptions<T> = {
   /** Least time between two values while the stream is live. */
   minIntervalMs?: number;
 };
+
+const awayPauseMs = 500;
 
 export class Feeds {
   readonly #bus: Bus;
@@ -95,8 +98,12 @@ export class Feeds {
         if (ended) break;
         const { checks, heads } = feed;
         const heard = { ...heads }; // of this the reading below knows, even where it may not read it yet
-        const reading = await options.read(first);
+        const reading = await readUnlessAway(options.read, first);
         if (ended) break;
+        if (!reading) {
+          await sleep(awayPauseMs * (0.5 + Math.random()), () => false);
+          continue;
+        }
         live = !reading.more;
         if (reading.done) end();
         if (reading.value !== null) {
@@ -175,6 +182,19 @@ export class Feeds {
 
   #jittered(): number {
     return this.#checkMs * (0.75 + Math.random() / 2);
+  }
+}
+
+/**
+ * Null when the database is away in the middle of a stream: it goes on when that is back, and its follower need not know.
+ * At the beginning the caller is told instead, since nothing was promised yet.
+ */
+async function readUnlessAway<T>(read: FollowOptions<T>['read'], first: boolean): Promise<Reading<T> | null> {
+  try {
+    return await read(first);
+  } catch (error) {
+    if (first || !passingFault(error)) throw error;
+    return null;
   }
 }
 

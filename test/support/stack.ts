@@ -98,6 +98,7 @@ export async function jobState(
   const { job } = await client.request<{ job: Awaited<ReturnType<typeof jobState>> }>(
     'query ($id: ID!) { job(id: $id) { state stateReason { code message hint logExcerpt } } }',
     { id: jobId },
+    { repeatable: true },
   );
   return job;
 }
