@@ -38,8 +38,10 @@ export function memoryBus(): Bus {
       const again = held.get(consumer);
       if (again?.length) return again.slice(0, max);
       if (waiting.length === 0) {
-        const late = AbortSignal.any([signal, AbortSignal.timeout(blockMs)]);
-        await once(arrivals, 'entry', { signal: late }).catch(() => {});
+        const late = new AbortController();
+        const timer = setTimeout(() => late.abort(), blockMs);
+        await once(arrivals, 'entry', { signal: AbortSignal.any([signal, late.signal]) }).catch(() => {});
+        clearTimeout(timer);
       }
       const taken = waiting.splice(0, max);
       held.set(consumer, taken);
