@@ -4,8 +4,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { chromium as driver } from 'playwright-core';
+import { chromium as driver, type Page } from 'playwright-core';
 import { chromium, skipUnless } from './support/absent.ts';
+import { startCluster } from './support/cluster.ts';
 import { createProject, script, type Stack, startStack, submit } from './support/stack.ts';
 
 let stack: Stack;
@@ -43,54 +44,93 @@ test('the page and its script are served as they lie, and nothing beside them', 
 });
 
 suite('in a browser', skipUnless('chromium'), () => {
-  test('it follows a job to its end, and asks nobody but the gateway', { timeout: 60_000 }, async () => {
-    const userData = mkdtempSync(join(tmpdir(), 'astraml-browser-'));
-    const context = await driver.launchPersistentContext(userData, {
-      executablePath: chromium(),
-      args: [
-        '--headless',
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-quic',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-      ],
-    });
-    try {
-      const page = await context.newPage();
-      const asked = new Set<string>();
-      const problems: string[] = [];
-      page.on('request', (request) => asked.add(new URL(request.url()).host));
-      page.on('websocket', (socket) => asked.add(new URL(socket.url()).host));
-      page.on('pageerror', (error) => problems.push(error.message));
+  test('it follows a job to its end, and asks nobody but the gateway', { timeout: 60_000 }, () =>
+    inBrowser(stack.url, async (page, asked) => {
       const { id } = await submit(stack.client, 'p-watch', { command: training, metrics: { windowSeconds: 1 } });
       await page.goto(`${stack.url}/watch#job=${id}&token=${stack.token}`);
       await page.locator('#log div', { hasText: /^line 5$/ }).waitFor();
       assert.equal(await page.locator('#state').textContent(), 'RUNNING', 'lines come while it runs');
       assert.equal(await page.locator('#link').textContent(), 'live');
-      const chart = page.locator('figure[data-name="train/loss"]');
-      const early = Number(await chart.getAttribute('data-windows'));
-      await page.locator('#state', { hasText: 'SUCCEEDED' }).waitFor();
-      await page.locator('#link', { hasText: 'ended' }).waitFor();
-      const late = Number(await chart.getAttribute('data-windows'));
+      const early = await windowsShown(page);
+      await ended(page);
+      const late = await windowsShown(page);
       assert.ok(early >= 1 && late >= early + 3, `the chart grew from ${early} to ${late} windows`);
-      const seqs = await page
-        .locator('#log div')
-        .evaluateAll((rows) => rows.map((row) => Number((row as unknown as { dataset: { seq: string } }).dataset.seq)));
-      assert.deepEqual(
-        seqs,
-        Array.from({ length: 62 }, (_, n) => n + 1),
-      );
+      assert.deepEqual(await numbersShown(page), counted(62));
       assert.equal(await page.locator('#log img').count(), 0, 'markup is shown, not obeyed');
       assert.match((await page.locator('#log div').last().textContent()) ?? '', /^<img .* the end$/);
       assert.deepEqual([...asked], [new URL(stack.url).host]);
-      assert.deepEqual(problems, []);
       if (process.env['ASTRAML_SCREENSHOT']) await page.screenshot({ path: process.env['ASTRAML_SCREENSHOT'] });
-    } finally {
-      await context.close();
-      rmSync(userData, { recursive: true, force: true });
-    }
-  });
+    }),
+  );
+
+  const servers = { ...skipUnless('own postgres'), ...skipUnless('own redis') };
+  test(
+    'it loses and repeats no line when its gateway is killed and restarted',
+    { ...servers, timeout: 90_000 },
+    async () => {
+      const cluster = await startCluster({ gateways: 1 });
+      const [url] = cluster.urls;
+      assert.ok(url);
+      try {
+        await createProject(cluster.client(0), 'p-watch');
+        await inBrowser(url, async (page, asked) => {
+          const { id } = await submit(cluster.client(0), 'p-watch', {
+            command: training,
+            metrics: { windowSeconds: 1 },
+          });
+          await page.goto(`${url}/watch#job=${id}&token=${cluster.token}`);
+          await page.locator('#log div', { hasText: /^line 10$/ }).waitFor();
+          const early = await windowsShown(page);
+          cluster.gateways[0]?.kill('SIGKILL');
+          await page.locator('#link', { hasText: 'reconnecting' }).waitFor();
+          await cluster.startGateway(0);
+          await ended(page);
+          assert.deepEqual(await numbersShown(page), counted(62));
+          assert.ok((await windowsShown(page)) >= early + 3);
+          assert.deepEqual([...asked], [new URL(url).host]);
+        });
+      } finally {
+        await cluster.stop();
+      }
+    },
+  );
 });
+
+const counted = (length: number) => Array.from({ length }, (_, n) => n + 1);
+
+async function inBrowser(url: string, work: (page: Page, asked: Set<string>) => Promise<void>): Promise<void> {
+  const userData = mkdtempSync(join(tmpdir(), 'astraml-browser-'));
+  const flags =
+    '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync';
+  const context = await driver.launchPersistentContext(userData, {
+    executablePath: chromium(),
+    args: flags.split(' '),
+  });
+  try {
+    const page = await context.newPage();
+    const asked = new Set<string>();
+    const problems: string[] = [];
+    page.on('request', (request) => asked.add(new URL(request.url()).host));
+    page.on('websocket', (socket) => asked.add(new URL(socket.url()).host));
+    page.on('pageerror', (error) => problems.push(error.message));
+    await work(page, asked);
+    assert.deepEqual(problems, [], url);
+  } finally {
+    await context.close();
+    rmSync(userData, { recursive: true, force: true });
+  }
+}
+
+async function ended(page: Page): Promise<void> {
+  await page.locator('#state', { hasText: 'SUCCEEDED' }).waitFor();
+  await page.locator('#link', { hasText: 'ended' }).waitFor();
+}
+
+async function windowsShown(page: Page): Promise<number> {
+  return Number(await page.locator('figure[data-name="train/loss"]').getAttribute('data-windows'));
+}
+
+async function numbersShown(page: Page): Promise<number[]> {
+  const texts = await page.locator('#log div').evaluateAll((rows) => rows.map((row) => row.getAttribute('data-seq')));
+  return texts.map(Number);
+}
