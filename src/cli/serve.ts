@@ -1,19 +1,28 @@
 // `astraml serve`: the gateway alone, on a Postgres and a Redis that any number of gateways share.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Config, ConfigError, readConfig } from '../config.ts';
 import { CannotStart, startGateway } from '../gateway/gateway.ts';
 import { usage } from './failure.ts';
 import { signalled } from './signal.ts';
 
-/** Runs until a signal ends it; resolves with the exit code. Logs JSON lines on standard error. */
+const hint = 'For one gateway on this machine, with its own database and runner, there is `astraml dev`.';
+
+/**
+ * Runs until a signal ends it; resolves with the exit code. Says on standard output where it listens, and logs JSON
+ * lines on standard error.
+ */
 export async function runServe(): Promise<number> {
   const config = readEnvironment();
   const ended = signalled();
-  const gateway = await startGateway(config).catch((error: unknown) => {
+  const starting = startGateway(config).catch((error: unknown) => {
     throw error instanceof CannotStart ? usage(error.message) : error;
   });
+  const gateway = await Promise.race([starting, ended]);
+  if (!gateway) return 0; // ended before it had begun, e.g. while it waited for the database
   process.stdout.write(`listening on ${gateway.url}\n`);
   await ended;
-  await gateway.stop();
+  // What hangs, for example a database that does not answer, is left behind in time.
+  await Promise.race([gateway.stop(), sleep(config.shutdownSeconds * 1000)]);
   return 0;
 }
 
@@ -24,10 +33,11 @@ function readEnvironment(): Config {
   } catch (error) {
     throw error instanceof ConfigError ? usage(error.message) : error;
   }
-  const missing = [
-    ...(config.databaseUrl ? [] : ['DATABASE_URL: the Postgres that the gateways share']),
-    ...(config.redisUrl ? [] : ['REDIS_URL: the Redis that tells gateways and runners of each other']),
-  ];
-  if (missing.length === 0) return config;
-  throw usage(`serve needs\n  ${missing.join('\n  ')}`, 'One gateway without them is `astraml dev`.');
+  if (config.databaseUrl && config.redisUrl) return config;
+  if (config.databaseUrl) {
+    const why = 'gateways tell each other through Redis what they stored, and hear from runners through it';
+    throw usage(`DATABASE_URL without REDIS_URL is not enough for serve: ${why}.`, hint);
+  }
+  const missing = config.redisUrl ? 'DATABASE_URL, the Postgres' : 'DATABASE_URL and REDIS_URL, the Postgres and Redis';
+  throw usage(`serve needs ${missing} that the gateways share.`, hint);
 }

@@ -1,7 +1,7 @@
 // The composition root: opens what the gateway stands on, starts its parts in order, and ends them in reverse.
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 import type { TokenScope } from '../actor.ts';
 import type { Bus } from '../bus/bus.ts';
 import { memoryBus } from '../bus/memory.ts';
@@ -47,7 +47,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const log = pino({ level: config.logLevel, name: 'astraml' }, pino.destination({ fd: 2, sync: false }));
   const report: ReportBug = (error, reference) => log.error({ err: loggable(error), reference }, 'bug');
   const database = await openDatabase({ url: config.databaseUrl, dataDir: config.dataDir }).catch(explainDatabase);
-  const bus: Bus = config.redisUrl ? redisBus(config.redisUrl) : memoryBus();
+  const bus = openBus(config, log, report);
   const store: Store = { database, bus };
   const stopping = new AbortController();
   const ended = new AbortController();
@@ -128,6 +128,16 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     intake: consumer.counts,
     stop: () => (stopped ??= stop()),
   };
+}
+
+/** A Redis that is away keeps no gateway from starting: it answers what needs none, and says so in `/readyz`. */
+function openBus({ redisUrl }: Config, log: Logger, report: ReportBug): Bus {
+  if (!redisUrl) return memoryBus();
+  return redisBus(redisUrl, {
+    onAway: (error) => log.warn({ err: error }, 'Redis is away'),
+    onBack: () => log.warn('Redis is back'),
+    onTrouble: (error) => report(error, 'bus'),
+  });
 }
 
 function explainDatabase(error: unknown): never {

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listLapsed } from '../attempt/attempt.ts';
 import type { UplinkEntry } from '../bus/bus.ts';
+import { passingFault } from '../database/database.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { endLapsed, type IntakeCounts, takeBatches } from './intake.ts';
 
@@ -27,18 +28,21 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
   // Our own outage or backlog must never cost a job: a lease ends only after we have read the uplink to its end, and
   // reached the database, for one whole lease without a break.
   let wellSince: number | null = null;
+  let troubled = false;
 
   const consume = async () => {
     while (!signal.aborted) {
       try {
         const entries = await store.bus.take(name, { max: entriesPerCommit, blockMs, signal });
-        if (entries.length > 0) await takeAll(store, entries, leaseSeconds, counts, report);
+        if (entries.length > 0) await store.bus.done(await storeAll(store, entries, leaseSeconds, counts, report));
         if (entries.length < entriesPerCommit) wellSince ??= performance.now();
         else wellSince = null;
+        troubled = false;
       } catch (error) {
         wellSince = null;
         if (signal.aborted) return;
-        report(error);
+        if (!troubled) report(error); // once an outage
+        troubled = true;
         await sleep(pauseAfterErrorMs, undefined, { signal }).catch(() => {});
       }
     }
@@ -68,24 +72,35 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
   };
 }
 
-/** Stores all entries in one transaction; when that fails, each alone, so that one that cannot be stored stops no other. */
-async function takeAll(
+/**
+ * Stores all entries in one transaction; when that fails, each alone, so that one that cannot be stored stops no other.
+ * Returns those that are stored. Rejects when none could be: then it is not the entries that are wrong.
+ */
+async function storeAll(
   store: Store,
   entries: readonly UplinkEntry[],
   leaseSeconds: number,
   counts: IntakeCounts,
   report: (error: unknown) => void,
-): Promise<void> {
+): Promise<readonly UplinkEntry[]> {
   try {
-    await takeSome(store, entries, leaseSeconds, counts);
+    await storeSome(store, entries, leaseSeconds, counts);
+    return entries;
   } catch (error) {
-    if (entries.length === 1) throw error;
-    report(error);
-    for (const entry of entries) await takeSome(store, [entry], leaseSeconds, counts).catch(report);
+    if (entries.length === 1 || passingFault(error)) throw error;
+    const stored: UplinkEntry[] = [];
+    const failures: unknown[] = [];
+    for (const entry of entries) {
+      const alone = storeSome(store, [entry], leaseSeconds, counts).then(() => stored.push(entry));
+      await alone.catch((failure: unknown) => failures.push(failure));
+    }
+    if (stored.length === 0) throw error;
+    failures.forEach(report);
+    return stored;
   }
 }
 
-async function takeSome(
+async function storeSome(
   store: Store,
   entries: readonly UplinkEntry[],
   leaseSeconds: number,
@@ -98,7 +113,6 @@ async function takeSome(
     return takeBatches(tx, batches, leaseSeconds, added);
   });
   for (const key of Object.keys(added) as (keyof IntakeCounts)[]) counts[key] += added[key];
-  await store.bus.done(entries);
   for (const { channel, acknowledgement } of told) {
     // A lost acknowledgement costs a second: the runner sends its batch again, and hears of it then.
     store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
