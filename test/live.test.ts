@@ -39,7 +39,7 @@ async function collect(stream: AsyncIterable<number[]>): Promise<number[]> {
 }
 
 const counted = (length: number) => Array.from({ length }, (_, n) => n + 1);
-const say = (bus: Bus, line: number, end = 0) => bus.publish('astraml:x', JSON.stringify({ line, end }));
+const say = (bus: Bus, line: number, end = 0) => bus.publish('astraml:x', JSON.stringify({ heads: { line, end } }));
 
 suite('a follower', () => {
   test('gets its first value at once, even when there is nothing', async () => {
@@ -160,15 +160,15 @@ suite('commit', () => {
     await commit(store, async (tx) => {
       tx.nudge('astraml:job:1', { line: 5, window: 1 });
       await tx.insert(project).values({ id: 'p-nudged', name: 'x' });
-      tx.nudge('astraml:job:1', { line: 7 });
-      tx.nudge('astraml:job:1', { line: 6 });
+      tx.nudge('astraml:job:1', { line: 7 }, [{ a: 1 }]);
+      tx.nudge('astraml:job:1', { line: 6 }, [{ b: 2 }]);
       await new Promise((resolve) => setTimeout(resolve, 20));
       assert.deepEqual(heard, []);
     });
     await until(() => heard.length > 0, { timeoutMs: 2_000 });
     assert.deepEqual(
       heard.map((message) => JSON.parse(message) as object),
-      [{ line: 7, window: 1 }],
+      [{ heads: { line: 7, window: 1 }, records: [{ a: 1 }, { b: 2 }] }],
     );
     const failing = commit(store, async (tx) => {
       tx.nudge('astraml:job:1', { line: 9 });

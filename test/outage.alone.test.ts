@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
 import { skipUnless } from './support/absent.ts';
 import { type Cluster, startCluster } from './support/cluster.ts';
 import { createProject, jobState, script, submit } from './support/stack.ts';
@@ -68,6 +69,33 @@ suite('a job on two gateways and a runner elsewhere', skip, () => {
   }
 
   test('runs without trouble', () => watchThrough(50, async () => {}));
+
+  test('is seen to pass by whoever listens to Redis: wake-ups, acknowledgements, and what was committed', async () => {
+    const listener = new Redis(cluster.redis.url);
+    const heard = new Map<string, string[]>();
+    listener.on('pmessage', (_pattern, channel: string, message: string) => {
+      const kind = channel.split(':')[1] ?? '';
+      heard.set(kind, [...(heard.get(kind) ?? []), message]);
+    });
+    await listener.psubscribe('astraml:*');
+    try {
+      await watchThrough(30, async () => {});
+    } finally {
+      await listener.quit();
+    }
+    assert.ok(
+      heard.get('uplink')?.every((message) => message.length < 10),
+      'a batch is announced without its content',
+    );
+    const committed =
+      heard.get('runner')?.map((message) => (JSON.parse(message) as { committed?: number }).committed ?? 0) ?? [];
+    assert.ok(Math.max(...committed) > 60, 'every record is acknowledged');
+    type Told = { records?: { type: string; text?: string }[] };
+    const records = heard.get('job')?.flatMap((message) => (JSON.parse(message) as Told).records ?? []) ?? [];
+    const lines = records.filter(({ type, text }) => type === 'line' && text?.startsWith('line '));
+    assert.equal(lines.length, 30);
+    assert.ok(heard.has('work'));
+  });
 
   test('survives the kill of either gateway', () =>
     watchThrough(300, async () => {

@@ -81,6 +81,11 @@ async function takeBatch(
   if (holdsLease(attempt, batch.leaseToken)) {
     const accepted = acceptNext(attempt, batch, counts);
     await store(tx, locked, attempt, accepted);
+    // Every gateway, and whoever listens to Redis, hears what was stored; followers read it from the database.
+    const told = accepted.flatMap(({ number, record }) =>
+      record ? [{ attempt: attempt.number, number, ...record }] : [],
+    );
+    if (told.length > 0) tx.nudge(channels.job(locked.job.id), {}, told);
     const { mark, lines, linesCrc } = attempt;
     await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
     await touchRunner(tx, attempt.runnerId);

@@ -8,9 +8,15 @@ export type Heads = Record<string, number>;
 
 /** A transaction that may also nudge. */
 export type Tx = DbTransaction & {
-  /** After the commit, tells the channel's followers. Several nudges of one channel become one; numbers only grow. */
-  nudge(channel: string, heads?: Heads): void;
+  /**
+   * After the commit, tells the channel's followers. Several nudges of one channel become one message; numbers only
+   * grow, records are told in the order in which they came.
+   */
+  nudge(channel: string, heads?: Heads, records?: readonly object[]): void;
 };
+
+/** What a channel carries: how far its streams have come, and what was stored, for whoever listens beside us. */
+export type Nudge = { heads: Heads; records?: object[] };
 
 export type Store = { readonly database: Database; readonly bus: Bus };
 
@@ -19,16 +25,17 @@ const tries = 3;
 /** Runs `work` in one transaction, then sends its nudges. Resolves after the commit; a lost nudge is no error. */
 export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
-    const nudges = new Map<string, Heads>();
-    const nudge: Tx['nudge'] = (channel, heads = {}) => {
-      const known = nudges.get(channel) ?? {};
-      for (const [name, head] of Object.entries(heads)) known[name] = Math.max(head, known[name] ?? 0);
+    const nudges = new Map<string, Nudge>();
+    const nudge: Tx['nudge'] = (channel, heads = {}, records = []) => {
+      const known = nudges.get(channel) ?? { heads: {} };
+      for (const [name, head] of Object.entries(heads)) known.heads[name] = Math.max(head, known.heads[name] ?? 0);
+      if (records.length > 0) known.records = [...(known.records ?? []), ...records];
       nudges.set(channel, known);
     };
     try {
       const result = await store.database.transaction((tx) => work(Object.assign(tx, { nudge })));
       // Nobody waits for these: a follower that misses one looks again by itself.
-      for (const [channel, heads] of nudges) store.bus.publish(channel, JSON.stringify(heads)).catch(() => {});
+      for (const [channel, told] of nudges) store.bus.publish(channel, JSON.stringify(told)).catch(() => {});
       return result;
     } catch (error) {
       const code = databaseErrorCode(error);

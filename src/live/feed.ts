@@ -2,7 +2,7 @@
 // how far a stream has come. A lost message costs seconds, never data: a jittered check makes everybody look again.
 import type { Bus } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
-import type { Heads } from './commit.ts';
+import type { Heads, Nudge } from './commit.ts';
 
 type Feed = { heads: Heads; checks: number; followers: Set<() => void>; ready: Promise<() => Promise<void>> };
 
@@ -162,7 +162,7 @@ export class Feeds {
   }
 
   #hear(feed: Feed, message: string): void {
-    for (const [name, head] of Object.entries(JSON.parse(message) as Heads)) {
+    for (const [name, head] of Object.entries((JSON.parse(message) as Nudge).heads)) {
       feed.heads[name] = Math.max(head, feed.heads[name] ?? 0);
     }
     for (const wake of feed.followers) wake();
