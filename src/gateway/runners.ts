@@ -51,21 +51,21 @@ async function waitForJob(
   signal: AbortSignal,
 ): Promise<Assignment | null> {
   let wake = () => {};
-  let heard = false;
+  let heard = 0;
   // Listening before the first look: a job that is submitted in between is heard of.
   const unsubscribe = await gateway.bus.subscribe(channels.work, () => {
-    heard = true;
+    heard++;
     wake();
   });
   const deadline = Date.now() + request.waitSeconds * 1000;
   try {
     for (;;) {
-      heard = false;
+      const before = heard;
       if (signal.aborted) return null; // nobody would hear of the job that it takes
       const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, gateway.config.leaseSeconds));
       const leftMs = deadline - Date.now();
       if (assignment || leftMs <= 0) return assignment;
-      if (!heard && !signal.aborted) {
+      if (heard === before && !signal.aborted) {
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, leftMs);
           wake = () => {

@@ -81,7 +81,7 @@ export async function startCluster(options: { gateways: number; leaseSeconds?: n
     token,
     urls,
     gateways,
-    runner: () => runner ?? all[0]!, // eslint-disable-line @typescript-eslint/no-non-null-assertion
+    runner: () => runner ?? all[0]!,
     client: (index) => createClient({ url: urls[index] ?? '', token }),
     startGateway,
     startRunner,
