@@ -368,7 +368,7 @@ suite('A caller', () => {
 
   test('gets no event of another project’s job, over no transport', async () => {
     for (const transport of ['POST', 'GET', 'SSE', 'WS'] as const) {
-      for (const field of ['jobLogs', 'jobMetrics', 'jobUpdated']) {
+      for (const field of ['jobLogs', 'jobMetrics', 'jobUpdated', 'jobEvents']) {
         const query = `subscription { ${field}(jobId: "${jobId}") { done } }`;
         for (const caller of ['stranger', 'runner', 'anonymous'] as const) {
           const { result, open } = await transports[transport](port, { query, token: tokens[caller] });

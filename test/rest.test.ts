@@ -179,6 +179,14 @@ suite('POST /v1/jobs', () => {
     }
   });
 
+  test('and the mutation refuse a number that no double holds', async () => {
+    const query = `mutation ($extra: JSONObject) { submitJob(input: { idempotencyKey: "huge", spec: {
+      projectId: "p-demo", model: "m", dataset: "d", hyperparams: { extra: $extra } } }) { __typename } }`;
+    const body = JSON.stringify({ query, variables: { extra: { x: 'HUGE' } } }).replace('"HUGE"', '1e400');
+    const answer = await send(door.port, { headers: { ...jsonType, ...bearer(adminToken) }, body });
+    assert.equal(answer.json().errors?.[0]?.extensions.code, 'BAD_USER_INPUT', answer.text);
+  });
+
   test('warns in the words of the spec file', async () => {
     const { status, body } = await submit(spec({ hyperparams: { lr_schedulr: 'cosine', lr_scheduler: 'cosin' } }));
     assert.equal(status, 201);

@@ -135,9 +135,13 @@ function isOnCalendar(text: string): boolean {
   return year >= 1 && new Date(Date.UTC(year, month - 1, day)).getUTCDate() === day;
 }
 
-/** Drops `__proto__` keys, at any depth: they mean nothing in a job and harm whoever copies them into an object. */
+/**
+ * Drops `__proto__` keys, at any depth: they mean nothing in a job and harm whoever copies them into an object. Refuses
+ * numbers such as 1e400, which a double cannot hold and JSON cannot give back.
+ */
 function withoutProto(value: unknown, depth = 0): unknown {
   if (depth > 32) wrong('JSON that is nested at most 32 deep');
+  if (typeof value === 'number' && !Number.isFinite(value)) wrong('numbers within ±1.8e308');
   if (Array.isArray(value)) return value.map((item) => withoutProto(item, depth + 1));
   if (typeof value !== 'object' || value === null) return value;
   const kept = Object.entries(value).filter(([key]) => key !== '__proto__');
