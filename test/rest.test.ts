@@ -17,6 +17,7 @@ import {
   type Door,
   jsonType,
   openDoor,
+  post,
   send,
 } from './support/door.ts';
 import { expectNoLeaks } from './support/leaks.ts';
@@ -185,6 +186,10 @@ suite('POST /v1/jobs', () => {
     const body = JSON.stringify({ query, variables: { extra: { x: 'HUGE' } } }).replace('"HUGE"', '1e400');
     const answer = await send(door.port, { headers: { ...jsonType, ...bearer(adminToken) }, body });
     assert.equal(answer.json().errors?.[0]?.extensions.code, 'BAD_USER_INPUT', answer.text);
+    const inline = await post(door.port, {
+      query: query.replace(' ($extra: JSONObject)', '').replace('$extra', '{ x: 1e400 }'),
+    });
+    assert.equal(inline.json().errors?.[0]?.extensions.code, 'BAD_USER_INPUT', inline.text);
   });
 
   test('warns in the words of the spec file', async () => {

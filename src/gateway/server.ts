@@ -86,7 +86,7 @@ async function answerGraphql(options: HttpOptions, request: IncomingMessage, res
     new Request(method === 'GET' ? url : new URL(graphqlPath, url), {
       method,
       headers: pick(headers, ['accept', 'content-type']),
-      ...(body === undefined ? {} : { body: JSON.stringify(operationOf(body.json)) }),
+      ...(body === undefined ? {} : { body: toJson(operationOf(body.json)) }),
       signal: ended.signal,
     }),
     { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null },
@@ -101,6 +101,14 @@ function operationOf(json: unknown): unknown {
   return { query, operationName, variables, extensions };
 }
 
+/** JSON that says what was read. 1e400 was read as a number that JSON cannot say: it would become null unseen. */
+function toJson(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) => {
+    if (typeof inner !== 'number' || Number.isFinite(inner)) return inner;
+    throw new Refusal('BAD_USER_INPUT', 'A number is beyond ±1.8e308.');
+  });
+}
+
 /** Reads the JSON in a GET's parameters as that of a body is read; what is wrong with it, if anything. */
 function cleanSearch(search: URLSearchParams): Refused | null {
   for (const name of ['variables', 'extensions']) {
@@ -108,7 +116,7 @@ function cleanSearch(search: URLSearchParams): Refused | null {
     if (!text) continue;
     const json = parseJson(text);
     if (json === undefined) return { status: 400, message: `The parameter ${name} is not JSON.` };
-    search.set(name, JSON.stringify(json));
+    search.set(name, toJson(json));
   }
   return null;
 }
