@@ -7,7 +7,9 @@ import { Refusal } from '../src/errors.ts';
 import { decodeCursor, decodeNumber, encodeCursor } from '../src/live/cursor.ts';
 
 const stream = fc.string();
-const position = fc.array(fc.oneof(fc.string({ unit: 'binary' }), fc.maxSafeInteger()));
+/** No position of ours holds a NUL, which Postgres could not compare with. */
+const text = fc.string({ unit: 'binary' }).filter((value) => !value.includes('\0'));
+const position = fc.array(fc.oneof(text, fc.maxSafeInteger()));
 
 function codeOf(work: () => unknown): string | null {
   try {

@@ -1,12 +1,9 @@
 // Live: nudges leave after the commit, followers miss nothing whatever message is lost, and nobody stays behind.
 import assert from 'node:assert/strict';
 import { after, suite, test } from 'node:test';
-import fc from 'fast-check';
 import type { Bus } from '../src/bus/bus.ts';
 import { memoryBus } from '../src/bus/memory.ts';
-import { Refusal } from '../src/errors.ts';
 import { commit } from '../src/live/commit.ts';
-import { decodeCursor, decodeNumber, encodeCursor } from '../src/live/cursor.ts';
 import { Feeds, type Reading } from '../src/live/feed.ts';
 import { project } from '../src/project/table.ts';
 import { expectNoLeaks } from './support/leaks.ts';
@@ -178,39 +175,6 @@ suite('commit', () => {
     await new Promise((resolve) => setTimeout(resolve, 20));
     assert.equal(heard.length, 1, 'what was rolled back is told to nobody');
     await store.close();
-  });
-});
-
-suite('a cursor', () => {
-  const codeOf = (work: () => unknown) => {
-    try {
-      work();
-      return null;
-    } catch (error) {
-      assert.ok(error instanceof Refusal, String(error));
-      return error.code;
-    }
-  };
-
-  test('gives its position back, for its stream only', () => {
-    fc.assert(
-      fc.property(fc.string(), fc.array(fc.oneof(fc.string(), fc.integer())), (stream, position) => {
-        const cursor = encodeCursor(stream, position);
-        assert.deepEqual(decodeCursor(stream, cursor), position);
-        assert.equal(
-          codeOf(() => decodeCursor(`${stream}x`, cursor)),
-          'CURSOR_WRONG_STREAM',
-        );
-      }),
-    );
-  });
-
-  test('that nobody gave is refused by name', () => {
-    fc.assert(fc.property(fc.string(), (text) => codeOf(() => decodeCursor('log:x', text)) === 'CURSOR_INVALID'));
-    const number = (position: (string | number)[]) =>
-      codeOf(() => decodeNumber('log:x', encodeCursor('log:x', position)));
-    assert.equal(number([3]), null);
-    for (const wrong of [[], [1, 2], ['1'], [-1], [1.5], [2 ** 60]]) assert.equal(number(wrong), 'CURSOR_INVALID');
   });
 });
 
