@@ -14,6 +14,7 @@ import { type Actor, requireActor, requireScope } from '../actor.ts';
 import { cancelJob, requestOf } from '../attempt/attempt.ts';
 import { explainWait } from '../attempt/place.ts';
 import { invalid, type Issue, notFound } from '../errors.ts';
+import type { ReportBug } from '../graphql/error.ts';
 import { idPrefix } from '../id.ts';
 import { type Job, requireJob, submitJob } from '../job/job.ts';
 import { nextJobNumber } from '../job/number.ts';
@@ -25,7 +26,6 @@ import { parseSpec } from '../spec/spec.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { isRefused, readJson } from './guard.ts';
 import { refuseRest, sendProblem } from './problem.ts';
-import type { HttpOptions } from './server.ts';
 
 type Answer = { status: number; body: unknown; headers?: Record<string, string> };
 type Call = { gateway: Gateway; actor: Actor; request: IncomingMessage; jobId: string };
@@ -37,7 +37,7 @@ export function isRestPath(path: string): boolean {
 
 /** Answers a request that passed the guard of hosts and origins. Never throws. */
 export async function answerRest(
-  { gateway, report }: HttpOptions,
+  { gateway, report }: { gateway: Gateway; report: ReportBug },
   request: IncomingMessage,
   response: ServerResponse,
   path: string,

@@ -1,0 +1,113 @@
+// /graphql over HTTP: GraphiQL for browsers, and the pipeline for POST, GET and Server-Sent Events.
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { Readable } from 'node:stream';
+import { pipeline as pipeStream } from 'node:stream/promises';
+import { Refusal } from '../errors.ts';
+import { refuse } from './answer.ts';
+import { actorOf, type Gateway, tokenOf } from './context.ts';
+import { graphiqlPage } from './graphiql.ts';
+import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
+import type { Pipeline } from './pipeline.ts';
+
+export const graphqlPath = '/graphql';
+
+type GraphqlOptions = { gateway: Gateway; pipeline: Pipeline };
+
+export async function answerGraphql(
+  options: GraphqlOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const { gateway, pipeline } = options;
+  const { method = 'GET', headers } = request;
+  if (method === 'OPTIONS') {
+    response.writeHead(204, { allow: 'GET, POST, OPTIONS' }).end();
+    return;
+  }
+  if (method === 'GET' && prefersHtml(headers.accept) && gateway.config.graphiql) {
+    return sendGraphiql(response, headers['accept-encoding']);
+  }
+  if (method !== 'GET' && method !== 'POST') {
+    response.setHeader('allow', 'GET, POST, OPTIONS');
+    return refuse(response, { status: 405, message: 'Use POST, or GET for queries and subscriptions.' });
+  }
+  const body = method === 'POST' ? await readJson(request, gateway.config.maxBodyBytes) : undefined;
+  if (isRefused(body)) return refuse(response, body);
+  const url = new URL(request.url ?? graphqlPath, 'http://gateway');
+  const wrongSearch = method === 'GET' ? cleanSearch(url.searchParams) : null;
+  if (wrongSearch) return refuse(response, wrongSearch);
+
+  const actor = await actorOf(gateway, tokenOf(request));
+  const ended = new AbortController();
+  response.once('close', () => ended.abort());
+  const idempotencyKey = headers['idempotency-key'];
+  const answered = await pipeline.fetch(
+    new Request(method === 'GET' ? url : new URL(graphqlPath, url), {
+      method,
+      headers: pick(headers, ['accept', 'content-type']),
+      ...(body === undefined ? {} : { body: toJson(operationOf(body.json)) }),
+      signal: ended.signal,
+    }),
+    { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null },
+  );
+  await relay(answered, response);
+}
+
+/** The members of a body that mean something; others are ignored. What is no object is refused further on. */
+function operationOf(json: unknown): unknown {
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) return json;
+  const { query, operationName, variables, extensions } = json as Record<string, unknown>;
+  return { query, operationName, variables, extensions };
+}
+
+/** JSON that says what was read. 1e400 was read as a number that JSON cannot say: it would become null unseen. */
+function toJson(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) => {
+    if (typeof inner !== 'number' || Number.isFinite(inner)) return inner;
+    throw new Refusal('BAD_USER_INPUT', 'A number is beyond ±1.8e308.');
+  });
+}
+
+/** Reads the JSON in a GET's parameters as that of a body is read; what is wrong with it, if anything. */
+function cleanSearch(search: URLSearchParams): Refused | null {
+  for (const name of ['variables', 'extensions']) {
+    const text = search.get(name);
+    if (!text) continue;
+    const json = parseJson(text);
+    if (json === undefined) return { status: 400, message: `The parameter ${name} is not JSON.` };
+    search.set(name, toJson(json));
+  }
+  return null;
+}
+
+/** Writes a fetch response as it comes; a client that reads slowly is waited for, one that left ends the source. */
+async function relay(answered: Response, response: ServerResponse): Promise<void> {
+  response.writeHead(answered.status, { 'cache-control': 'no-store', ...Object.fromEntries(answered.headers) });
+  if (!answered.body) {
+    response.end();
+    return;
+  }
+  try {
+    await pipeStream(Readable.from(answered.body as AsyncIterable<Uint8Array>, { objectMode: false }), response);
+  } catch {
+    response.destroy(); // the client left, or its stream failed after the head was sent: there is nobody to tell
+  }
+}
+
+async function sendGraphiql(response: ServerResponse, encodings: string | string[] | undefined): Promise<void> {
+  const { plain, gzipped, headers } = await graphiqlPage();
+  const gzip = String(encodings ?? '').includes('gzip');
+  const encoding = gzip ? { 'content-encoding': 'gzip' } : {};
+  response.writeHead(200, { ...headers, ...encoding, vary: 'accept, accept-encoding' });
+  response.end(gzip ? gzipped : plain);
+}
+
+function prefersHtml(accept: string | undefined): boolean {
+  return /^text\/html\b/.test(accept ?? '');
+}
+
+function pick(headers: IncomingMessage['headers'], names: string[]): Record<string, string> {
+  return Object.fromEntries(
+    names.flatMap((name) => (typeof headers[name] === 'string' ? [[name, headers[name]]] : [])),
+  );
+}
