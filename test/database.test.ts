@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
 import { type Database, databaseErrorCode, openDatabase, passingFault } from '../src/database/database.ts';
 import { DataDirInUse } from '../src/database/embedded.ts';
@@ -107,6 +108,41 @@ suite('a Postgres server', skipUnless('own postgres'), () => {
       [...rows].map((row) => row['id']),
       ['p-two'],
     );
+  });
+
+  test('transactions that lose their server are UNAVAILABLE and end no process, and every connection comes back', async () => {
+    const away = (error: unknown) => passingFault(error)?.code === 'UNAVAILABLE';
+    for (let round = 0; round < 4; round++) {
+      let running = true;
+      const failures: unknown[] = [];
+      const write = async (n: number) => {
+        while (running) {
+          const work = database.transaction(async (tx) => {
+            for (let query = 0; query < 5; query++) {
+              await tx.execute(sql`select pg_sleep(${n / 1000})`);
+              if (query % 2) await sleep(n % 3); // the server may go away between two queries too
+            }
+          });
+          await work.catch((error: unknown) => {
+            failures.push(error);
+            running = false;
+          });
+        }
+      };
+      const writers = Array.from({ length: 10 }, (_, n) => write(n));
+      await sleep(100);
+      if (round % 2) await server.kill();
+      const end = sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'astraml'`;
+      if (!(round % 2)) await database.db.execute(end).catch(() => {});
+      await Promise.all(writers);
+      assert.ok(failures.length > 0 && failures.every(away), String(failures.find((error) => !away(error))));
+      if (round % 2) await server.restart();
+      const began = performance.now();
+      const each = () => database.transaction((tx) => tx.execute(sql`select pg_sleep(0.05)`)).catch(() => {});
+      await Promise.all(Array.from({ length: 20 }, each)); // connections that broke are found broken
+      await Promise.all(Array.from({ length: 20 }, () => database.transaction((tx) => tx.execute(sql`select 1`))));
+      assert.ok(performance.now() - began < 5_000, 'none hangs');
+    }
   });
 
   test('a server that is away is UNAVAILABLE, and its return is enough to go on', async () => {

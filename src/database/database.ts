@@ -9,6 +9,7 @@ import { drizzle, type PostgresJsQueryResultHKT } from 'drizzle-orm/postgres-js'
 import { migrate } from 'drizzle-orm/postgres-js/migrator';
 import postgres from 'postgres';
 import { Refusal } from '../errors.ts';
+import { begin } from './begin.ts';
 import { startEmbedded } from './embedded.ts';
 
 type NoSchema = Record<string, never>;
@@ -113,6 +114,7 @@ function guard(client: postgres.Sql, inTransaction: AsyncLocalStorage<true>): po
       if ((key === 'unsafe' || key === 'begin') && inTransaction.getStore()) {
         throw new Error('A query on the outer database inside of a transaction: use the transaction.');
       }
+      if (key === 'begin') return (work: Parameters<typeof begin>[1]) => begin(target, work);
       return Reflect.get(target, key) as unknown;
     },
   });
