@@ -12,34 +12,11 @@ import { after, before, suite, test } from 'node:test';
 import { createOutput, stateCell } from '../src/cli/output.ts';
 import { cleanLine, cleanText, formatDuration, parseDuration, textWidth } from '../src/cli/text.ts';
 import { spawnNode } from './support/child.ts';
+import { documentedJson, documentedLine, documentedYaml } from './support/documents.ts';
 import { createProject, script, type Stack, startStack, submit } from './support/stack.ts';
 
 const binary = resolve(import.meta.dirname, '../bin/astraml.mjs');
 
-// The documents of the API, word by word.
-const documentedLine =
-  'astraml submit --project p-demo --model bert-base --gpus 1           --dataset s3://bucket/dataset --batch-size 32 --epochs 5 --lr 3e-5';
-const documentedJson = `{
-  "project_id": "p-demo",
-  "dataset": "s3://bucket/dataset",
-  "model": "bert-base",
-  "hyperparams": {
-    "batch_size": 32,
-    "lr": 3e-5,
-    "epochs": 5,
-    "early_stopping": {"patience": 5}
-  },
-  "resources": {"gpus": 1}
-}
-`;
-const documentedYaml = `schedule:
-  cron: "0 * * * *"
-resources:
-  gpus: 1
-hyperparams:
-  lr_scheduler: cosine
-  gradient_accumulation_steps: 1
-`;
 /** Behaves as its model says. */
 const trainer = script(`
   console.log('\\x1b[31mloss\\x1b[0m falls');

@@ -20,22 +20,9 @@ import {
   post,
   send,
 } from './support/door.ts';
+import { documentedJson } from './support/documents.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
-
-/** The request of the document "Data Augmentation (v2.1)", to the letter. */
-const documented = `{
-  "project_id": "p-demo",
-  "dataset": "s3://bucket/dataset",
-  "model": "bert-base",
-  "hyperparams": {
-    "batch_size": 32,
-    "lr": 3e-5,
-    "epochs": 5,
-    "early_stopping": {"patience": 5}
-  },
-  "resources": {"gpus": 1}
-}`;
 
 let door: Door;
 let server: PostgresServer | undefined;
@@ -92,7 +79,7 @@ function assertProblem(answer: Answer, status: number, code: RefusalCode): Json 
 
 suite('POST /v1/jobs', () => {
   test('takes the request of the document as it stands, and answers with the job', async () => {
-    const { status, headers, body } = await submit(documented, 'documented');
+    const { status, headers, body } = await submit(documentedJson, 'documentedJson');
     assert.equal(status, 201, JSON.stringify(body));
     assert.equal(headers.get('location'), `/v1/jobs/${String(body['id'])}`);
     assert.equal(headers.get('content-type'), 'application/json');
@@ -104,7 +91,7 @@ suite('POST /v1/jobs', () => {
     assert.equal((rest['state_reason'] as Json)['code'], 'WAITING_FOR_RUNNER');
     assert.equal(rest['project_id'], 'p-demo');
     assert.equal(rest['defaults_version'], 'v2.1');
-    assert.deepEqual(rest['spec'], JSON.parse(documented));
+    assert.deepEqual(rest['spec'], JSON.parse(documentedJson));
     assert.deepEqual(rest['command'], ['true']);
     assert.equal((rest['submitted_by'] as Json)['name'], 'bootstrap');
     const hyperparams = rest['hyperparams'] as Json;
@@ -168,14 +155,14 @@ suite('POST /v1/jobs', () => {
       '[]',
       '"text"',
       'null',
-      documented.replace('3e-5', '1e400'),
-      documented.replace('"epochs"', '"own": 1e999, "epochs"'),
-      documented.replace('"epochs": 5', `"epochs": 5, "own": ${deep(40)}`),
-      documented.replace('bert-base', 'bert\\u0000base'),
-      documented.replace('bert-base', 'bert\\ud800base'),
+      documentedJson.replace('3e-5', '1e400'),
+      documentedJson.replace('"epochs"', '"own": 1e999, "epochs"'),
+      documentedJson.replace('"epochs": 5', `"epochs": 5, "own": ${deep(40)}`),
+      documentedJson.replace('bert-base', 'bert\\u0000base'),
+      documentedJson.replace('bert-base', 'bert\\ud800base'),
     ];
     for (const body of bodies) assertProblem(await submit(body), 422, 'INVALID_INPUT');
-    for (const body of [documented.replace('p-demo', 'p-\\u0000'), documented.replace('32', deep(100_000))]) {
+    for (const body of [documentedJson.replace('p-demo', 'p-\\u0000'), documentedJson.replace('32', deep(100_000))]) {
       assertProblem(await submit(body), 400, 'BAD_USER_INPUT');
     }
   });
@@ -225,17 +212,17 @@ suite('POST /v1/jobs', () => {
 
   test('tells who may not from who is unknown: 401, 403, 404', async () => {
     for (const token of [null, 'wrong'.repeat(10)]) {
-      const answer = await call('POST', '/v1/jobs', documented, { token });
+      const answer = await call('POST', '/v1/jobs', documentedJson, { token });
       assertProblem(answer, 401, 'UNAUTHENTICATED');
       assert.equal(answer.headers.get('www-authenticate'), 'Bearer');
     }
     const denied = assertProblem(
-      await call('POST', '/v1/jobs', documented, { token: reader }),
+      await call('POST', '/v1/jobs', documentedJson, { token: reader }),
       403,
       'PERMISSION_DENIED',
     );
     assert.deepEqual([denied['required_scope'], denied['path']], ['WRITE', 'project_id']);
-    const theirs = assertProblem(await call('POST', '/v1/jobs', documented, { token: stranger }), 404, 'NOT_FOUND');
+    const theirs = assertProblem(await call('POST', '/v1/jobs', documentedJson, { token: stranger }), 404, 'NOT_FOUND');
     const missing = await call('POST', '/v1/jobs', spec({ project_id: 'p-miss' }), { token: stranger });
     assert.equal(JSON.stringify(missing.body).replaceAll('p-miss', 'p-demo'), JSON.stringify(theirs));
     assertProblem(await submit(spec({ project_id: 'p-missing' })), 404, 'NOT_FOUND');
@@ -299,19 +286,19 @@ suite('The door', () => {
   });
 
   test('is guarded as GraphQL is: content type, size, compression, host, origin', async () => {
-    const ask = (headers: Record<string, string>, body: string | Buffer = documented) =>
+    const ask = (headers: Record<string, string>, body: string | Buffer = documentedJson) =>
       send(door.port, { path: '/v1/jobs', headers: { ...bearer(adminToken), ...jsonType, ...headers }, body });
     for (const [status, headers, body] of [
-      [415, { 'content-type': 'text/plain' }, documented],
-      [415, { 'content-type': 'application/x-www-form-urlencoded' }, documented],
-      [415, { 'content-encoding': 'gzip' }, documented],
+      [415, { 'content-type': 'text/plain' }, documentedJson],
+      [415, { 'content-type': 'application/x-www-form-urlencoded' }, documentedJson],
+      [415, { 'content-encoding': 'gzip' }, documentedJson],
       [413, {}, Buffer.alloc(2 ** 20 + 1, ' ')],
       [400, {}, '{hunter2'],
       [400, {}, ''],
-      [421, { host: 'evil.example' }, documented],
-      [403, { origin: 'https://evil.example' }, documented],
-      [403, { origin: 'null' }, documented],
-      [403, { 'sec-fetch-site': 'cross-site' }, documented],
+      [421, { host: 'evil.example' }, documentedJson],
+      [403, { origin: 'https://evil.example' }, documentedJson],
+      [403, { origin: 'null' }, documentedJson],
+      [403, { 'sec-fetch-site': 'cross-site' }, documentedJson],
     ] as const) {
       const answer = await ask(headers, body);
       assert.equal(answer.status, status, answer.text);
@@ -328,7 +315,7 @@ suite('The door', () => {
     const preflight = await send(door.port, { method: 'OPTIONS', path: '/v1/jobs', headers });
     assert.equal(preflight.status, 204);
     assert.match(String(preflight.headers['access-control-allow-headers']), /idempotency-key/);
-    const answer = await call('POST', '/v1/jobs', documented, { headers: { origin: appOrigin } });
+    const answer = await call('POST', '/v1/jobs', documentedJson, { headers: { origin: appOrigin } });
     assert.equal(answer.status, 201);
     assert.equal(answer.headers.get('access-control-allow-origin'), appOrigin);
     assert.match(answer.headers.get('access-control-expose-headers') ?? '', /location/);

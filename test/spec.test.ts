@@ -8,21 +8,9 @@ import { hashOf } from '../src/replay/replay.ts';
 import { atInput, fromInput, shadowedExtras, toInput } from '../src/spec/input.ts';
 import { effectiveSpec, layerOf, resolve, trainingPart } from '../src/spec/resolve.ts';
 import { parseSpec, type Spec } from '../src/spec/spec.ts';
+import { documentedJson } from './support/documents.ts';
 
-/** The JSON of the document that the product was made for, verbatim. */
-const seedJson = `{
-  "project_id": "p-demo",
-  "dataset": "s3://bucket/dataset",
-  "model": "bert-base",
-  "hyperparams": {
-    "batch_size": 32,
-    "lr": 3e-5,
-    "epochs": 5,
-    "early_stopping": {"patience": 5}
-  },
-  "resources": {"gpus": 1}
-}`;
-const seed = JSON.parse(seedJson) as Spec;
+const seed = JSON.parse(documentedJson) as Spec;
 const [v21] = builtinVersions;
 assert.ok(v21);
 
