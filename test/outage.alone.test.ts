@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { skipUnless } from './support/absent.ts';
 import { type Cluster, startCluster } from './support/cluster.ts';
-import { createProject, jobState, script, submit } from './support/stack.ts';
+import { createProject, followLog, jobState, script, submit } from './support/stack.ts';
 
 const skip = { ...skipUnless('own postgres'), ...skipUnless('own redis') };
 
@@ -107,10 +107,22 @@ suite('a job on two gateways and a runner elsewhere', skip, () => {
     }));
 
   test('survives the kill of its runner, which finds it again', () =>
-    watchThrough(400, async () => {
+    watchThrough(400, async (first) => {
       cluster.runner().kill('SIGKILL');
       await sleep(1_000);
       await cluster.startRunner();
+      // Its only slot is taken: another job waits for the end of the first, and runs then.
+      const { id: second } = await submit(cluster.client(0), 'p-outage', { command: script('') });
+      const states = async () => [
+        (await jobState(cluster.client(0), first)).state,
+        (await jobState(cluster.client(0), second)).state,
+      ];
+      for (let [one, two] = await states(); one === 'RUNNING'; [one, two] = await states()) {
+        assert.equal(two, 'QUEUED');
+        await sleep(100);
+      }
+      await followLog(cluster.client(1), second);
+      assert.equal((await jobState(cluster.client(0), second)).state, 'SUCCEEDED');
     }));
 
   test('survives Redis, killed and restarted empty', () =>

@@ -41,8 +41,8 @@ function projectIssues(input: NewProject): Issue[] {
     issues.push({ code: 'OUT_OF_RANGE', path: ['input', 'name'], message: 'name takes 1 to 200 characters.' });
   }
   const { command } = input;
-  if (command && (command.length === 0 || !command.every((word) => isText(word, 32_768)))) {
-    const message = 'command takes at least one word, each of 1 to 32768 characters.';
+  if (command && (!command[0] || !command.every((word) => word === '' || isText(word, 32_768)))) {
+    const message = 'command takes what is to be run and its arguments, each of at most 32768 characters.';
     issues.push({ code: 'OUT_OF_RANGE', path: ['input', 'command'], message });
   }
   return issues;

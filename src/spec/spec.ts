@@ -54,7 +54,8 @@ const spec = z.strictObject({
       labels: z.array(text(100)).max(50).optional(),
     })
     .optional(),
-  command: z.array(text(32_768)).min(1).max(1_000).optional(),
+  // An argument may be empty; what is to be run may not.
+  command: z.tuple([text(32_768)], z.string().max(32_768)).optional(),
   env: z
     .array(z.strictObject({ name: envName, from: z.strictObject({ value: z.string().max(32_768) }) }))
     .max(500)
@@ -214,6 +215,7 @@ const typeNames: Record<string, string> = {
   int: 'a whole number',
   boolean: 'true or false',
   array: 'a list',
+  tuple: 'a list',
   object: 'an object',
   record: 'an object',
 };
