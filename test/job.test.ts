@@ -15,7 +15,7 @@ import {
   planJob,
   submitJob,
 } from '../src/job/job.ts';
-import { nextJobNumber } from '../src/job/number.ts';
+import { nextJobNumber, withJobNumber } from '../src/job/number.ts';
 import { isTerminal, jobStates, requireMove } from '../src/job/state.ts';
 import { event } from '../src/event/table.ts';
 import { job } from '../src/job/table.ts';
@@ -157,6 +157,18 @@ suite('a submission', () => {
     assert.match(made.specHash, /^[0-9a-f]{64}$/);
     assert.match(made.name, /^[a-z]+-[a-z]+$/);
     assert.deepEqual(made.effective['command'], ['true']);
+  });
+
+  test('that is a repeat or is refused skips no number', async () => {
+    const take = (key: string, sent: object = spec) =>
+      withJobNumber(store.database, testProject, (number) =>
+        commit(store, (tx) => submitJob(tx, store.admin, { spec: { ...sent }, idempotencyKey: key, number, at })),
+      );
+    const { job: first } = await take('dense');
+    await take('dense');
+    await assert.rejects(take('dense2', { ...spec, priority: 1_000 }), refused('INVALID_INPUT'));
+    const { job: next } = await take('dense3');
+    assert.equal(next.number, first.number + 1);
   });
 
   test('gets a number that nobody else has, growing', async () => {

@@ -13,7 +13,7 @@ const merged = (points: readonly number[], firstStep = 0) =>
 /** The value at a rank, as `quantileOf` defines it, from all values. */
 function exact(points: readonly number[], quantile: number): number {
   const sorted = points.toSorted((a, b) => a - b);
-  return sorted[Math.floor(quantile * (sorted.length - 1))] ?? NaN;
+  return sorted[Math.max(0, Math.ceil(quantile * sorted.length) - 1)] ?? NaN;
 }
 
 suite('aggregates', () => {

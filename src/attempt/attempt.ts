@@ -204,11 +204,12 @@ export async function finishAttempt(
 ): Promise<void> {
   const at = new Date(Math.max(record.time, row.startedAt?.getTime() ?? 0));
   const seconds = Math.max(0, Math.round((at.getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000));
-  const { state, reason } = outcomeOf(record, locked.job.state === 'CANCELLING', seconds);
+  const wish = locked.job.state === 'CANCELLING' ? (locked.job.reasonMessage ?? 'Cancelled.') : null;
+  const { state, reason } = outcomeOf(record, wish, seconds);
   const failed = state === 'FAILED' || state === 'TIMED_OUT';
   const told = { ...reason, logExcerpt: failed ? logExcerpt : [] };
   await endAttempt(tx, locked, row, {
-    state: state === 'QUEUED' ? 'CANCELLED' : state,
+    state: state === 'QUEUED' ? 'FAILED' : state, // the attempt is over, the job is not
     reason: told,
     at,
     exitCode: record.exitCode,
@@ -219,11 +220,13 @@ export async function finishAttempt(
 
 function outcomeOf(
   record: RecordOf<'finished'>,
-  cancelling: boolean,
+  /** Who cancelled it and why; null when nobody did. */
+  wish: string | null,
   seconds: number,
 ): { state: JobState; reason: StateReason } {
   const after = `after ${seconds} s`;
-  if (cancelling) return { state: 'CANCELLED', reason: { code: 'REQUESTED', message: `Cancelled ${after}.` } };
+  if (wish !== null)
+    return { state: 'CANCELLED', reason: { code: 'REQUESTED', message: `${wish} It ended ${after}.` } };
   switch (record.outcome) {
     case 'TIMEOUT': {
       const hint = 'Raise timeoutSeconds, or make the job shorter.';

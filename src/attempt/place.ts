@@ -34,7 +34,10 @@ export function explainWait(
   const what = describe(request);
   const matching = runners.filter((runner) => fit(request, runner)).length;
   if (matching > 0) {
-    const message = `${matching === 1 ? '1 runner matches' : `${matching} runners match`} ${what}; waiting for it to be free.`;
+    const message =
+      matching === 1
+        ? `1 runner matches ${what}; waiting for it.`
+        : `${matching} runners match ${what}; waiting for one.`;
     return { code: 'WAITING_FOR_GPUS', message, hint: null };
   }
   const most = Math.max(0, ...runners.map((runner) => runner.gpus.length));
@@ -48,5 +51,6 @@ export function explainWait(
 function describe({ gpus, gpuModel, labels }: Request): string {
   const model = gpuModel ? ` ${gpuModel}` : '';
   const tags = labels.length > 0 ? ` with ${labels.length === 1 ? 'label' : 'labels'} ${labels.join(', ')}` : '';
+  if (gpus === 0) return `a job without GPUs${tags}`;
   return `${gpus}${model} ${gpus === 1 ? 'GPU' : 'GPUs'}${tags}`;
 }

@@ -20,7 +20,7 @@ export async function runDev(options: DevOptions): Promise<number> {
   loadDotEnv();
   const read = readEnvironment();
   const config = { ...read, port: options.port ?? read.port, dataDir: resolve(options.dataDir ?? read.dataDir) };
-  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+  makeDataDir(config.dataDir);
   const clientFile = join(config.dataDir, 'client.json');
   const runnerFile = join(config.dataDir, 'runner.json');
   const token = config.bootstrapToken ?? readToken(clientFile) ?? newTokenText();
@@ -74,6 +74,18 @@ async function start(options: LocalOptions): Promise<Local> {
     return await startLocal(options);
   } catch (error) {
     throw error instanceof CannotStart ? usage(error.message) : error;
+  }
+}
+
+function makeDataDir(dataDir: string): void {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw usage(
+      `The data folder ${dataDir} cannot be used: ${why}.`,
+      'Name another with --data-dir or ASTRAML_DATA_DIR.',
+    );
   }
 }
 

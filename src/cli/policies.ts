@@ -57,8 +57,11 @@ export async function runPolicies(cli: Cli, options: PolicyListOptions): Promise
 
 /** Replaces the rule of one path, or adds it. */
 export async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']: string[]): Promise<number> {
-  const rule = ruleOf(path, options);
+  const said = ruleOf(path, options);
   const { project, revision, rules } = await readPolicy(cli);
+  // What is not said stays as it is; `unset` removes the rule.
+  const before = asInput(rules.find((other) => other.path === path));
+  const rule = isObject(before) ? { ...before, ...said } : said;
   const others = rules.filter((other) => other.path !== path).map(asInput);
   return sendRules(cli, { projectId: project.id, rules: [...others, rule], ifRevision: revision });
 }
@@ -70,16 +73,15 @@ function ruleOf(path: string, options: RuleOptions): object {
   return {
     path,
     ...(given === undefined ? {} : { default: parseValue(given) }),
-    min: toBound('--min', min),
-    max: toBound('--max', max),
-    allowed: allowed === undefined ? null : toList(allowed),
-    required: required ?? false,
-    message: message ?? null,
+    ...(min === undefined ? {} : { min: toBound('--min', min) }),
+    ...(max === undefined ? {} : { max: toBound('--max', max) }),
+    ...(allowed === undefined ? {} : { allowed: toList(allowed) }),
+    ...(required === undefined ? {} : { required }),
+    ...(message === undefined ? {} : { message }),
   };
 }
 
-function toBound(flag: string, text: string | undefined): number | null {
-  if (text === undefined) return null;
+function toBound(flag: string, text: string): number {
   const bound = Number(text);
   if (text.trim() !== '' && Number.isFinite(bound)) return bound;
   throw usage(`${flag} takes a number, got "${text}".`);

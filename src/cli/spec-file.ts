@@ -16,11 +16,25 @@ export async function readSpecFile(path: string): Promise<Json> {
 /** Reads a file of JSON, which is YAML too, or YAML; `-` is stdin. A syntax error has its line and column. */
 export async function readYamlFile(path: string): Promise<unknown> {
   const name = nameOf(path);
+  const text = readText(path, name);
+  if (path.endsWith('.json')) return parseJson(text, name);
   const { parseDocument } = await import('yaml');
-  const document = parseDocument(readText(path, name));
+  const document = parseDocument(text);
   const [problem] = document.errors;
   if (problem) throw new Failure(exitCodes.refused, syntaxError(name, problem));
   return document.toJS() as unknown;
+}
+
+/** YAML takes `"model":}` for an empty model: what calls itself JSON is read as JSON. */
+function parseJson(text: string, name: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Failure(
+      exitCodes.refused,
+      `${name} is not JSON: ${error instanceof Error ? error.message : String(error)}.`,
+    );
+  }
 }
 
 /** A file that holds something else than is `expected`. */

@@ -17,7 +17,7 @@ import { invalid, type Issue, notFound } from '../errors.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { idPrefix } from '../id.ts';
 import { type Job, requireJob, submitJob } from '../job/job.ts';
-import { nextJobNumber } from '../job/number.ts';
+import { withJobNumber } from '../job/number.ts';
 import { commit } from '../live/commit.ts';
 import { loadTokens } from '../project/token.ts';
 import { listOnlineRunners } from '../runner/runner.ts';
@@ -86,9 +86,10 @@ async function submit({ gateway, actor, request }: Call, body: unknown): Promise
   if (typeof projectId !== 'string' || projectId === '') throw invalid(parseSpec(spec).issues);
   requireScope(actor, projectId, 'WRITE', ['project_id']);
   const key = request.headers['idempotency-key'];
-  const number = await nextJobNumber(gateway.database, projectId);
-  const submission = { spec, idempotencyKey: typeof key === 'string' ? key : null, number, at: [] };
-  const { job, replayed, warnings } = await commit(gateway, (tx) => submitJob(tx, actor, submission));
+  const submission = { spec, idempotencyKey: typeof key === 'string' ? key : null, at: [] };
+  const { job, replayed, warnings } = await withJobNumber(gateway.database, projectId, (number) =>
+    commit(gateway, (tx) => submitJob(tx, actor, { ...submission, number })),
+  );
   const shown = warnings.map(({ path, ...warning }) => ({ ...warning, path: path && specPathOf(path) }));
   return {
     status: replayed ? 200 : 201,

@@ -2,23 +2,51 @@
 // and taken in the job's transaction would make all submissions of a project wait for each other.
 import { sql } from 'drizzle-orm';
 import { type Database, databaseErrorCode } from '../database/database.ts';
-import { notFound } from '../errors.ts';
+import { notFound, Refusal } from '../errors.ts';
 import { jobNumber } from './table.ts';
 
-const blockSize = 64;
-type Block = { next: number; end: number };
+/** A block is twice the last one, so that few jobs skip few numbers when a gateway restarts. */
+const [firstBlock, largestBlock] = [4, 64];
+type Block = { next: number; end: number; size: number };
 const blocks = new WeakMap<Database, Map<string, Promise<Block>>>();
+
+/**
+ * Does `work` with the next number of the project. A number that made no job, since the submission was a repeat or was
+ * refused, is given to the next one when nobody took another meanwhile.
+ */
+export async function withJobNumber<Result extends { replayed: boolean }>(
+  database: Database,
+  projectId: string,
+  work: (number: number) => Promise<Result>,
+): Promise<Result> {
+  const number = await nextJobNumber(database, projectId);
+  try {
+    const result = await work(number);
+    if (result.replayed) await giveBack(database, projectId, number);
+    return result;
+  } catch (error) {
+    // After any other error nobody knows whether the job was written.
+    if (error instanceof Refusal) await giveBack(database, projectId, number);
+    throw error;
+  }
+}
+
+async function giveBack(database: Database, projectId: string, number: number): Promise<void> {
+  const block = await blocks.get(database)?.get(projectId);
+  if (block && block.next === number + 1 && number >= block.end - block.size) block.next = number;
+}
 
 /** The next number of the project; growing, may skip. Throws NOT_FOUND for a project that does not exist. */
 export async function nextJobNumber(database: Database, projectId: string): Promise<number> {
   const known = blocks.get(database) ?? new Map<string, Promise<Block>>();
   blocks.set(database, known);
-  for (;;) {
-    const pending = known.get(projectId) ?? takeBlock(database, projectId);
+  for (let size = firstBlock; ;) {
+    const pending = known.get(projectId) ?? takeBlock(database, projectId, size);
     known.set(projectId, pending);
     try {
       const block = await pending;
       if (block.next < block.end) return block.next++;
+      size = Math.min(2 * block.size, largestBlock);
     } catch (error) {
       if (known.get(projectId) === pending) known.delete(projectId);
       throw error;
@@ -27,15 +55,15 @@ export async function nextJobNumber(database: Database, projectId: string): Prom
   }
 }
 
-async function takeBlock(database: Database, projectId: string): Promise<Block> {
+async function takeBlock(database: Database, projectId: string, size: number): Promise<Block> {
   try {
     const [row] = await database.db
       .insert(jobNumber)
-      .values({ projectId, next: 1 + blockSize })
-      .onConflictDoUpdate({ target: jobNumber.projectId, set: { next: sql`${jobNumber.next} + ${blockSize}` } })
+      .values({ projectId, next: 1 + size })
+      .onConflictDoUpdate({ target: jobNumber.projectId, set: { next: sql`${jobNumber.next} + ${size}` } })
       .returning();
     if (!row) throw new Error('An upsert returned no row.');
-    return { next: row.next - blockSize, end: row.next };
+    return { next: row.next - size, end: row.next, size };
   } catch (error) {
     if (databaseErrorCode(error) === '23503') throw notFound('Project', projectId, ['input', 'spec', 'projectId']);
     throw error;

@@ -51,7 +51,7 @@ import {
   requireJob,
   submitJob,
 } from './job.ts';
-import { nextJobNumber } from './number.ts';
+import { withJobNumber } from './number.ts';
 import { isTerminal } from './state.ts';
 import type { Progress } from './table.ts';
 
@@ -197,10 +197,12 @@ JobRef.implement({
       nullable: true,
       description: 'Seconds a job may run in all attempts together; null for no limit.',
     }),
-    progress: t.expose('progress', {
+    progress: t.field({
       type: JobProgress,
       nullable: true,
       description: 'Progress as reported by the script; null when it reports none.',
+      // An ended job has no speed and no end to come.
+      resolve: ({ progress, state }) => progress && { ...progress, recent: isTerminal(state) ? [] : progress.recent },
     }),
     submittedBy: t.field({
       type: ActorInterface,
@@ -487,15 +489,15 @@ addMutation('submitJob', {
     const actor = requireActor(context.actor);
     const at = ['input', 'spec'];
     requireScope(actor, input.spec.projectId, 'WRITE', [...at, 'projectId']);
-    const number = await nextJobNumber(context.database, input.spec.projectId);
     const submission = {
       spec: fromInput(input.spec),
       issues: shadowedExtras(input.spec),
       idempotencyKey: input.idempotencyKey ?? context.idempotencyKey,
-      number,
       at,
     };
-    return commit(context, (tx) => submitJob(tx, actor, submission));
+    return withJobNumber(context.database, input.spec.projectId, (number) =>
+      commit(context, (tx) => submitJob(tx, actor, { ...submission, number })),
+    );
   },
 });
 

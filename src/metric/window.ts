@@ -80,11 +80,11 @@ export function meanOf(aggregate: Aggregate): number | null {
   return finite > 0 && Number.isFinite(sum) ? sum / finite : null;
 }
 
-/** Quantile of the finite values, 0…1, within 1 % relative error; null when there is none. */
+/** Quantile of the finite values, 0…1, by nearest rank, within 1 % relative error; null when there is none. */
 export function quantileOf(aggregate: Aggregate, quantile: number): number | null {
   const finite = aggregate.count - aggregate.nonFinite;
   if (finite <= 0 || aggregate.min === null || aggregate.max === null) return null;
-  const rank = quantile * (finite - 1);
+  const rank = Math.max(0, Math.ceil(quantile * finite) - 1);
   const within = (value: number) => Math.min(aggregate.max ?? value, Math.max(aggregate.min ?? value, value));
   let seen = 0;
   // From the most negative value up: the largest bucket of the negatives comes first.

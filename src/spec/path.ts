@@ -27,7 +27,14 @@ export function kindOfPath(path: string): PathKind | null {
   const kind = known.get(path);
   if (kind) return kind;
   if (containers.has(path) || !path.startsWith(extras) || path.startsWith('hyperparams.early_stopping.')) return null;
-  return path === extras || path === 'hyperparams.__proto__' ? null : 'free';
+  if (path === extras || path === 'hyperparams.__proto__' || isRespelt(path)) return null;
+  return 'free';
+}
+
+/** A known path in another spelling, e.g. `hyperparams.lrScheduler`: a rule about it would never bind. */
+function isRespelt(path: string): boolean {
+  const plain = (text: string) => text.toLowerCase().replace(/[^a-z0-9.]/g, '');
+  return [...known.keys()].some((name) => plain(name) === plain(path));
 }
 
 /** What to say to whoever names a path that is none. */
