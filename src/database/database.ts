@@ -55,6 +55,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
           ...quiet,
           max,
           connect_timeout: 10,
+          // Seconds between a break and the next try of a connection. By default it triples with each connection that
+          // breaks: ten that break together would stay away for up to 20 s from a server that is back.
+          backoff: () => 0.05 + Math.random() * 0.2,
           connection: {
             application_name: 'astraml',
             statement_timeout: 15_000,
