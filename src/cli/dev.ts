@@ -1,12 +1,11 @@
 // `astraml dev`: gateway and runner in one process, data kept in a folder, until Ctrl-C. Prints where to go from here.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
-import { type Config, ConfigError, readConfig } from '../config.ts';
-import { CannotStart } from '../gateway/gateway.ts';
+import { readConfig } from '../config.ts';
 import { newTokenText } from '../project/token.ts';
 import { usage } from './failure.ts';
 import { signalled } from './signal.ts';
-import { createExampleProject, type Local, type LocalOptions, startLocal, watchAddress } from './local.ts';
+import { createExampleProject, startLocal, watchAddress } from './local.ts';
 
 export type DevOptions = { port?: number; dataDir?: string; gpus?: number };
 
@@ -18,7 +17,7 @@ const submitLine =
 /** Runs until a signal ends it; resolves with the exit code. */
 export async function runDev(options: DevOptions): Promise<number> {
   loadDotEnv();
-  const read = readEnvironment();
+  const read = readConfig(process.env);
   const config = { ...read, port: options.port ?? read.port, dataDir: resolve(options.dataDir ?? read.dataDir) };
   makeDataDir(config.dataDir);
   const clientFile = join(config.dataDir, 'client.json');
@@ -29,7 +28,7 @@ export async function runDev(options: DevOptions): Promise<number> {
   const ended = signalled();
   process.stderr.write('Starting the database, the gateway and a runner …\n');
   const say = (line: string) => process.stderr.write(`${line}\n`);
-  const local = await start({
+  const local = await startLocal({
     config,
     token,
     runnerToken,
@@ -59,22 +58,6 @@ export async function runDev(options: DevOptions): Promise<number> {
     await local.stop();
   }
   return 0;
-}
-
-function readEnvironment(): Config {
-  try {
-    return readConfig(process.env);
-  } catch (error) {
-    throw error instanceof ConfigError ? usage(error.message) : error;
-  }
-}
-
-async function start(options: LocalOptions): Promise<Local> {
-  try {
-    return await startLocal(options);
-  } catch (error) {
-    throw error instanceof CannotStart ? usage(error.message) : error;
-  }
 }
 
 function makeDataDir(dataDir: string): void {

@@ -124,11 +124,8 @@ function describe(error: unknown): { exitCode: number; lines: string[] } {
   }
   const message = error instanceof Error ? error.message : String(error);
   // Known by name: their room is loaded only by the command that needs it.
-  if (error instanceof Error && error.name === 'ConfigError') {
+  if (error instanceof Error && (error.name === 'ConfigError' || error.name === 'CannotStart')) {
     return { exitCode: exitCodes.usage, lines: [`error: ${message}`] };
-  }
-  if (error instanceof Error && error.constructor.name === 'PortInUse') {
-    return { exitCode: exitCodes.unexpected, lines: [`error: ${message}`] };
   }
   return {
     exitCode: exitCodes.unexpected,

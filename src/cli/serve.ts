@@ -1,7 +1,7 @@
 // `astraml serve`: the gateway alone, on a Postgres and a Redis that any number of gateways share.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Config, ConfigError, readConfig } from '../config.ts';
-import { CannotStart, startGateway } from '../gateway/gateway.ts';
+import { type Config, readConfig } from '../config.ts';
+import { startGateway } from '../gateway/gateway.ts';
 import { usage } from './failure.ts';
 import { signalled } from './signal.ts';
 
@@ -14,10 +14,7 @@ const hint = 'For one gateway on this machine, with its own database and runner,
 export async function runServe(): Promise<number> {
   const config = readEnvironment();
   const ended = signalled();
-  const starting = startGateway(config).catch((error: unknown) => {
-    throw error instanceof CannotStart ? usage(error.message) : error;
-  });
-  const gateway = await Promise.race([starting, ended]);
+  const gateway = await Promise.race([startGateway(config), ended]);
   if (!gateway) return 0; // ended before it had begun, e.g. while it waited for the database
   process.stdout.write(`listening on ${gateway.url}\n`);
   await ended;
@@ -27,12 +24,7 @@ export async function runServe(): Promise<number> {
 }
 
 function readEnvironment(): Config {
-  let config: Config;
-  try {
-    config = readConfig(process.env);
-  } catch (error) {
-    throw error instanceof ConfigError ? usage(error.message) : error;
-  }
+  const config = readConfig(process.env);
   if (config.databaseUrl && config.redisUrl) return config;
   if (config.databaseUrl) {
     const why = 'gateways tell each other through Redis what they stored, and hear from runners through it';

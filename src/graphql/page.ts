@@ -26,6 +26,15 @@ type RawArgs = {
 
 const defaultSize = 20;
 
+/** The four arguments of a connection whose pages hold at most `max`. */
+export const pageArgs = (max: number) =>
+  builder.args((t) => ({
+    first: t.int({ description: `Page size, 1–${max}.` }),
+    after: t.string({ description: 'Cursor to start after.' }),
+    last: t.int({ description: `Page size from the end, 1–${max}.` }),
+    before: t.string({ description: 'Cursor to end before.' }),
+  }));
+
 /** Checks the four Relay arguments; a page without `first` and `last` has 20 items. */
 export function readPageArgs(args: RawArgs, max: number): PageRequest {
   const { first, last, after, before } = args;

@@ -16,7 +16,7 @@ import {
 import { notFound } from '../errors.ts';
 import { asOfNow, builder, type Context, load, loadExisting } from '../graphql/builder.ts';
 import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
-import { connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
+import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { horizonPause, readHorizon } from '../live/changes.ts';
 import { cursorInvalid, decodeCursor, decodeNumber, encodeCursor, isCount } from '../live/cursor.ts';
 import type { Reading } from '../live/feed.ts';
@@ -102,10 +102,7 @@ builder.objectField(JobRef, 'events', (t) =>
     description: 'Events of the job, oldest first.',
     args: {
       types: t.arg({ type: [JobEventTypeEnum], description: 'Only events of these types.' }),
-      first: t.arg.int({ description: 'Page size, 1–100.' }),
-      after: t.arg.string({ description: 'Cursor to start after.' }),
-      last: t.arg.int({ description: 'Page size from the end, 1–100.' }),
-      before: t.arg.string({ description: 'Cursor to end before.' }),
+      ...pageArgs(100),
     },
     async resolve(job, { types, ...args }, { database }): Promise<Page<JobEvent>> {
       const request = readPageArgs(args, 100);

@@ -17,7 +17,7 @@ import {
   ValidationError,
 } from '../graphql/mutation.ts';
 import { ActorInterface, badInput, NodeInterface, registerNode } from '../graphql/node.ts';
-import { addTotalCount, connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
+import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { commit } from '../live/commit.ts';
 import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
 import { loadPolicies, policyId } from '../policy/policy.ts';
@@ -294,10 +294,7 @@ addTotalCount(JobConnection, 'jobs');
 const jobsArgs = builder.args((t) => ({
   filter: t.field({ type: JobFilterInput, description: 'Only jobs that match.' }),
   orderBy: t.field({ type: JobOrder, description: 'Order of the jobs.' }),
-  first: t.int({ description: 'Page size, 1–100.' }),
-  after: t.string({ description: 'Cursor to start after.' }),
-  last: t.int({ description: 'Page size from the end, 1–100.' }),
-  before: t.string({ description: 'Cursor to end before.' }),
+  ...pageArgs(100),
 }));
 
 type JobsArgs = {

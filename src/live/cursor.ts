@@ -32,6 +32,13 @@ export function decodeNumber(stream: string, cursor: string): number {
   return position;
 }
 
+/** Position of a cursor that is one text, e.g. an id. */
+export function decodeText(stream: string, cursor: string): string {
+  const [position, ...rest] = decodeCursor(stream, cursor);
+  if (rest.length > 0 || typeof position !== 'string') throw cursorInvalid();
+  return position;
+}
+
 /** Whether a part of a cursor is a whole number from 0 on. */
 export function isCount(part: unknown): part is number {
   return typeof part === 'number' && Number.isSafeInteger(part) && part >= 0;

@@ -4,7 +4,7 @@ import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { asOfNow, builder, type Context } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
-import { connectionType, type Page, readPageArgs } from '../graphql/page.ts';
+import { connectionType, type Page, pageArgs, readPageArgs } from '../graphql/page.ts';
 import { JobRef } from '../job/schema.ts';
 import { readJob, requireJob } from '../job/job.ts';
 import { isTerminal } from '../job/state.ts';
@@ -101,10 +101,8 @@ builder.objectField(JobRef, 'logs', (t) =>
     description: 'Log of the job, oldest line first.',
     args: {
       filter: t.arg({ type: LogFilterInput, description: 'Only lines that match.' }),
-      first: t.arg.int({ description: 'Page size, 1–1000.' }),
-      after: t.arg.string({ description: 'Cursor to start after.' }),
+      ...pageArgs(1_000),
       last: t.arg.int({ description: 'Page size from the end, 1–1000. `last: 100` is the tail.' }),
-      before: t.arg.string({ description: 'Cursor to end before.' }),
     },
     async resolve(job, args, { database }): Promise<LogPage> {
       const request = readPageArgs(args, 1_000);

@@ -4,7 +4,7 @@ import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { asOfNow, builder, type Context, loadExisting } from '../graphql/builder.ts';
 import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
-import { connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
+import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { getJob, loadJobs, readJob, requireJob } from '../job/job.ts';
 import { JobRef } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
@@ -238,10 +238,7 @@ builder.objectField(MetricRef, 'windows', (t) =>
     args: {
       since: t.arg({ type: 'DateTime', description: 'From this timestamp on.' }),
       until: t.arg({ type: 'DateTime', description: 'Before this timestamp.' }),
-      first: t.arg.int({ description: 'Page size, 1–1000.' }),
-      after: t.arg.string({ description: 'Cursor to start after.' }),
-      last: t.arg.int({ description: 'Page size from the end, 1–1000.' }),
-      before: t.arg.string({ description: 'Cursor to end before.' }),
+      ...pageArgs(1_000),
     },
     async resolve(metric, args, { database }): Promise<Page<MetricWindow>> {
       const { jobId, name } = metric;

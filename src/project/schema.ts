@@ -1,6 +1,6 @@
 // How people ask for projects and tokens.
 import { canSee, requireActor, requireScope } from '../actor.ts';
-import { decodeCursor, cursorInvalid, encodeCursor } from '../live/cursor.ts';
+import { decodeText, encodeCursor } from '../live/cursor.ts';
 import { commit } from '../live/commit.ts';
 import { builder, type Context, load, loadExisting } from '../graphql/builder.ts';
 import {
@@ -14,7 +14,15 @@ import {
   ValidationError,
 } from '../graphql/mutation.ts';
 import { ActorInterface, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';
-import { addTotalCount, connectionType, type Page, type PageRequest, readPageArgs, toPage } from '../graphql/page.ts';
+import {
+  addTotalCount,
+  connectionType,
+  type Page,
+  type PageRequest,
+  pageArgs,
+  readPageArgs,
+  toPage,
+} from '../graphql/page.ts';
 import {
   countProjects,
   createProject,
@@ -125,10 +133,7 @@ const Viewer = builder.objectRef<Actor>('Viewer').implement({
       type: ProjectConnection,
       description: 'Projects the caller can see.',
       args: {
-        first: t.arg.int({ description: 'Page size, 1–100.' }),
-        after: t.arg.string({ description: 'Cursor to start after.' }),
-        last: t.arg.int({ description: 'Page size from the end, 1–100.' }),
-        before: t.arg.string({ description: 'Cursor to end before.' }),
+        ...pageArgs(100),
       },
       resolve: (actor, args, context) => projectPage(context, actor, readPageArgs(args, 100)),
     }),
@@ -147,17 +152,11 @@ async function projectPage(context: Context, actor: Actor, request: PageRequest)
   const { db } = context.database;
   const rows = await listProjects(db, actor, {
     ...request,
-    after: request.after === undefined ? undefined : projectPosition(request.after),
-    before: request.before === undefined ? undefined : projectPosition(request.before),
+    after: request.after === undefined ? undefined : [decodeText(projectStream, request.after)],
+    before: request.before === undefined ? undefined : [decodeText(projectStream, request.before)],
   });
   const page = toPage(rows, request, (row) => encodeCursor(projectStream, [row.id]));
   return { ...page, countAll: () => countProjects(db, actor) };
-}
-
-function projectPosition(cursor: string): string[] {
-  const [id, ...rest] = decodeCursor(projectStream, cursor);
-  if (typeof id !== 'string' || rest.length > 0) throw cursorInvalid();
-  return [id];
 }
 
 builder.queryFields((t) => ({

@@ -2,8 +2,8 @@
 import { requireActor } from '../actor.ts';
 import { builder, load } from '../graphql/builder.ts';
 import { ActorInterface, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';
-import { addTotalCount, connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
-import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
+import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
+import { decodeText, encodeCursor } from '../live/cursor.ts';
 import type { Gpu } from '../protocol/control.ts';
 import { countRunners, listRunners, loadRunners, type Runner, runnerState } from './runner.ts';
 
@@ -75,10 +75,7 @@ builder.queryField('runners', (t) =>
     description: 'Runners the caller can see.',
     args: {
       states: t.arg({ type: [RunnerStateEnum], description: 'Only runners in these states.' }),
-      first: t.arg.int({ description: 'Page size, 1–100.' }),
-      after: t.arg.string({ description: 'Cursor to start after.' }),
-      last: t.arg.int({ description: 'Page size from the end, 1–100.' }),
-      before: t.arg.string({ description: 'Cursor to end before.' }),
+      ...pageArgs(100),
     },
     async resolve(_, args, { actor, database }): Promise<Page<Runner>> {
       const request = readPageArgs(args, 100);
@@ -86,17 +83,11 @@ builder.queryField('runners', (t) =>
       const states = args.states ?? null;
       const rows = await listRunners(database.db, states, {
         ...request,
-        after: request.after === undefined ? undefined : runnerPosition(request.after),
-        before: request.before === undefined ? undefined : runnerPosition(request.before),
+        after: request.after === undefined ? undefined : [decodeText(runnerStream, request.after)],
+        before: request.before === undefined ? undefined : [decodeText(runnerStream, request.before)],
       });
       const page = toPage(rows, request, (row) => encodeCursor(runnerStream, [row.id]));
       return { ...page, countAll: () => countRunners(database.db, states) };
     },
   }),
 );
-
-function runnerPosition(cursor: string): string[] {
-  const [id, ...rest] = decodeCursor(runnerStream, cursor);
-  if (typeof id !== 'string' || rest.length > 0) throw cursorInvalid();
-  return [id];
-}
