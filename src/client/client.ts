@@ -83,8 +83,10 @@ async function withRetries<T>(
       return await work();
     } catch (error) {
       const again = error instanceof ApiError && error.retryable && repeatable && !signal?.aborted;
-      const waitMs = Math.random() * pauseMs;
-      if (!again || Date.now() + waitMs > deadline) throw error;
+      const leftMs = deadline - Date.now();
+      if (!again || leftMs <= 0) throw error;
+      // The last pause is cut to the time that is left: giving up early would be a matter of luck.
+      const waitMs = Math.min(Math.random() * pauseMs, leftMs);
       await sleep(waitMs, undefined, { signal });
     }
   }
