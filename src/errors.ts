@@ -29,7 +29,16 @@ export type RefusalCode = keyof typeof refusals;
 
 /** One problem of an input. `path` is where the caller sent it, `specPath` the same place in the job spec file. */
 export type Issue = {
-  code: 'REQUIRED' | 'UNKNOWN_FIELD' | 'WRONG_TYPE' | 'OUT_OF_RANGE' | 'NOT_ALLOWED' | 'MALFORMED' | 'UNKNOWN_VERSION';
+  code:
+    | 'REQUIRED'
+    | 'UNKNOWN_FIELD'
+    | 'WRONG_TYPE'
+    | 'OUT_OF_RANGE'
+    | 'NOT_ALLOWED'
+    | 'MALFORMED'
+    | 'SECRET_LITERAL'
+    | 'UNKNOWN_SECRET'
+    | 'UNKNOWN_VERSION';
   path: string[];
   message: string;
   hint?: string | undefined;

@@ -265,6 +265,7 @@ suite('the environment', () => {
     },
     command: ['train'],
     env: { MINE: 'yes', PATH: '/job/bin', ASTRAML_MODEL: 'not mine', CUDA_VISIBLE_DEVICES: '7', COLUMNS: '80' },
+    secretEnv: [],
     timeoutSeconds: 60,
     committed: 0,
   };

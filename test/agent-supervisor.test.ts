@@ -37,6 +37,7 @@ function startAttempt(source: string, options: { executor?: Executor; workDir?: 
       spec: {},
       command: [process.execPath, '-e', source],
       env: {},
+      secretEnv: [],
       timeoutSeconds: null,
       committed: 0,
     },

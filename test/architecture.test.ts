@@ -25,12 +25,14 @@ const rooms = [
   'project',
   'defaults',
   'policy',
+  'secret',
   'job',
   'runner',
   'attempt',
   'log',
   'metric',
   'intake',
+  'schedule',
   'gateway',
 ];
 

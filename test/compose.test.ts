@@ -35,7 +35,7 @@ describe('docker-compose.yml', () => {
     const { gateway, runner } = services;
     const unknown = Object.keys(gateway?.environment ?? {}).filter((name) => !(name in variables));
     assert.deepEqual(unknown, []);
-    const read = readText('src/cli/runner.ts');
+    const read = readText('src/cli/serve/runner.ts');
     for (const name of Object.keys(runner?.environment ?? {})) assert.ok(read.includes(name), `${name} is not read`);
   });
 

@@ -129,6 +129,7 @@ async function toAssignment(tx: Tx, row: Attempt): Promise<Assignment> {
     spec: of.effective,
     command: of.effective['command'] as string[],
     env: Object.fromEntries(variables.map(({ name, from }) => [name, from.value])),
+    secretEnv: [],
     timeoutSeconds: of.timeoutSeconds === null ? null : await timeLeft(tx, row, of.timeoutSeconds),
     committed: row.mark,
   };

@@ -5,10 +5,10 @@ import { version } from '../version.ts';
 import type { Globals } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { explain, exitCodes, usage } from './failure.ts';
-import { addJobCommands } from './program-jobs.ts';
-import { addPolicyCommands } from './program-policies.ts';
-import { addSubmitCommand } from './program-submit.ts';
-import type { RunnerStartOptions } from './runner.ts';
+import { addJobCommands } from './jobs/commands.ts';
+import { addPolicyCommands } from './policies/commands.ts';
+import { addSubmitCommand } from './submit/commands.ts';
+import type { RunnerStartOptions } from './serve/runner.ts';
 
 /** Runs a command line (without `node` and the script) and resolves with its exit code. Everything is said by then. */
 export async function runProgram(argv: readonly string[]): Promise<number> {
@@ -79,7 +79,7 @@ function addServerCommands(program: Command, add: AddCommand): void {
     'run a gateway and a runner on this machine',
     null,
     async () => {
-      const { runDev } = await import('./dev.ts');
+      const { runDev } = await import('./serve/dev.ts');
       return (_cli, options) => runDev(options);
     },
   )
@@ -87,11 +87,11 @@ function addServerCommands(program: Command, add: AddCommand): void {
     .option('--data-dir <folder>', 'where its data is kept (default: ASTRAML_DATA_DIR, else .astraml)')
     .option('--gpus <count>', 'GPUs of the runner, virtual where there are none', toWhole('--gpus', 1_024));
   add(program, 'demo', 'see it work: a job from submission to its end, in a temporary folder', null, async () => {
-    const { runDemo } = await import('./demo.ts');
+    const { runDemo } = await import('./serve/demo.ts');
     return () => runDemo();
   });
   add(program, 'serve', 'run the gateway alone, on DATABASE_URL and REDIS_URL', null, async () => {
-    const { runServe } = await import('./serve.ts');
+    const { runServe } = await import('./serve/serve.ts');
     return () => runServe();
   });
   addRunnerCommands(program, add);
@@ -101,7 +101,7 @@ function addRunnerCommands(program: Command, add: AddCommand): void {
   const runner = program.command('runner').description('make this machine take jobs');
   const each = (value: string, before: string[] = []) => [...before, value];
   add<RunnerStartOptions>(runner, 'start', 'take jobs until a signal drains it', null, async () => {
-    const { runRunner } = await import('./runner.ts');
+    const { runRunner } = await import('./serve/runner.ts');
     return (_cli, options) => runRunner(options);
   })
     .option('--name <name>', 'name of the runner (default: ASTRAML_RUNNER_NAME, else the host name)')

@@ -39,6 +39,8 @@ export const ValidationCode = builder.enumType('ValidationCode', {
     OUT_OF_RANGE: { description: 'Too small, too large, too long or too many.' },
     NOT_ALLOWED: { description: 'Not one of the values that are known.' },
     MALFORMED: { description: 'Text that does not follow its grammar: a cron expression, a URL, a time zone.' },
+    SECRET_LITERAL: { description: 'A literal that looks like a credential.' },
+    UNKNOWN_SECRET: { description: 'No secret with this name in the project.' },
     UNKNOWN_VERSION: { description: 'No such version of the defaults.' },
   } satisfies Record<Issue['code'], { description: string }>,
 });

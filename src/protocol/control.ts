@@ -43,6 +43,8 @@ export const assignment = z.object({
   spec: z.record(z.string(), z.unknown()),
   command: z.array(z.string()).min(1),
   env: z.record(z.string(), z.string()),
+  /** Names of the variables in `env` whose values are secrets: they are redacted before disk and network. */
+  secretEnv: z.array(z.string()).default([]),
   timeoutSeconds: z.number().nullable(),
   /** Highest record number that is committed: 0 for a new attempt. */
   committed: z.number(),

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Client } from '../../src/client/client.ts';
-import { type Local, startLocal } from '../../src/cli/local.ts';
+import { type Local, startLocal } from '../../src/cli/serve/local.ts';
 import { readConfig } from '../../src/config.ts';
 import { newTokenText } from '../../src/project/token.ts';
 

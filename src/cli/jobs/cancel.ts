@@ -1,13 +1,13 @@
 // `astraml cancel`: asks jobs to stop, and with --wait waits until they have.
-import type { Cli } from './cli.ts';
-import { exitCodes, explain } from './failure.ts';
-import { jobAnswer, type JobLine } from './fields.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes, explain } from '../failure.ts';
+import { jobAnswer, type JobLine } from '../fields.ts';
 import { findJob } from './find.ts';
 import { detachable, followState, noteState } from './follow.ts';
 import { jobName } from './outcome.ts';
-import { stateGlyph } from './output.ts';
-import { type Problem, problemFragment, refusedBy } from './problem.ts';
-import { toSeconds } from './spec-flags.ts';
+import { stateGlyph } from '../output.ts';
+import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { toSeconds } from '../submit/spec-flags.ts';
 
 export type CancelOptions = { reason?: string; grace?: string; wait?: boolean };
 

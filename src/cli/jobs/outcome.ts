@@ -1,8 +1,8 @@
 // How a job ended, as people read it: what, after how long, why, what to do, where to look.
-import type { Cli } from './cli.ts';
-import type { JobLine } from './fields.ts';
-import { stateGlyph } from './output.ts';
-import { cleanText, formatDuration } from './text.ts';
+import type { Cli } from '../cli.ts';
+import type { JobLine } from '../fields.ts';
+import { stateGlyph } from '../output.ts';
+import { cleanText, formatDuration } from '../text.ts';
 
 /** The name of a job for people: `p-demo/42`. */
 export function jobName(job: Pick<JobLine, 'number' | 'project'>): string {

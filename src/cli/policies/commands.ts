@@ -1,7 +1,7 @@
 // The commands about a project's policy, with their flags.
 import type { Command } from 'commander';
-import { type AddCommand, withGlobals } from './command.ts';
-import { policyFields, ruleFields, violationFields } from './fields.ts';
+import { type AddCommand, withGlobals } from '../command.ts';
+import { policyFields, ruleFields, violationFields } from '../fields.ts';
 import type { PolicyFileOptions, PolicyListOptions, RuleOptions } from './policies.ts';
 
 const headerFlag = ['--header', 'print the header also where no terminal reads'] as const;

@@ -1,9 +1,9 @@
 // `astraml serve`: the gateway alone, on a Postgres and a Redis that any number of gateways share.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Config, readConfig } from '../config.ts';
-import { startGateway } from '../gateway/gateway.ts';
-import { usage } from './failure.ts';
-import { signalled } from './signal.ts';
+import { type Config, readConfig } from '../../config.ts';
+import { startGateway } from '../../gateway/gateway.ts';
+import { usage } from '../failure.ts';
+import { signalled } from '../signal.ts';
 
 const hint = 'For one gateway on this machine, with its own database and runner, there is `astraml dev`.';
 

@@ -1,14 +1,14 @@
 // `astraml policies`: what a project gives its jobs by default and what they may not ask for. A rule is changed by sending
 // all of them with the revision that was read, so that nobody's change is lost.
-import { closest } from '../errors.ts';
-import { toInput } from '../spec/input.ts';
-import type { Cli } from './cli.ts';
-import { exitCodes, Failure, usage } from './failure.ts';
-import { policyFields, ruleFields, select, violationFields } from './fields.ts';
-import { cell } from './output.ts';
-import { type Problem, problemFragment, refusedBy } from './problem.ts';
-import { isObject, parseValue, readYamlFile, requireSpec, wrongContent } from './spec-file.ts';
-import { mergeSpec } from './spec-flags.ts';
+import { closest } from '../../errors.ts';
+import { toInput } from '../../spec/input.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes, Failure, usage } from '../failure.ts';
+import { policyFields, ruleFields, select, violationFields } from '../fields.ts';
+import { cell } from '../output.ts';
+import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { isObject, parseValue, readYamlFile, requireSpec, wrongContent } from '../submit/spec-file.ts';
+import { mergeSpec } from '../submit/spec-flags.ts';
 
 export type PolicyListOptions = { header?: boolean };
 export type PolicyFileOptions = { file: string; header?: boolean };

@@ -1,12 +1,12 @@
 // `astraml submit --dry-run`: what the job would run with and where each value comes from, or why it would be refused.
-import { toInput } from '../spec/input.ts';
-import type { Spec } from '../spec/spec.ts';
-import type { Cli } from './cli.ts';
-import { exitCodes } from './failure.ts';
-import { previewFields, select, type Value, type Warning } from './fields.ts';
-import { cell } from './output.ts';
-import { type Problem, problemFragment, refusedBy } from './problem.ts';
-import { cleanText } from './text.ts';
+import { toInput } from '../../spec/input.ts';
+import type { Spec } from '../../spec/spec.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes } from '../failure.ts';
+import { previewFields, select, type Value, type Warning } from '../fields.ts';
+import { cell } from '../output.ts';
+import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { cleanText } from '../text.ts';
 
 type Preview = {
   defaultsVersion: string | null;

@@ -1,8 +1,8 @@
 // The flags of `astraml submit`.
 import type { Command } from 'commander';
-import { type AddCommand, collect } from './command.ts';
-import { usage } from './failure.ts';
-import { jobFields, previewFields } from './fields.ts';
+import { type AddCommand, collect } from '../command.ts';
+import { usage } from '../failure.ts';
+import { jobFields, previewFields } from '../fields.ts';
 
 import type { SubmitOptions } from './submit.ts';
 

@@ -4,13 +4,13 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
-import { enterWorkDir } from '../agent/detached.ts';
-import { findGpus } from '../agent/gpus.ts';
-import { processExecutor } from '../agent/process.ts';
-import { type RunningRunner, startRunner } from '../agent/runner.ts';
-import { ApiError } from '../client/client.ts';
-import { version } from '../version.ts';
-import { exitCodes, Failure, usage } from './failure.ts';
+import { enterWorkDir } from '../../agent/detached.ts';
+import { findGpus } from '../../agent/gpus.ts';
+import { processExecutor } from '../../agent/process.ts';
+import { type RunningRunner, startRunner } from '../../agent/runner.ts';
+import { ApiError } from '../../client/client.ts';
+import { version } from '../../version.ts';
+import { exitCodes, Failure, usage } from '../failure.ts';
 
 export type RunnerStartOptions = {
   name?: string;

@@ -1,12 +1,12 @@
 // `astraml jobs`: the newest jobs of a project, or of all projects when none is named.
-import { closest } from '../errors.ts';
-import type { Variables } from '../client/client.ts';
-import type { Cli } from './cli.ts';
-import { exitCodes, Failure, usage } from './failure.ts';
-import { jobAnswer, type JobLine, type Metric } from './fields.ts';
+import { closest } from '../../errors.ts';
+import type { Variables } from '../../client/client.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes, Failure, usage } from '../failure.ts';
+import { jobAnswer, type JobLine, type Metric } from '../fields.ts';
 import { jobName } from './outcome.ts';
-import { cell, stateCell } from './output.ts';
-import { formatAge, formatNumber } from './text.ts';
+import { cell, stateCell } from '../output.ts';
+import { formatAge, formatNumber } from '../text.ts';
 
 export type JobsOptions = {
   state?: string[];

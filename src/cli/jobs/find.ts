@@ -1,6 +1,6 @@
 // How a job is named on the command line: its id, its number (`42`, `p-demo/42`), or `@last`, the project's newest.
-import type { Cli } from './cli.ts';
-import { exitCodes, Failure, usage } from './failure.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes, Failure, usage } from '../failure.ts';
 
 const newest = '@last';
 

@@ -1,10 +1,10 @@
 // `astraml defaults`: what a job gets when nobody says. With -p what it gets in that project.
-import { closest } from '../errors.ts';
-import type { Cli } from './cli.ts';
-import { exitCodes, Failure } from './failure.ts';
-import { defaultsFields, select, type Value, valueFields } from './fields.ts';
-import { cell } from './output.ts';
-import { printValues } from './preview.ts';
+import { closest } from '../../errors.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes, Failure } from '../failure.ts';
+import { defaultsFields, select, type Value, valueFields } from '../fields.ts';
+import { cell } from '../output.ts';
+import { printValues } from '../submit/preview.ts';
 
 export type DefaultsOptions = { version?: string; header?: boolean };
 

@@ -2,14 +2,14 @@
 // afar (HTTP for control, the bus for records); only the bus is inside of the process.
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { findGpus } from '../agent/gpus.ts';
-import { processExecutor } from '../agent/process.ts';
-import { type RunnerOptions, type RunningRunner, startRunner } from '../agent/runner.ts';
-import { type Client, createClient } from '../client/client.ts';
-import type { Config } from '../config.ts';
-import { type RunningGateway, startGateway } from '../gateway/gateway.ts';
-import type { Assignment } from '../protocol/control.ts';
-import { version } from '../version.ts';
+import { findGpus } from '../../agent/gpus.ts';
+import { processExecutor } from '../../agent/process.ts';
+import { type RunnerOptions, type RunningRunner, startRunner } from '../../agent/runner.ts';
+import { type Client, createClient } from '../../client/client.ts';
+import type { Config } from '../../config.ts';
+import { type RunningGateway, startGateway } from '../../gateway/gateway.ts';
+import type { Assignment } from '../../protocol/control.ts';
+import { version } from '../../version.ts';
 
 export type LocalOptions = {
   config: Config;
@@ -77,7 +77,7 @@ export function watchAddress(url: string, jobId: string, token: string): string 
 
 /** The example trainer as a project's command: it trains for a minute at least, so that there is something to watch. */
 export function exampleCommand(): string[] {
-  const trainer = new URL('../../examples/digits/train.ts', import.meta.url);
+  const trainer = new URL('../../../examples/digits/train.ts', import.meta.url);
   return [process.execPath, decodeURIComponent(trainer.pathname), '--at-least-seconds', '65'];
 }
 

@@ -1,13 +1,13 @@
 // `astraml jobs show`: a job on one page, or its spec back as YAML, or every value with its source.
-import type { Cli } from './cli.ts';
-import { exitCodes } from './failure.ts';
-import { jobPageFields, lineFields, type JobLine, type LogLine, type Metric, select, type Value } from './fields.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes } from '../failure.ts';
+import { jobPageFields, lineFields, type JobLine, type LogLine, type Metric, select, type Value } from '../fields.ts';
 import { findJob } from './find.ts';
 import { metricRows } from './metrics.ts';
 import { jobName, outcomeLines } from './outcome.ts';
-import { cell, stateCell } from './output.ts';
-import { printValues } from './preview.ts';
-import { cleanLine, cleanText, formatAge, formatDuration } from './text.ts';
+import { cell, stateCell } from '../output.ts';
+import { printValues } from '../submit/preview.ts';
+import { cleanLine, cleanText, formatAge, formatDuration } from '../text.ts';
 
 export type ShowOptions = { spec?: boolean; config?: boolean; header?: boolean };
 

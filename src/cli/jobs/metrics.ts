@@ -1,7 +1,7 @@
 // `astraml metrics`: the newest, smallest and largest value of each metric of a job; with --watch its windows as they
 // fill and close.
-import type { Cli } from './cli.ts';
-import { exitCodes } from './failure.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes } from '../failure.ts';
 import {
   jobLineFields,
   type JobLine,
@@ -10,12 +10,12 @@ import {
   type MetricValue,
   select,
   windowFields,
-} from './fields.ts';
+} from '../fields.ts';
 import { findJob } from './find.ts';
 import { detachable, detachedMessage } from './follow.ts';
 import { jobName } from './outcome.ts';
-import { cell, type Output, pick } from './output.ts';
-import { formatNumber } from './text.ts';
+import { cell, type Output, pick } from '../output.ts';
+import { formatNumber } from '../text.ts';
 
 export type MetricsOptions = { name?: string[]; watch?: boolean; header?: boolean };
 

@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
-import type { Client } from '../client/client.ts';
-import { readConfig } from '../config.ts';
-import { newTokenText } from '../project/token.ts';
-import { toInput } from '../spec/input.ts';
+import type { Client } from '../../client/client.ts';
+import { readConfig } from '../../config.ts';
+import { newTokenText } from '../../project/token.ts';
+import { toInput } from '../../spec/input.ts';
 import { createExampleProject, startLocal, watchAddress } from './local.ts';
 
 /** The job of the document that the product was made for, as it stands there. */

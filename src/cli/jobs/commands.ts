@@ -1,8 +1,8 @@
 // The commands about jobs that exist, and about the defaults, with their flags.
 import type { Command } from 'commander';
 import type { CancelOptions } from './cancel.ts';
-import { type AddCommand, collect, withGlobals } from './command.ts';
-import type { DefaultsOptions } from './defaults.ts';
+import { type AddCommand, collect, withGlobals } from '../command.ts';
+import type { DefaultsOptions } from '../defaults/defaults.ts';
 import {
   defaultsFields,
   jobFields,
@@ -11,7 +11,7 @@ import {
   metricFields,
   valueFields,
   windowFields,
-} from './fields.ts';
+} from '../fields.ts';
 import type { JobsOptions } from './jobs.ts';
 import type { LogsOptions } from './logs.ts';
 import type { MetricsOptions } from './metrics.ts';
@@ -105,7 +105,7 @@ function addDefaults(program: Command, add: AddCommand): void {
     'values of a version; with -p those of the project',
     () => Object.keys(valueFields),
     async () => {
-      return (await import('./defaults.ts')).runDefaults;
+      return (await import('../defaults/defaults.ts')).runDefaults;
     },
     { isDefault: true },
   )
@@ -117,7 +117,7 @@ function addDefaults(program: Command, add: AddCommand): void {
     'published versions',
     () => Object.keys(defaultsFields),
     async () => {
-      return (await import('./defaults.ts')).runDefaultsList;
+      return (await import('../defaults/defaults.ts')).runDefaultsList;
     },
   ).option(...headerFlag);
 }

@@ -1,18 +1,18 @@
 // `astraml submit`: a job from a file, flags or both; submitted once however often the network fails, and followed to
 // its end with --follow.
 import { randomUUID } from 'node:crypto';
-import { toInput } from '../spec/input.ts';
-import type { Cli } from './cli.ts';
-import { exitCodeOfState, exitCodes } from './failure.ts';
-import { type JobLine, jobAnswer, type Warning } from './fields.ts';
-import { detachable, detachedMessage, followLog, followState, noteState } from './follow.ts';
-import { jobName, outcomeLines } from './outcome.ts';
-import { pick } from './output.ts';
-import { type Problem, problemFragment, refusedBy } from './problem.ts';
+import { toInput } from '../../spec/input.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodeOfState, exitCodes } from '../failure.ts';
+import { type JobLine, jobAnswer, type Warning } from '../fields.ts';
+import { detachable, detachedMessage, followLog, followState, noteState } from '../jobs/follow.ts';
+import { jobName, outcomeLines } from '../jobs/outcome.ts';
+import { pick } from '../output.ts';
+import { type Problem, problemFragment, refusedBy } from '../problem.ts';
 import { runPreview } from './preview.ts';
 import { requireSpec } from './spec-file.ts';
 import { mergeSpec, type SpecFlags } from './spec-flags.ts';
-import { cleanLine, cleanText } from './text.ts';
+import { cleanLine, cleanText } from '../text.ts';
 
 export type SubmitOptions = SpecFlags & { idempotencyKey?: string; dryRun?: boolean; follow?: boolean };
 

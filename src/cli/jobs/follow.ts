@@ -1,8 +1,8 @@
 // Following a job: its log as it comes, its changes of state, and Ctrl-C, which detaches and leaves the job alone.
-import type { Cli } from './cli.ts';
-import { Detached } from './failure.ts';
-import { type JobLine, jobLineFields, lineFields, type LogLine, select } from './fields.ts';
-import { cell, stateGlyph } from './output.ts';
+import type { Cli } from '../cli.ts';
+import { Detached } from '../failure.ts';
+import { type JobLine, jobLineFields, lineFields, type LogLine, select } from '../fields.ts';
+import { cell, stateGlyph } from '../output.ts';
 import { jobName, shortName } from './outcome.ts';
 
 /** Runs `work` until it is done; Ctrl-C ends it by the signal it is given, with a line that says what goes on. */

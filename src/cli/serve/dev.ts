@@ -1,10 +1,10 @@
 // `astraml dev`: gateway and runner in one process, data kept in a folder, until Ctrl-C. Prints where to go from here.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
-import { readConfig } from '../config.ts';
-import { newTokenText } from '../project/token.ts';
-import { usage } from './failure.ts';
-import { signalled } from './signal.ts';
+import { readConfig } from '../../config.ts';
+import { newTokenText } from '../../project/token.ts';
+import { usage } from '../failure.ts';
+import { signalled } from '../signal.ts';
 import { createExampleProject, startLocal, watchAddress } from './local.ts';
 
 export type DevOptions = { port?: number; dataDir?: string; gpus?: number };

@@ -1,8 +1,8 @@
 // The flags of `submit` over the spec file, each at its place in the spec.
-import type { Cli } from './cli.ts';
-import { usage } from './failure.ts';
+import type { Cli } from '../cli.ts';
+import { usage } from '../failure.ts';
 import { applySet, type Json, readSpecFile, setPath, splitAssignment } from './spec-file.ts';
-import { parseDuration } from './text.ts';
+import { parseDuration } from '../text.ts';
 
 export type SpecFlags = {
   file?: string;

@@ -1,14 +1,14 @@
 // `astraml logs`: the lines of a job, from its end or behind a cursor, and with --follow those to come.
-import type { Cli } from './cli.ts';
-import { closest } from '../errors.ts';
-import { exitCodeOfState, exitCodes, Failure, usage } from './failure.ts';
-import { jobLineFields, lineFields, type JobLine, type LogLine, select } from './fields.ts';
+import type { Cli } from '../cli.ts';
+import { closest } from '../../errors.ts';
+import { exitCodeOfState, exitCodes, Failure, usage } from '../failure.ts';
+import { jobLineFields, lineFields, type JobLine, type LogLine, select } from '../fields.ts';
 import { findJob } from './find.ts';
 import { detachable, detachedMessage, followLog, followState, noteState, warnOfGap } from './follow.ts';
 import { toCount } from './jobs.ts';
 import { outcomeLines } from './outcome.ts';
-import { pick } from './output.ts';
-import { cleanLine } from './text.ts';
+import { pick } from '../output.ts';
+import { cleanLine } from '../text.ts';
 
 export type LogsOptions = {
   follow?: boolean;
