@@ -1,65 +1,31 @@
 // `astraml policies` as people and scripts meet it: a process of its own against a real gateway.
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { commandLine } from './support/cli.ts';
 import { adminToken, createProject, createToken, dataOf, type Door, openDoor } from './support/door.ts';
 
-const binary = resolve(import.meta.dirname, '../bin/astraml.mjs');
 const project = 'p-policies';
 
 let door: Door;
-let folder: string;
+const { run, write, remove } = commandLine(() => ({
+  ASTRAML_URL: door.url,
+  ASTRAML_TOKEN: adminToken,
+  ASTRAML_PROJECT: project,
+}));
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'cli-policies-'));
   door = await openDoor();
   await createProject(door.port, project);
 });
 after(async () => {
   await door.close();
-  rmSync(folder, { recursive: true, force: true });
+  remove();
   await expectNoLeaks();
 });
 
-type Ran = { code: number | null; stdout: string; stderr: string };
-
-/** Runs `astraml policies …` in the temporary folder, as the administrator unless a token is named. */
-async function policies(args: string[], { input = '', token = adminToken } = {}): Promise<Ran> {
-  const child = spawn(process.execPath, [binary, 'policies', ...args], {
-    cwd: folder,
-    env: {
-      ...process.env,
-      NODE_TEST_CONTEXT: undefined,
-      NODE_DISABLE_COMPILE_CACHE: undefined,
-      NODE_COMPILE_CACHE: join(folder, 'cache'),
-      ASTRAML_DATA_DIR: undefined,
-      ASTRAML_URL: door.url,
-      ASTRAML_TOKEN: token,
-      ASTRAML_PROJECT: project,
-      NO_COLOR: undefined,
-      FORCE_COLOR: undefined,
-    },
-    timeout: 30_000,
-    killSignal: 'SIGKILL',
-  });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  child.stdin.on('error', () => {}); // it may end without having read
-  child.stdin.end(input);
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, stdout, stderr };
-}
-
-function write(name: string, content: string): string {
-  writeFileSync(join(folder, name), content);
-  return name;
-}
+/** Runs `astraml policies …`, as the administrator unless a token is named. */
+const policies = (args: string[], { input = '', token = adminToken } = {}) =>
+  run(['policies', ...args], { input, env: { ASTRAML_TOKEN: token } });
 
 /** What the gateway has. */
 async function rulesNow(): Promise<{ revision: number; rules: Record<string, unknown>[] }> {
@@ -168,15 +134,7 @@ suite('policies', () => {
 });
 
 test('submit says every violation with its place, and exits with 6', async () => {
-  const child = spawn(process.execPath, [binary, 'submit', '-f', 'job.yaml', '-p', project], {
-    cwd: folder,
-    env: { ...process.env, NODE_TEST_CONTEXT: undefined, ASTRAML_URL: door.url, ASTRAML_TOKEN: adminToken },
-    stdio: ['ignore', 'ignore', 'pipe'],
-    timeout: 30_000,
-  });
-  let stderr = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  const [code] = (await once(child, 'close')) as [number | null];
+  const { code, stderr } = await run(['submit', '-f', 'job.yaml', '-p', project]);
   assert.equal(code, 6, stderr);
   assert.match(stderr, /hyperparams.epochs: epochs 50 is above the project's maximum 20/);
   assert.match(stderr, /model "bert-base" is not among the values that the project allows: "a"/);

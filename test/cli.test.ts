@@ -1,21 +1,18 @@
 // The command line as people and scripts meet it: a process of its own against a real gateway with a real runner.
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { after, before, suite, test } from 'node:test';
 import { createOutput, stateCell } from '../src/cli/output.ts';
 import { cleanLine, cleanText, formatDuration, parseDuration, textWidth } from '../src/cli/text.ts';
 import { spawnNode } from './support/child.ts';
+import { binary, commandLine } from './support/cli.ts';
 import { documentedJson, documentedLine, documentedYaml } from './support/documents.ts';
 import { createProject, script, type Stack, startStack, submit } from './support/stack.ts';
-
-const binary = resolve(import.meta.dirname, '../bin/astraml.mjs');
 
 /** Behaves as its model says. */
 const trainer = script(`
@@ -26,57 +23,27 @@ const trainer = script(`
 `);
 
 let stack: Stack;
-let folder: string;
+const {
+  folder,
+  run: astraml,
+  write,
+  environment,
+  remove,
+} = commandLine(() => ({
+  ASTRAML_URL: stack.url,
+  ASTRAML_TOKEN: stack.token,
+}));
 
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'cli-'));
   stack = await startStack({ gpus: 2 });
   await createProject(stack.client, 'p-demo', trainer);
 });
 
 after(async () => {
   await stack.stop();
-  rmSync(folder, { recursive: true, force: true });
+  remove();
   await expectNoLeaks();
 });
-
-type Ran = { code: number | null; stdout: string; stderr: string };
-type RunOptions = { env?: Record<string, string | undefined>; cwd?: string; input?: string };
-
-function environment(env: RunOptions['env'] = {}): Record<string, string | undefined> {
-  const cache = { NODE_DISABLE_COMPILE_CACHE: undefined, NODE_COMPILE_CACHE: join(folder, 'cache') };
-  const none = {
-    ...cache,
-    ASTRAML_DATA_DIR: undefined,
-    ASTRAML_PROJECT: undefined,
-    NO_COLOR: undefined,
-    FORCE_COLOR: undefined,
-  };
-  return { ...none, ASTRAML_URL: stack.url, ASTRAML_TOKEN: stack.token, ...env };
-}
-
-/** Runs a command line in the temporary folder, signed in unless `env` says otherwise. */
-async function astraml(args: string[], { env, cwd = folder, input = '' }: RunOptions = {}): Promise<Ran> {
-  const child = spawn(process.execPath, [binary, ...args], {
-    cwd,
-    env: { ...process.env, NODE_TEST_CONTEXT: undefined, ...environment(env) },
-    timeout: 30_000,
-    killSignal: 'SIGKILL',
-  });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  child.stdin.on('error', () => {}); // it may end without having read
-  child.stdin.end(input);
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, stdout, stderr };
-}
-
-function write(name: string, content: string): string {
-  writeFileSync(join(folder, name), content);
-  return name;
-}
 
 async function specOf(answer: string): Promise<Record<string, never>> {
   const [id] = answer.split(' ');
