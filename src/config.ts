@@ -93,6 +93,12 @@ export const variables = {
     '30',
   ),
   ASTRAML_SHUTDOWN_SECONDS: variable(positive, '10', 'Seconds that a stopping gateway gives to its clients.', '10'),
+  ASTRAML_METRICS_PORT: variable(
+    z.coerce.number().int().min(0).max(65535),
+    '9464',
+    'Port on HOST where `astraml serve` answers GET /metrics, for Prometheus; 0 switches it off.',
+    '9464',
+  ),
   LOG_LEVEL: variable(
     z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']),
     'info',
@@ -124,6 +130,8 @@ export type Config = {
   maxOperationCost: number;
   leaseSeconds: number;
   shutdownSeconds: number;
+  /** 0 for none. */
+  metricsPort: number;
   logLevel: string;
 };
 
@@ -164,6 +172,7 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     maxOperationCost: values.ASTRAML_MAX_OPERATION_COST,
     leaseSeconds: values.ASTRAML_RUNNER_LEASE_SECONDS,
     shutdownSeconds: values.ASTRAML_SHUTDOWN_SECONDS,
+    metricsPort: values.ASTRAML_METRICS_PORT,
     logLevel: values.LOG_LEVEL,
   };
 }

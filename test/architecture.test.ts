@@ -12,6 +12,7 @@ const rooms = [
   'version.ts',
   'config.ts',
   'errors.ts',
+  'figures.ts',
   'id.ts',
   'actor.ts',
   'database',

@@ -11,6 +11,7 @@ import { newTokenText } from '../src/project/token.ts';
 import { skipUnless } from './support/absent.ts';
 import { type Child, spawnNode } from './support/child.ts';
 import { call, openFeeder } from './support/feeder.ts';
+import { freePort } from './support/port.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
 import { type RedisServer, startRedis } from './support/redis.ts';
 import { createProject, followLog, jobState, submit } from './support/stack.ts';
@@ -28,7 +29,9 @@ suite('astraml serve', () => {
   ];
   for (const [what, env, said] of refusals) {
     test(`says so, with exit code 2, when ${what}`, async () => {
-      const child = spawnNode([binary, 'serve'], { env: { DATABASE_URL: undefined, REDIS_URL: undefined, ...env } });
+      const child = spawnNode([binary, 'serve'], {
+        env: { DATABASE_URL: undefined, REDIS_URL: undefined, ASTRAML_METRICS_PORT: '0', ...env },
+      });
       const { code } = await child.untilEnd();
       assert.equal(code, 2);
       assert.match(child.output(), said);
@@ -39,6 +42,7 @@ suite('astraml serve', () => {
 
 suite('two gateways on one Postgres and one Redis', skipUnless('own postgres', 'own redis'), () => {
   const [token, runnerToken] = [newTokenText(), newTokenText()];
+  const metricsPorts: number[] = [];
   const children: Child[] = [];
   const urls: string[] = [];
   const clients: Client[] = [];
@@ -48,6 +52,8 @@ suite('two gateways on one Postgres and one Redis', skipUnless('own postgres', '
   let bus: Bus;
 
   async function startOne(index: number): Promise<void> {
+    const metricsPort = await freePort();
+    metricsPorts[index] = metricsPort;
     const child = spawnNode([binary, 'serve'], {
       env: {
         DATABASE_URL: databaseUrl,
@@ -57,6 +63,7 @@ suite('two gateways on one Postgres and one Redis', skipUnless('own postgres', '
         ASTRAML_BOOTSTRAP_RUNNER_TOKEN: runnerToken,
         ASTRAML_RUNNER_LEASE_SECONDS: `${leaseSeconds}`,
         ASTRAML_SHUTDOWN_SECONDS: '4',
+        ASTRAML_METRICS_PORT: String(metricsPort),
       },
     });
     children.push(child);
@@ -115,6 +122,22 @@ suite('two gateways on one Postgres and one Redis', skipUnless('own postgres', '
       assert.doesNotMatch(child.output(), /unhandled|"msg":"bug"/i);
     }
     await expectNoLeaks();
+  });
+
+  test('counts what runners sent, for Prometheus, on a port of its own', async () => {
+    const read = (port: number, path = '/metrics') => fetch(`http://127.0.0.1:${port}${path}`);
+    const stored = async () => {
+      const texts = await Promise.all(metricsPorts.map(async (port) => (await read(port)).text()));
+      return texts.reduce((sum, text) => sum + Number(/^astraml_records_total (\d+)$/m.exec(text)?.[1]), 0);
+    };
+    const before = await stored();
+    const { feeder } = await feed(); // its first record says that the command runs
+    await feeder.lines(numbered(0, 5));
+    await feeder.finish();
+    assert.equal(await stored(), before + 7);
+    const [port = 0] = metricsPorts;
+    assert.match(await (await read(port)).text(), /^process_cpu_seconds_total /m);
+    assert.equal((await read(port, '/')).status, 404);
   });
 
   test('what one was told the other knows', async () => {

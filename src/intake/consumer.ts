@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { listLapsed } from '../attempt/attempt.ts';
 import type { UplinkEntry } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
+import { intakeFigures, leasesLost, recordsPerCommit } from '../figures.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { endLapsed, type IntakeCounts, takeBatches } from './intake.ts';
 
@@ -54,7 +55,7 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
       if (signal.aborted || wellSince === null || performance.now() - wellSince < leaseSeconds * 1000) continue;
       try {
         for (const lapsed of await listLapsed(store.database.db, 100))
-          await commit(store, (tx) => endLapsed(tx, lapsed));
+          if (await commit(store, (tx) => endLapsed(tx, lapsed))) leasesLost.inc();
       } catch (error) {
         wellSince = null;
         report(error);
@@ -112,7 +113,11 @@ async function storeSome(
     Object.assign(added, { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 }); // a retry counts anew
     return takeBatches(tx, batches, leaseSeconds, added);
   });
-  for (const key of Object.keys(added) as (keyof IntakeCounts)[]) counts[key] += added[key];
+  for (const key of Object.keys(added) as (keyof IntakeCounts)[]) {
+    counts[key] += added[key];
+    intakeFigures[key].inc(added[key]);
+  }
+  if (added.records > 0) recordsPerCommit.observe(added.records);
   for (const { channel, acknowledgement } of told) {
     // A lost acknowledgement costs a second: the runner sends its batch again, and hears of it then.
     store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});

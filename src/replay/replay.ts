@@ -6,6 +6,7 @@ import canonicalize from 'canonicalize';
 import { and, eq, sql } from 'drizzle-orm';
 import { databaseErrorCode } from '../database/database.ts';
 import { invalid, Refusal } from '../errors.ts';
+import { replays } from '../figures.ts';
 import type { Tx } from '../live/commit.ts';
 import { idempotencyKey } from './table.ts';
 
@@ -51,7 +52,10 @@ export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null>
     .from(idempotencyKey)
     .where(and(eq(idempotencyKey.scope, scope), eq(idempotencyKey.mutation, mutation), eq(idempotencyKey.key, key)));
   if (!known) throw inProgress(); // it was refused just now: the key is free again
-  if (known.fingerprint === fingerprint) return known.objectId;
+  if (known.fingerprint === fingerprint) {
+    replays.inc();
+    return known.objectId;
+  }
   const message = 'The idempotency key was used before with a different input.';
   throw new Refusal('IDEMPOTENCY_CONFLICT', message, {
     path: ['input', 'idempotencyKey'],

@@ -56,6 +56,7 @@ export async function startCluster(options: { gateways: number; leaseSeconds?: n
       ASTRAML_BOOTSTRAP_TOKEN: token,
       ASTRAML_BOOTSTRAP_RUNNER_TOKEN: runnerToken,
       ASTRAML_RUNNER_LEASE_SECONDS: String(options.leaseSeconds ?? 30),
+      ASTRAML_METRICS_PORT: '0',
       LOG_LEVEL: 'warn',
     });
     const answers = () =>

@@ -109,6 +109,7 @@ export async function deploy(): Promise<Deployment> {
         DATABASE_URL: database.url,
         HOST: '127.0.0.1',
         PORT: String(port),
+        ASTRAML_METRICS_PORT: '0', // both on one host here
       });
       gateways.push({ url: `http://127.0.0.1:${port}`, process });
     }

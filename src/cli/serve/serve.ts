@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Config, readConfig } from '../../config.ts';
 import { startGateway } from '../../gateway/gateway.ts';
+import { serveMetrics } from '../../gateway/metrics.ts';
 import { usage } from '../failure.ts';
 import { signalled } from '../signal.ts';
 
@@ -14,12 +15,13 @@ const hint = 'For one gateway on this machine, with its own database and runner,
 export async function runServe(): Promise<number> {
   const config = readEnvironment();
   const ended = signalled();
+  const metrics = config.metricsPort === 0 ? null : await serveMetrics(config.metricsPort, config.host);
   const gateway = await Promise.race([startGateway(config), ended]);
   if (!gateway) return 0; // ended before it had begun, e.g. while it waited for the database
   process.stdout.write(`listening on ${gateway.url}\n`);
   await ended;
   // What hangs, for example a database that does not answer, is left behind in time.
-  await Promise.race([gateway.stop(), sleep(config.shutdownSeconds * 1000)]);
+  await Promise.race([gateway.stop().then(() => metrics?.stop()), sleep(config.shutdownSeconds * 1000)]);
   return 0;
 }
 
