@@ -2,7 +2,7 @@
 // A refusal that the union does not name (e.g. UNAUTHENTICATED) becomes an error of the request.
 import type { InputObjectRef, ObjectRef } from '@pothos/core';
 import { tokenScopes } from '../actor.ts';
-import { type Issue, Refusal } from '../errors.ts';
+import { docsUrl, type Issue, Refusal } from '../errors.ts';
 import { builder, type Context, type Types } from './builder.ts';
 
 export const TokenScopeEnum = builder.enumType('TokenScope', {
@@ -73,6 +73,12 @@ export const UserError = builder.interfaceRef<UserErrorData>('UserError').implem
       nullable: true,
       description: 'What to do next, e.g. `Did you mean "batch_size"?`; null when there is nothing useful to say.',
       resolve: (refusal) => refusal.details.hint,
+    }),
+    docsUrl: t.field({
+      type: 'URI',
+      nullable: true,
+      description: 'Page that explains this code.',
+      resolve: (refusal, _, { config }) => docsUrl(refusal.code, config.publicUrl),
     }),
     httpStatus: t.exposeInt('httpStatus', { description: 'HTTP class of the refusal, e.g. 409.' }),
     retryable: t.exposeBoolean('retryable', { description: 'Whether the same request may succeed later.' }),
@@ -184,21 +190,18 @@ export function addMutation<Input extends object, Payload extends object>(
     input: InputObjectRef<Types, Input>;
     inputDescription: string;
     payload: ObjectRef<Types, Payload>;
-    /** Name of the union; `<Name>Result` when left out. */
+    /** Name of the union; `<Name>Result` when left out. Several mutations with one name share one union. */
     result?: string;
     resultDescription?: string;
     errors: ObjectRef<Types, UserErrorData>[];
     resolve: (input: Input, context: Context) => Promise<Payload>;
   },
 ): void {
-  const payloadName = options.payload.name;
   const errorNames = new Set(options.errors.map((error) => error.name));
-  const typeName = (value: Payload | UserErrorData) =>
-    'httpStatus' in value ? typeNames[value.code as TypedCode] : payloadName;
-  const result = builder.unionType(options.result ?? `${name.charAt(0).toUpperCase()}${name.slice(1)}Result`, {
+  const result = resultUnion(options.result ?? `${name.charAt(0).toUpperCase()}${name.slice(1)}Result`, {
     description: options.resultDescription ?? `Result of \`${name}\`.`,
-    types: [options.payload, ...options.errors],
-    resolveType: (value) => typeName(value),
+    payload: options.payload,
+    errors: options.errors,
   });
   builder.mutationField(name, (t) =>
     t.field({
@@ -217,3 +220,49 @@ export function addMutation<Input extends object, Payload extends object>(
     }),
   );
 }
+
+const unions = new Map<string, { ref: ReturnType<typeof newUnion>; members: string }>();
+
+type UnionOptions = {
+  description: string;
+  payload: ObjectRef<Types, never>;
+  errors: readonly ObjectRef<Types, UserErrorData>[];
+};
+
+function resultUnion<Payload extends object>(
+  name: string,
+  options: Omit<UnionOptions, 'payload'> & { payload: ObjectRef<Types, Payload> },
+) {
+  const members = [options.payload, ...options.errors].map((member) => member.name).join(' | ');
+  const known = unions.get(name);
+  if (known && known.members !== members) throw new Error(`${name} is ${known.members}, not ${members}.`);
+  if (known) return known.ref;
+  const ref = newUnion(name, options as never);
+  unions.set(name, { ref, members });
+  return ref;
+}
+
+function newUnion(name: string, { description, payload, errors }: UnionOptions) {
+  return builder.unionType(name, {
+    description,
+    types: [payload, ...errors],
+    resolveType: (value: object) =>
+      'httpStatus' in value ? typeNames[(value as UserErrorData).code as TypedCode] : payload.name,
+  });
+}
+
+/** Success of a deletion. */
+export const DeletePayloadRef = builder.objectRef<{ deletedId: string }>('DeletePayload').implement({
+  description: 'Success of a deletion.',
+  fields: (t) => ({
+    deletedId: t.exposeID('deletedId', { description: 'Id of the deleted object, to evict it from client caches.' }),
+  }),
+});
+
+/** What all mutations that delete have in common: one result for all of them. */
+export const deletion = {
+  result: 'DeleteResult',
+  resultDescription: 'Result of `deleteSchedule`, `deleteSecret` and `revokeToken`.',
+  payload: DeletePayloadRef,
+  errors: [NotFoundError, PermissionError, InvalidStateError],
+};

@@ -55,8 +55,14 @@ export const job = pgTable(
     timeoutSeconds: integer(),
     progress: jsonb().$type<Progress>(),
     cancelGraceSeconds: integer(),
-    /** Token that submitted it. */
+    /** Token or schedule that submitted it. */
     submittedBy: text(),
+    /** The finished job that it repeats. */
+    retriedFrom: text(),
+    /** Schedule whose template it is; kept when the schedule is deleted. Null for any other job. */
+    scheduleId: text(),
+    /** Due time of its schedule that it was started for; null for a job that nobody's calendar asked for. */
+    dueAt: instant(),
     createdAt: instant().notNull().default(now),
     startedAt: instant(),
     finishedAt: instant(),
@@ -67,6 +73,11 @@ export const job = pgTable(
     check('job_state', sql`${table.state} in (${quoted(jobStates)})`),
     check('job_finished', sql`(${table.finishedAt} is not null) = (${table.state} in (${quoted(terminalStates)}))`),
     uniqueIndex('job_project_number').on(table.projectId, table.number),
+    // A due time starts one job at most, however many gateways try.
+    uniqueIndex('job_schedule_due').on(table.scheduleId, table.dueAt),
+    index('job_schedule_created')
+      .on(table.scheduleId, table.createdAt, table.id)
+      .where(sql`${table.scheduleId} is not null`),
     index('job_created').on(table.createdAt, table.id),
     index('job_updated').on(table.updatedAt, table.id),
     index('job_changed').on(table.changed, table.id),

@@ -12,6 +12,8 @@ export const project = pgTable(
     /** Command of jobs that give none, as an argument vector. */
     command: jsonb().$type<string[]>(),
     createdAt: instant().notNull().default(now),
+    /** Since when it is read-only; null while it is active. */
+    archivedAt: instant(),
   },
   (table) => [check('project_id', sql`${table.id} ~ '^p-[a-z0-9][a-z0-9-]{0,61}$'`)],
 );
@@ -32,6 +34,8 @@ export const accessToken = pgTable(
     expiresAt: instant(),
     /** Written at most once a minute. */
     lastUsedAt: instant(),
+    /** Since when it opens nothing; the row stays, for what it did. */
+    revokedAt: instant(),
   },
   (table) => [uniqueIndex('access_token_hash').on(table.hash), index('access_token_project').on(table.projectId)],
 );
