@@ -205,7 +205,9 @@ export async function finishAttempt(
 ): Promise<void> {
   const at = new Date(Math.max(record.time, row.startedAt?.getTime() ?? 0));
   const seconds = Math.max(0, Math.round((at.getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000));
-  const wish = locked.job.state === 'CANCELLING' ? (locked.job.reasonMessage ?? 'Cancelled.') : null;
+  const { state: before, reasonCode, reasonMessage } = locked.job;
+  const wish =
+    before === 'CANCELLING' ? { code: reasonCode ?? 'REQUESTED', message: reasonMessage ?? 'Cancelled.' } : null;
   const { state, reason } = outcomeOf(record, wish, seconds);
   const failed = state === 'FAILED' || state === 'TIMED_OUT';
   const told = { ...reason, logExcerpt: failed ? logExcerpt : [] };
@@ -222,12 +224,12 @@ export async function finishAttempt(
 function outcomeOf(
   record: RecordOf<'finished'>,
   /** Who cancelled it and why; null when nobody did. */
-  wish: string | null,
+  wish: { code: string; message: string } | null,
   seconds: number,
 ): { state: JobState; reason: StateReason } {
   const after = `after ${seconds} s`;
   if (wish !== null)
-    return { state: 'CANCELLED', reason: { code: 'REQUESTED', message: `${wish} It ended ${after}.` } };
+    return { state: 'CANCELLED', reason: { code: wish.code, message: `${wish.message} It ended ${after}.` } };
   switch (record.outcome) {
     case 'TIMEOUT': {
       const hint = 'Raise timeoutSeconds, or make the job shorter.';
@@ -307,7 +309,8 @@ export async function loseAttempt(tx: Tx, locked: LockedJob, attemptId: string):
   const reason = { code: 'RUNNER_LOST', message: 'The runner stopped sending heartbeats.' };
   await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   if (locked.job.state === 'CANCELLING') {
-    await moveOn(tx, locked, 'CANCELLED', { code: 'REQUESTED', message: 'Cancelled; the runner was lost.' }, at);
+    const code = locked.job.reasonCode ?? 'REQUESTED';
+    await moveOn(tx, locked, 'CANCELLED', { code, message: 'Cancelled; the runner was lost.' }, at);
     return row;
   }
   const last = await tx
@@ -338,17 +341,26 @@ export async function cancelJob(tx: Tx, actor: Actor, input: CancelInput): Promi
       throw new Refusal('INVALID_STATE', message, { path, currentState: state });
     }
     const why = input.reason ? `Cancelled by ${actor.name}: ${input.reason}` : `Cancelled by ${actor.name}.`;
-    const reason = { code: 'REQUESTED', message: why };
-    const to = state === 'QUEUED' ? 'CANCELLED' : 'CANCELLING';
     locked.job.cancelGraceSeconds = input.gracePeriodSeconds;
-    await moveJob(tx, locked, to, { reason, at: new Date(), actorId: actor.tokenId });
+    await stopJob(tx, locked, { reason: { code: 'REQUESTED', message: why }, actorId: actor.tokenId });
   });
+  return requireJob(tx, actor, known.id);
+}
+
+/** Wishes that a locked job stops, unless it was wished or is over: at once when queued, else when its runner proves it. */
+export async function stopJob(
+  tx: Tx,
+  locked: LockedJob,
+  wish: { reason: StateReason; actorId: string | null },
+): Promise<void> {
+  const { id, state } = locked.job;
+  if (isTerminal(state) || state === 'CANCELLING') return;
+  await moveJob(tx, locked, state === 'QUEUED' ? 'CANCELLED' : 'CANCELLING', { ...wish, at: new Date() });
   const [active] = await tx
     .select()
     .from(attempt)
-    .where(and(eq(attempt.jobId, known.id), isNull(attempt.finishedAt)));
+    .where(and(eq(attempt.jobId, id), isNull(attempt.finishedAt)));
   if (active) tx.nudge(channels.runner(active.runnerId)); // the fact is in the database; this makes it quick
-  return requireJob(tx, actor, known.id);
 }
 
 function checkCancel({ gracePeriodSeconds: grace, reason }: CancelInput): void {

@@ -33,6 +33,7 @@ const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
       description: 'The command could not be started (not found, not executable, bad working directory).',
     },
     REQUESTED: { description: 'A user or a token asked for it.' },
+    REPLACED_BY_SCHEDULE: { description: 'A schedule with `REPLACE` started a newer job.' },
     TIMEOUT: { description: '`timeoutSeconds` passed.' },
   },
 });

@@ -38,6 +38,8 @@ export const attempt = pgTable(
     createdAt: instant().notNull().default(now),
     startedAt: instant(),
     finishedAt: instant(),
+    /** Its command must run by this moment of the database's clock; null for no limit. */
+    startExpiresAt: instant(),
   },
   (table) => [
     uniqueIndex('attempt_number').on(table.jobId, table.number),
@@ -48,10 +50,19 @@ export const attempt = pgTable(
     index('attempt_active')
       .on(table.runnerId)
       .where(sql`${table.finishedAt} is null`),
+    index('attempt_start_expires')
+      .on(table.startExpiresAt)
+      .where(sql`${table.state} = 'STARTING' and ${table.finishedAt} is null`),
   ],
 );
 
 /** One row: whoever places a job locks it, for milliseconds. */
-export const placement = pgTable('placement', { only: boolean().primaryKey().default(true) }, (table) => [
-  check('placement_only', sql`${table.only}`),
-]);
+export const placement = pgTable(
+  'placement',
+  {
+    only: boolean().primaryKey().default(true),
+    /** Jobs that were placed since it was the turn of the one that waited longest. */
+    sinceOldest: integer().notNull().default(0),
+  },
+  (table) => [check('placement_only', sql`${table.only}`)],
+);

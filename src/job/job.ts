@@ -34,6 +34,16 @@ export type Submission = {
   number: number;
   /** Where the caller sent the spec, e.g. `['input', 'spec']`. */
   at: readonly string[];
+  /** The schedule whose template the spec is; absent for a spec that was sent. */
+  template?: Template;
+};
+
+export type Template = {
+  scheduleId: string;
+  /** Defaults to resolve with where the spec names none. */
+  defaultsVersion: string;
+  /** Due time that the job is for; null when somebody asked for it. */
+  dueAt: Date | null;
 };
 
 /** Accepts a job: key, job and event in one transaction. All problems of the spec are refused at once. */
@@ -50,6 +60,17 @@ export async function submitJob(
     const known = await takeKey(tx, { ...keyed, input: submission.spec, objectId: id });
     if (known) return { job: await requireJob(tx, actor, known), replayed: true, warnings: [] };
   }
+  return { ...(await createJob(tx, actor, submission, id)), replayed: false };
+}
+
+/** Writes a job and its first event under an id that is new, or refuses with all problems at once and writes nothing. */
+export async function createJob(
+  tx: Tx,
+  actor: Actor,
+  submission: Omit<Submission, 'idempotencyKey'>,
+  id: string,
+): Promise<{ job: Job; warnings: Warning[] }> {
+  const projectId = projectOf(submission.spec);
   const plan = await planJob(tx, actor, submission);
   if (!plan.ready) throw plan.refusal;
   const { spec, effective, resolved } = plan;
@@ -75,6 +96,8 @@ export async function submitJob(
       gpus: (effective['resources'] as { gpus: number }).gpus,
       timeoutSeconds: (effective['timeout_seconds'] as number | undefined) ?? null,
       submittedBy: actor.tokenId,
+      scheduleId: submission.template?.scheduleId ?? null,
+      dueAt: submission.template?.dueAt ?? null,
     })
     .returning();
   if (!created) throw new Error('An insert returned no row.');
@@ -88,7 +111,7 @@ export async function submitJob(
     message: `Submitted by ${actor.name} with defaults ${plan.defaults.version}.`,
   });
   tx.nudge(channels.work);
-  return { job: created, replayed: false, warnings: plan.warnings };
+  return { job: created, warnings: plan.warnings };
 }
 
 export type JobPlan = {
@@ -107,14 +130,14 @@ export type JobPlan = {
 export async function planJob(
   db: Db,
   actor: Actor,
-  submission: Pick<Submission, 'spec' | 'issues' | 'at'>,
+  submission: Pick<Submission, 'spec' | 'issues' | 'at'> & { template?: Pick<Template, 'defaultsVersion'> },
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
   const project = await getProject(db, actor, projectId);
   if (!project) return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
 
   const parsed = parseSpec(submission.spec);
-  const version = submission.spec['defaults_version'];
+  const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
   const defaults = await getDefaults(db, typeof version === 'string' ? version : null);
   const policy = await getCurrentPolicy(db, project);
   const ofPolicy = policyLayer(policy);
@@ -129,7 +152,7 @@ export async function planJob(
   if (!parsed.spec || !defaults || issues.length > 0) return refusedPlan(invalid(issues), { defaults, policy });
 
   const { spec } = parsed;
-  const request = layerOf(spec, 'REQUEST');
+  const request = layerOf(spec, submission.template ? 'SCHEDULE' : 'REQUEST');
   const resolved = resolve([
     request,
     ofPolicy,
@@ -300,6 +323,7 @@ export type JobFilter = {
   states?: JobState[] | null;
   model?: string | null;
   tags?: string[] | null;
+  scheduleId?: string | null;
   search?: string | null;
   createdAfter?: Date | null;
   createdBefore?: Date | null;
@@ -373,6 +397,7 @@ export function jobConditions(actor: Actor, filter: JobFilter): { always: SQL[];
       actor.projectId === null ? undefined : eq(job.projectId, actor.projectId),
       filter.projectIds ? inArray(job.projectId, filter.projectIds) : undefined,
       filter.model ? eq(job.model, filter.model) : undefined,
+      filter.scheduleId ? eq(job.scheduleId, filter.scheduleId) : undefined,
       filter.createdAfter ? gte(job.createdAt, filter.createdAfter) : undefined,
       filter.createdBefore ? lt(job.createdAt, filter.createdBefore) : undefined,
       filter.submittedByMe ? eq(job.submittedBy, actor.tokenId) : undefined,

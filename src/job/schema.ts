@@ -16,7 +16,7 @@ import {
   UserError,
   ValidationError,
 } from '../graphql/mutation.ts';
-import { ActorInterface, badInput, NodeInterface, registerNode } from '../graphql/node.ts';
+import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
 import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { commit } from '../live/commit.ts';
 import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
@@ -24,7 +24,6 @@ import { loadPolicies, policyId } from '../policy/policy.ts';
 import { PolicyRef } from '../policy/schema.ts';
 import { ProjectRef } from '../project/schema.ts';
 import { loadProjects } from '../project/project.ts';
-import { loadTokens } from '../project/token.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
 import {
   AugmentationStepRef,
@@ -208,7 +207,7 @@ JobRef.implement({
       type: ActorInterface,
       nullable: true,
       description: 'Who submitted the job.',
-      resolve: (job, _, context) => (job.submittedBy ? load(context, loadTokens, job.submittedBy) : null),
+      resolve: (job, _, context) => loadActor(context, job.submittedBy),
     }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'Timestamp of when the job was accepted.' }),
     startedAt: t.expose('startedAt', {
@@ -244,6 +243,7 @@ export const JobFilterInput = builder.inputType('JobFilter', {
     states: t.field({ type: [JobStateEnum], description: 'In one of these states.' }),
     model: t.string({ description: 'With this model.' }),
     tags: t.stringList({ description: 'With all of these tags.' }),
+    scheduleId: t.id({ description: 'Submitted by this schedule.' }),
     search: t.string({ description: 'Whose name, model, dataset, tags or notes contain this text.' }),
     createdAfter: t.field({ type: 'DateTime', description: 'Submitted at or after this timestamp.' }),
     createdBefore: t.field({ type: 'DateTime', description: 'Submitted before this timestamp.' }),
@@ -297,7 +297,7 @@ const jobsArgs = builder.args((t) => ({
   ...pageArgs(100),
 }));
 
-type JobsArgs = {
+export type JobsArgs = {
   filter?: JobFilter | null;
   orderBy?: { field: JobOrderField; direction: 'ASC' | 'DESC' } | null;
   first?: number | null;
@@ -306,7 +306,8 @@ type JobsArgs = {
   before?: string | null;
 };
 
-async function jobPage(context: Context, args: JobsArgs, only: JobFilter = {}): Promise<Page<Job>> {
+/** A page of jobs that the caller may see. `only` beats the filter of `args`. */
+export async function jobPage(context: Context, args: JobsArgs, only: JobFilter = {}): Promise<Page<Job>> {
   const actor = requireActor(context.actor);
   const { db } = context.database;
   const { field, direction } = args.orderBy ?? { field: 'CREATED_AT', direction: 'DESC' };

@@ -1,8 +1,8 @@
-// Layers → effective values, each with its source: request, else policy, else project, else versioned default. Pure: the
+// Layers → effective values, each with its source: request or a schedule's template, else policy, else project, else versioned default. Pure: the
 // same layers give the same job on every gateway and for ever.
 import type { Spec } from './spec.ts';
 
-export const valueSources = ['REQUEST', 'POLICY', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
+export const valueSources = ['REQUEST', 'SCHEDULE', 'POLICY', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
 /** Where an effective value came from, strongest first. */
 export type ValueSource = (typeof valueSources)[number];
 

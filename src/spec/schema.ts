@@ -15,6 +15,7 @@ const ValueSourceEnum = builder.enumType('ValueSource', {
   description: 'Where an effective value came from, strongest first.',
   values: {
     REQUEST: { description: 'Set in the request.' },
+    SCHEDULE: { description: "Set by the schedule's template." },
     POLICY: { description: "Default of the project's policy." },
     PROJECT: { description: 'Setting of the project, e.g. its command.' },
     DEFAULT: { description: 'Built-in default of the defaults version.' },
