@@ -53,6 +53,12 @@ export const job = pgTable(
     priority: integer().notNull(),
     gpus: integer().notNull(),
     timeoutSeconds: integer(),
+    /** Backoff: no runner gets the job before this moment of the database's clock. */
+    notBefore: instant(),
+    /** A queued job is given up at this moment; null for no limit. */
+    queueExpiresAt: instant(),
+    /** Runners on which it failed the same way too often: it goes elsewhere while another matches. */
+    leftOut: text().array().notNull().default([]),
     progress: jsonb().$type<Progress>(),
     cancelGraceSeconds: integer(),
     /** Token or schedule that submitted it. */
@@ -85,6 +91,12 @@ export const job = pgTable(
     index('job_queued')
       .on(table.priority, table.createdAt, table.id)
       .where(sql`${table.state} = 'QUEUED'`),
+    index('job_queue_expires')
+      .on(table.queueExpiresAt)
+      .where(sql`${table.state} = 'QUEUED'`),
+    index('job_not_before')
+      .on(table.notBefore)
+      .where(sql`${table.state} = 'QUEUED' and ${table.notBefore} is not null`),
   ],
 );
 

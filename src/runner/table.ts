@@ -17,6 +17,8 @@ export const runner = pgTable(
     createdAt: instant().notNull().default(now),
     /** Written every 5 s at most. */
     lastSeenAt: instant().notNull().default(now),
+    /** When it last asked for work, written every 5 s at most; null until then. */
+    claimedAt: instant(),
   },
   (table) => [uniqueIndex('runner_name').on(table.tokenId, table.name), index('runner_seen').on(table.lastSeenAt)],
 );
