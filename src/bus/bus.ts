@@ -40,6 +40,8 @@ export const channels = {
   project: (projectId: string) => `astraml:project:${projectId}`,
   /** The same for all projects. */
   projects: 'astraml:projects',
+  /** Access tokens were revoked: their ids. */
+  tokens: 'astraml:tokens',
   /** A job waits for a runner, or GPUs became free. */
   work: 'astraml:work',
   /** Acknowledgements and directives for a runner. */

@@ -19,7 +19,15 @@ export const jobEventTypes = [
   'EDITED',
 ] as const;
 export type JobEventType = (typeof jobEventTypes)[number];
-export type EventType = JobEventType | 'PROJECT_CREATED' | 'TOKEN_CREATED' | 'POLICY_SET';
+export type EventType =
+  | JobEventType
+  | 'PROJECT_CREATED'
+  | 'PROJECT_UPDATED'
+  | 'TOKEN_CREATED'
+  | 'TOKEN_REVOKED'
+  | 'POLICY_SET' | 'SECRET_SET' | 'SECRET_DELETED'
+  | 'DEFAULTS_PUBLISHED'
+  | 'DEFAULTS_CHOSEN';
 
 export type NewEvent = {
   type: EventType;

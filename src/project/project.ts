@@ -1,15 +1,23 @@
 // Projects: the unit of access. Every read takes the actor; what it may not see does not exist for it.
-import { asc, eq, inArray, sql } from 'drizzle-orm';
-import { type Actor, canSee, requirePlatformScope } from '../actor.ts';
+import { and, asc, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { type Actor, canSee, requirePlatformScope, requireScope } from '../actor.ts';
+import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
-import { invalid, type Issue, Refusal } from '../errors.ts';
+import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import type { Tx } from '../live/commit.ts';
 import { accessToken, project } from './table.ts';
 
 export type Project = typeof project.$inferSelect;
 export type NewProject = { id: string; name?: string | null; command?: string[] | null };
+/** What is undefined stays as it is; a command of null takes the project's away. */
+export type ProjectChange = {
+  id: string;
+  name?: string | undefined;
+  command?: string[] | null | undefined;
+  archived?: boolean | undefined;
+};
 
 /** Creates a project; needs an administrator of the platform. Throws ALREADY_EXISTS for a key in use. */
 export async function createProject(tx: Tx, actor: Actor, input: NewProject): Promise<Project> {
@@ -29,6 +37,58 @@ export async function createProject(tx: Tx, actor: Actor, input: NewProject): Pr
     message: `Project ${created.id} was created.`,
   });
   return created;
+}
+
+/**
+ * Changes a project, archives it or brings it back; needs ADMIN. One that is archived can only be brought back, together
+ * with other changes if need be. What is so already leaves no event.
+ */
+export async function updateProject(tx: Tx, actor: Actor, input: ProjectChange): Promise<Project> {
+  const path = ['input', 'id'];
+  requireScope(actor, input.id, 'ADMIN', path);
+  const known = await getProject(tx, actor, input.id);
+  if (!known) throw notFound('Project', input.id, path);
+  const issues = projectIssues(input);
+  if (issues.length > 0) throw invalid(issues);
+  await tx.select({ id: project.id }).from(project).where(eq(project.id, known.id)).for('no key update');
+  const before = (await loadProjects(tx, [known.id])).get(known.id) ?? known;
+
+  const { name = before.name, command = before.command, archived = before.archivedAt !== null } = input;
+  const changes = Object.entries({ name, command, archived }).flatMap(([field, to]) => {
+    const from = field === 'archived' ? before.archivedAt !== null : before[field as 'name' | 'command'];
+    return JSON.stringify(from) === JSON.stringify(to) ? [] : [[field, { from, to }]];
+  });
+  if (changes.length === 0) return before;
+  if (archived) requireActive(before, path);
+  const archivedAt = archived ? (before.archivedAt ?? now) : null;
+  const [changed] = await tx
+    .update(project)
+    .set({ name, command, archivedAt })
+    .where(eq(project.id, before.id))
+    .returning();
+  if (!changed) throw new Error('An update returned no row.');
+  await recordEvent(tx, {
+    type: 'PROJECT_UPDATED',
+    projectId: changed.id,
+    actorId: actor.tokenId,
+    message: `Project ${changed.id} was changed: ${changes.map(([field]) => String(field)).join(', ')}.`,
+    data: Object.fromEntries(changes) as Record<string, unknown>,
+  });
+  return changed;
+}
+
+/** Throws INVALID_STATE for an archived project: it is read-only, and takes no jobs. */
+export function requireActive({ id, archivedAt }: Pick<Project, 'id' | 'archivedAt'>, path?: string[]): void {
+  const refusal = archivedAt === null ? null : archivedRefusal(id, path);
+  if (refusal) throw refusal;
+}
+
+export function archivedRefusal(id: string, path?: string[]): Refusal {
+  return new Refusal('INVALID_STATE', `Project ${id} is archived: it is read-only, and takes no jobs.`, {
+    path,
+    hint: 'An administrator of the project can bring it back: updateProject with archived: false.',
+    currentState: 'ARCHIVED',
+  });
 }
 
 function projectIssues(input: NewProject): Issue[] {
@@ -92,11 +152,16 @@ export async function loadProjects(db: Db, ids: readonly string[]): Promise<Map<
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** Tokens of a project, or of the whole platform for null, oldest first. */
+/** Tokens of a project, or of the whole platform for null, oldest first; without those that were revoked. */
 export async function listTokens(db: Db, projectId: string | null) {
   return db
     .select()
     .from(accessToken)
-    .where(projectId === null ? sql`${accessToken.projectId} is null` : eq(accessToken.projectId, projectId))
+    .where(
+      and(
+        projectId === null ? isNull(accessToken.projectId) : eq(accessToken.projectId, projectId),
+        isNull(accessToken.revokedAt),
+      ),
+    )
     .orderBy(asc(accessToken.id));
 }

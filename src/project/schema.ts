@@ -6,6 +6,7 @@ import { builder, type Context, load, loadExisting } from '../graphql/builder.ts
 import {
   addMutation,
   AlreadyExistsError,
+  deletion,
   IdempotencyConflictError,
   InvalidStateError,
   NotFoundError,
@@ -31,7 +32,9 @@ import {
   listTokens,
   loadProjects,
   type Project,
+  updateProject,
 } from './project.ts';
+import { revokeToken } from './revocation.ts';
 import { type AccessToken, createToken, loadTokens } from './token.ts';
 import type { Actor, TokenScope } from '../actor.ts';
 
@@ -41,7 +44,8 @@ export const AccessTokenRef = builder.objectRef<AccessToken>('AccessToken');
 registerNode('p', 'Project', ({ database }, actor, id) => getProject(database.db, actor, id));
 registerNode('tok', 'AccessToken', async (context, actor, id) => {
   const token = await load(context, loadTokens, id);
-  return token && (token.id === actor.tokenId || mayManage(actor, token.projectId)) ? token : null;
+  if (!token || token.revokedAt) return null;
+  return token.id === actor.tokenId || mayManage(actor, token.projectId) ? token : null;
 });
 
 registerActor('tok', loadTokens);
@@ -65,6 +69,11 @@ ProjectRef.implement({
     createdAt: t.expose('createdAt', {
       type: 'DateTime',
       description: 'Timestamp of when the project was created.',
+    }),
+    archivedAt: t.expose('archivedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'Timestamp of when the project was archived; null while it is active.',
     }),
     tokens: t.field({
       type: [AccessTokenRef],
@@ -175,6 +184,13 @@ builder.queryFields((t) => ({
   }),
 }));
 
+const ProjectPayload = builder.objectRef<{ project: Project }>('ProjectPayload').implement({
+  description: 'Success of a mutation of one project.',
+  fields: (t) => ({
+    project: t.expose('project', { type: ProjectRef, description: 'The project after the mutation.' }),
+  }),
+});
+
 addMutation('createProject', {
   description: 'Creates a project.',
   inputDescription: 'The project.',
@@ -186,16 +202,36 @@ addMutation('createProject', {
       command: t.stringList({ description: 'Command that runs when a job gives none.' }),
     }),
   }),
-  payload: builder.objectRef<{ project: Project }>('ProjectPayload').implement({
-    description: 'Success of a mutation of one project.',
-    fields: (t) => ({
-      project: t.expose('project', { type: ProjectRef, description: 'The project after the mutation.' }),
-    }),
-  }),
+  payload: ProjectPayload,
   errors: [ValidationError, PermissionError, AlreadyExistsError],
   async resolve(input, context) {
     const actor = requireActor(context.actor);
     return { project: await commit(context, (tx) => createProject(tx, actor, input)) };
+  },
+});
+
+addMutation('updateProject', {
+  description: 'Changes a project.',
+  inputDescription: 'What to change.',
+  input: builder.inputType('UpdateProjectInput', {
+    description: 'Input of `updateProject`. Unset fields stay as they are.',
+    fields: (t) => ({
+      id: t.id({ required: true, description: 'Id of the project.' }),
+      name: t.string({ description: 'Display name.' }),
+      command: t.stringList({ description: 'Command that runs when a job gives none; `null` removes it.' }),
+      archived: t.boolean({
+        description: 'Archives the project, read-only and with its schedules stopped, or brings it back.',
+      }),
+    }),
+  }),
+  payload: ProjectPayload,
+  result: 'ProjectResult',
+  errors: [ValidationError, NotFoundError, PermissionError, InvalidStateError],
+  async resolve(input, context) {
+    const actor = requireActor(context.actor);
+    const { id, name, command, archived } = input;
+    const change = { id, name: name ?? undefined, command, archived: archived ?? undefined };
+    return { project: await commit(context, (tx) => updateProject(tx, actor, change)) };
   },
 });
 
@@ -245,6 +281,21 @@ addMutation('createToken', {
       idempotencyKey: input.idempotencyKey ?? context.idempotencyKey,
     };
     return commit(context, (tx) => createToken(tx, actor, token));
+  },
+});
+
+addMutation('revokeToken', {
+  ...deletion,
+  description: 'Revokes an access token at once, also for open subscriptions.',
+  inputDescription: 'Which token.',
+  input: builder.inputType('RevokeTokenInput', {
+    description: 'Input of `revokeToken`.',
+    fields: (t) => ({ id: t.id({ required: true, description: 'Id of the token.' }) }),
+  }),
+  async resolve({ id }, context) {
+    const actor = requireActor(context.actor);
+    await commit(context, (tx) => revokeToken(tx, actor, id));
+    return { deletedId: id };
   },
 });
 

@@ -17,7 +17,7 @@ import { recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
 import { takeKey } from '../replay/replay.ts';
-import { getProject } from './project.ts';
+import { getProject, requireActive } from './project.ts';
 import { accessToken } from './table.ts';
 
 export type AccessToken = typeof accessToken.$inferSelect;
@@ -59,8 +59,10 @@ export async function createToken(
       return { token: earlier, secret: null, replayed: true };
     }
   }
-  if (projectId !== null && !(await getProject(tx, actor, projectId))) {
-    throw notFound('Project', projectId, ['input', 'projectId']);
+  if (projectId !== null) {
+    const project = await getProject(tx, actor, projectId);
+    if (!project) throw notFound('Project', projectId, ['input', 'projectId']);
+    requireActive(project, ['input', 'projectId']);
   }
   const issues = tokenIssues(input);
   if (issues.length > 0) throw invalid(issues);
@@ -142,6 +144,9 @@ export async function authenticate(db: Db, text: string): Promise<{ actor: Actor
     throw new Refusal('UNAUTHENTICATED', 'The access token is not valid.', {
       hint: 'Check that it was copied whole, and that it is a token of this server.',
     });
+  }
+  if (token.revokedAt) {
+    throw new Refusal('UNAUTHENTICATED', 'The access token was revoked.', { hint: 'Ask for a new one.' });
   }
   if (token.expiresAt && token.expiresAt.getTime() <= Date.now()) {
     throw new Refusal('UNAUTHENTICATED', `The access token expired at ${token.expiresAt.toISOString()}.`, {

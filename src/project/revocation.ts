@@ -1,0 +1,75 @@
+// Revoking access tokens. A token is asked for at each request, so the fact is enough for those; what is open already
+// hears of it over a channel, and is asked for again every few seconds, since messages may be lost.
+import { and, arrayContains, eq, inArray, isNotNull, isNull } from 'drizzle-orm';
+import { type Actor, requireScope } from '../actor.ts';
+import { channels } from '../bus/bus.ts';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import { notFound, Refusal } from '../errors.ts';
+import { recordEvent } from '../event/event.ts';
+import type { Tx } from '../live/commit.ts';
+import { accessToken } from './table.ts';
+import { type AccessToken, loadTokens } from './token.ts';
+
+/** What the channel of tokens carries. */
+export type Revocation = { type: 'revoked'; tokenId: string };
+
+/**
+ * Revokes a token at once; needs ADMIN where the token belongs. One that is revoked already stays so, without an event.
+ * Throws INVALID_STATE for the last token that administers the platform: nobody could make another.
+ */
+export async function revokeToken(tx: Tx, actor: Actor, id: string): Promise<void> {
+  const path = ['input', 'id'];
+  const token = id.includes('\0') ? undefined : (await loadTokens(tx, [id])).get(id);
+  if (!token || !isVisible(actor, token)) throw notFound('AccessToken', id, path);
+  if (token.projectId !== null) requireScope(actor, token.projectId, 'ADMIN', path);
+  if (token.revokedAt) return;
+  if (token.projectId === null && token.scopes.includes('ADMIN')) await requireAnother(tx, token, path);
+  const revoked = await tx
+    .update(accessToken)
+    .set({ revokedAt: now })
+    .where(and(eq(accessToken.id, id), isNull(accessToken.revokedAt)))
+    .returning({ id: accessToken.id });
+  if (revoked.length === 0) return; // somebody else was faster
+  await recordEvent(tx, {
+    type: 'TOKEN_REVOKED',
+    projectId: token.projectId,
+    actorId: actor.tokenId,
+    message: `Token ${token.name} was revoked.`,
+    data: { tokenId: id },
+  });
+  tx.nudge(channels.tokens, {}, [{ type: 'revoked', tokenId: id } satisfies Revocation]);
+}
+
+/** A project's token is told apart from none by who may see the project, the platform's by its administrators. */
+function isVisible(actor: Actor, { projectId }: AccessToken): boolean {
+  if (projectId === null) return actor.projectId === null && actor.scopes.has('ADMIN');
+  return actor.scopes.has('READ') && (actor.projectId === null || actor.projectId === projectId);
+}
+
+async function requireAnother(tx: Tx, token: AccessToken, path: string[]): Promise<void> {
+  const administrators = await tx
+    .select({ id: accessToken.id, expiresAt: accessToken.expiresAt })
+    .from(accessToken)
+    .where(
+      and(isNull(accessToken.projectId), isNull(accessToken.revokedAt), arrayContains(accessToken.scopes, ['ADMIN'])),
+    )
+    .orderBy(accessToken.id)
+    .for('update'); // two that are revoked at once: the second sees that it is the last
+  const lasting = administrators.filter(({ id, expiresAt }) => id !== token.id && expiresAt === null);
+  if (lasting.length > 0 || token.expiresAt !== null) return;
+  throw new Refusal('INVALID_STATE', 'This is the last token without an end that administers the platform.', {
+    path,
+    hint: 'Create another one with scope ADMIN first, then revoke this one with it.',
+    currentState: 'IN_USE',
+  });
+}
+
+/** Those of the tokens that are revoked. */
+export async function readRevoked(db: Db, ids: readonly string[]): Promise<string[]> {
+  const rows = await db
+    .select({ id: accessToken.id })
+    .from(accessToken)
+    .where(and(inArray(accessToken.id, [...ids]), isNotNull(accessToken.revokedAt)));
+  return rows.map((row) => row.id);
+}
