@@ -2,18 +2,37 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { parse, validate } from 'graphql';
+import { isEnumType, parse, validate } from 'graphql';
 import { configTable, envExample } from '../src/config.ts';
+import { errorTable } from '../src/gateway/explain.ts';
 import { schema } from '../src/gateway/schema.ts';
 
 const file = (name: string) => new URL(`../${name}`, import.meta.url);
 const readme = () => readFileSync(file('README.md'), 'utf8');
-const table = () => `<!-- configuration -->\n\n${configTable()}\n\n<!-- /configuration -->`;
-const marked = /<!-- configuration -->[^]*<!-- \/configuration -->/;
+
+/** What stands between the markers `<!-- name -->` and `<!-- /name -->` of the README. */
+const tables: Record<string, () => string> = {
+  configuration: configTable,
+  errors: errorTable,
+  validation: validationTable,
+};
+const marked = (name: string) => new RegExp(`(?<=<!-- ${name} -->\\n)[^]*(?=<!-- /${name} -->)`);
+
+function validationTable(): string {
+  const type = schema.getType('ValidationCode');
+  assert.ok(isEnumType(type));
+  const rows = type.getValues().map(({ name, description }) => `| \`${name}\` | ${description ?? ''} |`);
+  return ['| code | meaning |', '| --- | --- |', ...rows].join('\n');
+}
 
 // `node test/docs.test.ts --write` brings them up to date.
 if (process.argv.includes('--write')) {
-  writeFileSync(file('README.md'), readme().replace(marked, table()));
+  for (const [name, table] of Object.entries(tables)) {
+    writeFileSync(
+      file('README.md'),
+      readme().replace(marked(name), () => `\n${table()}\n\n`),
+    );
+  }
   writeFileSync(file('.env.example'), envExample());
 }
 
@@ -25,9 +44,11 @@ test('every operation in the README is valid', () => {
     assert.match(operation, /\.\.\. on UserError/);
 });
 
-test('the README has the configuration table of the code', () => {
-  assert.equal(marked.exec(readme())?.[0], table(), 'run: node test/docs.test.ts --write');
-});
+for (const [name, table] of Object.entries(tables)) {
+  test(`the README has the ${name} table of the code`, () => {
+    assert.equal(marked(name).exec(readme())?.[0], `\n${table()}\n\n`, 'run: node test/docs.test.ts --write');
+  });
+}
 
 test('.env.example is the one of the code', () => {
   assert.equal(readFileSync(file('.env.example'), 'utf8'), envExample(), 'run: node test/docs.test.ts --write');

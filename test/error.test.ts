@@ -59,7 +59,7 @@ suite('publicError', () => {
       retryable: true,
       hint: 'Wait.',
       retryAfterSeconds: 3,
-      http: { status: 429 },
+      http: { status: 429, headers: { 'retry-after': '3' } },
     });
     assert.equal(reports.length, before);
   });

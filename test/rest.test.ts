@@ -72,7 +72,7 @@ function assertProblem(answer: Answer, status: number, code: RefusalCode): Json 
   assert.equal(answer.body['status'], status);
   assert.equal(answer.body['code'], code);
   assert.equal(answer.body['retryable'], refusals[code].retryable);
-  assert.match(String(type), /^urn:astraml:problem:[a-z-]+$/);
+  assert.ok(String(type).endsWith(`/errors/${code}`), String(type));
   assert.ok(title && detail, 'a title and a sentence');
   return answer.body;
 }
@@ -326,7 +326,10 @@ suite('The door', () => {
     const details = { retryAfterSeconds: 2.5, hint: 'wait' };
     const answering = createServer((request, response) => {
       const code = codes.find((name) => request.url === `/${name}`) ?? 'INTERNAL';
-      sendProblem(response, new Refusal(code, 'A sentence.', details), () => {});
+      sendProblem(response, new Refusal(code, 'A sentence.', details), {
+        report: () => {},
+        publicUrl: 'https://ml.example',
+      });
     });
     await new Promise<void>((resolve) => answering.listen(0, '127.0.0.1', resolve));
     const { port } = answering.address() as AddressInfo;

@@ -36,6 +36,8 @@ export type DatabaseOptions = {
   dataDir: string;
   /** Connections at most; the embedded engine takes exactly one. */
   poolSize?: number;
+  /** For a statement on a Postgres server; the embedded engine cannot cancel one. */
+  statementTimeoutMs?: number;
 };
 
 const migrationsFolder = fileURLToPath(new URL('../../drizzle', import.meta.url));
@@ -60,7 +62,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
           backoff: () => 0.05 + Math.random() * 0.2,
           connection: {
             application_name: 'astraml',
-            statement_timeout: 15_000,
+            statement_timeout: options.statementTimeoutMs ?? 15_000,
             idle_in_transaction_session_timeout: 5_000,
           },
         })

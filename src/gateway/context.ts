@@ -1,6 +1,7 @@
 // From a bearer token to an Actor, and from a request to the context of an operation. A context serves one operation.
 import type { IncomingMessage } from 'node:http';
 import type { Actor } from '../actor.ts';
+import type { Admission } from './admission.ts';
 import type { Config } from '../config.ts';
 import { Refusal } from '../errors.ts';
 import type { Context } from '../graphql/builder.ts';
@@ -9,7 +10,7 @@ import type { Feeds } from '../live/feed.ts';
 import { authenticate, isUseStale, touchToken } from '../project/token.ts';
 
 /** What all operations of a gateway share. */
-export type Gateway = Store & { readonly feeds: Feeds; readonly config: Config };
+export type Gateway = Store & { readonly feeds: Feeds; readonly config: Config; readonly admission: Admission };
 
 /** The text of `Authorization: Bearer <text>`; null when there is none. */
 export function bearerOf(header: string | undefined): string | null {
@@ -36,6 +37,10 @@ export async function actorOf(store: Store, token: string | null): Promise<Actor
   return actor;
 }
 
-export function contextOf(gateway: Gateway, actor: Actor | null, idempotencyKey: string | null): Context {
+export function contextOf(
+  gateway: Omit<Gateway, 'admission'>,
+  actor: Actor | null,
+  idempotencyKey: string | null,
+): Context {
   return { ...gateway, actor, idempotencyKey, loaders: new Map() };
 }

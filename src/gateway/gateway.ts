@@ -15,6 +15,7 @@ import { type Consumer, startConsumer } from '../intake/consumer.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
+import { createAdmission } from './admission.ts';
 import { createPipeline } from './pipeline.ts';
 import { createHttpServer } from './server.ts';
 import { createSockets } from './sockets.ts';
@@ -46,7 +47,11 @@ const embeddedDeadMs = 30_000;
 export async function startGateway(config: Config, firstTokens: readonly FirstToken[] = []): Promise<RunningGateway> {
   const log = pino({ level: config.logLevel, name: 'astraml' }, pino.destination({ fd: 2, sync: false }));
   const report: ReportBug = (error, reference) => log.error({ err: loggable(error), reference }, 'bug');
-  const database = await openDatabase({ url: config.databaseUrl, dataDir: config.dataDir }).catch(explainDatabase);
+  const database = await openDatabase({
+    url: config.databaseUrl,
+    dataDir: config.dataDir,
+    statementTimeoutMs: config.operationSeconds * 1000,
+  }).catch(explainDatabase);
   const bus = openBus(config, log, report);
   const store: Store = { database, bus };
   const stopping = new AbortController();
@@ -68,7 +73,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   }
 
   const feeds = new Feeds(bus);
-  const gateway = { database, bus, feeds, config: { ...config } };
+  const gateway = { database, bus, feeds, config: { ...config }, admission: createAdmission(config) };
   const pipeline = createPipeline(gateway, report);
   const sockets = createSockets(gateway, pipeline, report);
   const server = createHttpServer({ gateway, pipeline, sockets, report, stopping: stopping.signal });

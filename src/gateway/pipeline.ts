@@ -18,8 +18,9 @@ import {
 } from 'graphql';
 import { createYoga, type Plugin } from 'graphql-yoga';
 import type { Actor } from '../actor.ts';
+import { Refusal } from '../errors.ts';
 import { checkVariables } from '../graphql/input.ts';
-import { publicError, type ReportBug, requestError } from '../graphql/error.ts';
+import { publicError, refusalError, type ReportBug, requestError } from '../graphql/error.ts';
 import { limitsRule, maxTokens } from '../graphql/limits.ts';
 import { contextOf, type Gateway } from './context.ts';
 import { schema } from './schema.ts';
@@ -30,10 +31,15 @@ export type Caller = { actor: Actor | null; idempotencyKey: string | null };
 export type Pipeline = ReturnType<typeof createPipeline>;
 
 export function createPipeline(gateway: Gateway, report: ReportBug) {
+  const costs: Costs = new WeakMap();
   return createYoga<Caller, object>({
     schema,
-    context: ({ actor, idempotencyKey }) => contextOf(gateway, actor, idempotencyKey),
-    plugins: [pipelinePlugin(gateway)],
+    // Made after validation and before anything runs, for subscriptions too: here an operation is paid for.
+    async context({ actor, idempotencyKey, params }) {
+      await gateway.admission.charge(actor, costs.get(params) ?? 0);
+      return contextOf(gateway, actor, idempotencyKey);
+    },
+    plugins: [pipelinePlugin(gateway, costs)],
     maskedErrors: { errorMessage: '', maskError: (error) => publicError(error, report) },
     graphqlEndpoint: '/graphql',
     parserAndValidationCache: false,
@@ -46,10 +52,26 @@ export function createPipeline(gateway: Gateway, report: ReportBug) {
   });
 }
 
+/** What an operation costs, by its parameters: known from validation on. */
+type Costs = WeakMap<object, number>;
+
 type OperationParams = { operationName?: string | null; variables?: Record<string, unknown> | null };
 
-function pipelinePlugin({ config }: Gateway): Plugin<Caller> {
+function pipelinePlugin({ config, admission }: Gateway, costs: Costs): Plugin<Caller> {
   return {
+    onExecute({ executeFn, setExecuteFn }) {
+      setExecuteFn(async (args: Parameters<typeof executeFn>[0]) => {
+        try {
+          return await admission.run((signal) => {
+            const timed = { ...args, signal }; // of Yoga's executor, which types what graphql-js takes
+            return executeFn(timed) as unknown;
+          });
+        } catch (error) {
+          if (error instanceof Refusal) return { errors: [refusalError(error)] };
+          throw error;
+        }
+      });
+    },
     onParse({ setParseFn }) {
       setParseFn(parseDocument);
     },
@@ -61,7 +83,12 @@ function pipelinePlugin({ config }: Gateway): Plugin<Caller> {
         validate(schema, document, rules, { hideSuggestions })) as never);
       const variables = isRecord(params.variables) ? params.variables : {};
       const rules: ValidationRule[] = [
-        limitsRule({ maxDepth: config.maxDepth, maxCost: config.maxOperationCost, variables }),
+        limitsRule({
+          maxDepth: config.maxDepth,
+          maxCost: config.maxOperationCost,
+          variables,
+          onCost: (cost) => costs.set(params, Math.max(cost, costs.get(params) ?? 0)),
+        }),
         operationRule((document) => getOperationAST(document, params.operationName), {
           variables,
           idempotencyKey,

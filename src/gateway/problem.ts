@@ -2,7 +2,7 @@
 // Beside type, title, status and detail stand `code` and `retryable`, and what the refusal knows: `hint`, `path`,
 // `issues`, `violations`, `differing_paths`, `existing_id`, `required_scope`, `current_state`, `retry_after_seconds`.
 import { type ServerResponse, STATUS_CODES } from 'node:http';
-import { Refusal, type RefusalCode, refusals } from '../errors.ts';
+import { docsUrl, Refusal, type RefusalCode, refusals } from '../errors.ts';
 import { publicError, type ReportBug } from '../graphql/error.ts';
 import { snakeKeys, specPathOf } from '../spec/input.ts';
 import type { Refused } from './guard.ts';
@@ -10,15 +10,20 @@ import type { Refused } from './guard.ts';
 type Problem = { status: number; code: RefusalCode; retryable: boolean } & Record<string, unknown>;
 
 /** Answers with what went wrong; bugs are reported once and masked. */
-export function sendProblem(response: ServerResponse, error: unknown, report: ReportBug): void {
+export function sendProblem(
+  response: ServerResponse,
+  error: unknown,
+  { report, publicUrl }: { report: ReportBug; publicUrl: string | null },
+): void {
   const refusal = error instanceof Refusal ? error : toRefusal(error, report);
-  send(response, problemOf(refusal));
+  send(response, problemOf(refusal, publicUrl));
 }
 
 /** Answers a request that the guard refused. */
-export function refuseRest(response: ServerResponse, { status, message }: Refused): void {
+export function refuseRest(response: ServerResponse, { status, message }: Refused, publicUrl: string | null): void {
   const code = codes[status] ?? 'BAD_USER_INPUT';
-  send(response, { ...heading(code, status, message), code, retryable: refusals[code].retryable });
+  const type = docsUrl(code, publicUrl);
+  send(response, { type, ...heading(status, message), code, retryable: refusals[code].retryable });
 }
 
 const codes: Record<number, RefusalCode> = { 403: 'PERMISSION_DENIED', 404: 'NOT_FOUND', 503: 'UNAVAILABLE' };
@@ -36,10 +41,11 @@ function isCode(code: unknown): code is RefusalCode {
   return typeof code === 'string' && code in refusals;
 }
 
-function problemOf({ code, message, httpStatus, retryable, details }: Refusal): Problem {
+function problemOf({ code, message, httpStatus, retryable, details }: Refusal, publicUrl: string | null): Problem {
   const { path, issues, violations, ...others } = details;
   return {
-    ...heading(code, httpStatus, message),
+    type: docsUrl(code, publicUrl),
+    ...heading(httpStatus, message),
     code,
     retryable,
     ...snakeKeys({
@@ -51,9 +57,8 @@ function problemOf({ code, message, httpStatus, retryable, details }: Refusal): 
   };
 }
 
-function heading(code: RefusalCode, status: number, detail: string) {
-  const type = `urn:astraml:problem:${code.toLowerCase().replaceAll('_', '-')}`;
-  return { type, title: STATUS_CODES[status] ?? 'Refused', status, detail };
+function heading(status: number, detail: string) {
+  return { title: STATUS_CODES[status] ?? 'Refused', status, detail };
 }
 
 /** Where something stands in the body, as a path of the body; the key stands in a header. */

@@ -24,7 +24,7 @@ import { listOnlineRunners } from '../runner/runner.ts';
 import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
-import { isRefused, readJson } from './guard.ts';
+import { isRefused, readJson, type Refused } from './guard.ts';
 import { refuseRest, sendProblem } from './problem.ts';
 
 type Answer = { status: number; body: unknown; headers?: Record<string, string> };
@@ -43,7 +43,9 @@ export async function answerRest(
   path: string,
 ): Promise<void> {
   const found = findRoute(path);
-  if (!found) return refuseRest(response, { status: 404, message: 'There is nothing at this path; see /v1/jobs.' });
+  const { publicUrl, maxBodyBytes } = gateway.config;
+  const refuse = (refused: Refused) => refuseRest(response, refused, publicUrl);
+  if (!found) return refuse({ status: 404, message: 'There is nothing at this path; see /v1/jobs.' });
   const { route, jobId } = found;
   if (response.hasHeader('access-control-allow-origin')) {
     response.setHeader('access-control-expose-headers', 'location, retry-after');
@@ -52,17 +54,19 @@ export async function answerRest(
   if (method !== route.method) {
     response.setHeader('allow', `${route.method === 'GET' ? 'GET, HEAD' : route.method}, OPTIONS`);
     if (method === 'OPTIONS') return void response.writeHead(204).end();
-    return refuseRest(response, { status: 405, message: `Use ${route.method}.` });
+    return refuse({ status: 405, message: `Use ${route.method}.` });
   }
   try {
     const actor = requireActor(await actorOf(gateway, tokenOf(request)));
-    const body = route.method === 'GET' ? { json: null } : await bodyOf(request, route, gateway.config.maxBodyBytes);
-    if (isRefused(body)) return refuseRest(response, body);
-    const { status, body: json, headers } = await route.answer({ gateway, actor, request, jobId }, body.json);
+    const body = route.method === 'GET' ? { json: null } : await bodyOf(request, route, maxBodyBytes);
+    if (isRefused(body)) return refuse(body);
+    await gateway.admission.charge(actor, 1);
+    const call = { gateway, actor, request, jobId };
+    const { status, body: json, headers } = await gateway.admission.run(() => route.answer(call, body.json));
     response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers });
     response.end(JSON.stringify(json));
   } catch (error) {
-    sendProblem(response, error, report);
+    sendProblem(response, error, { report, publicUrl });
   }
 }
 

@@ -7,6 +7,7 @@ import '../graphql/node.ts';
 import '../project/schema.ts';
 import '../defaults/schema.ts';
 import '../policy/schema.ts';
+import '../secret/schema.ts';
 import '../job/schema.ts';
 import '../job/event-schema.ts';
 import '../job/changes-schema.ts';

@@ -9,6 +9,7 @@ import { errorBody, refuse, send } from './answer.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { answerGraphql, graphqlPath } from './graphql.ts';
 import { checkHost, checkOrigin, corsHeaders, isRefused, readJson } from './guard.ts';
+import { answerErrors } from './explain.ts';
 import type { Pipeline } from './pipeline.ts';
 import { refuseRest } from './problem.ts';
 import { answerRest, isRestPath } from './rest.ts';
@@ -41,12 +42,13 @@ async function answer(options: HttpOptions, request: IncomingMessage, response: 
   if (path === '/readyz') return answerReady(options, response);
 
   const refused = checkHost(request.headers, config) ?? checkOrigin(request.headers, config);
-  if (refused) return isRestPath(path) ? refuseRest(response, refused) : refuse(response, refused);
+  if (refused) return isRestPath(path) ? refuseRest(response, refused, config.publicUrl) : refuse(response, refused);
   for (const [name, value] of Object.entries(corsHeaders(request.headers, config))) response.setHeader(name, value);
 
   if (path === graphqlPath) return answerGraphql(options, request, response);
   if (isRestPath(path)) return answerRest(options, request, response, path);
   if (path.startsWith('/runner/v1/')) return answerControl(options, request, response, path);
+  if (request.method === 'GET' && answerErrors(path, response)) return;
   if (config.console && request.method === 'GET' && (await answerWatch(path, response))) return;
   if (path === '/') {
     response.writeHead(302, { location: graphqlPath }).end();
@@ -114,7 +116,8 @@ function sendError(options: HttpOptions, response: ServerResponse, error: unknow
   }
   const shown = error instanceof Refusal ? refusalError(error) : publicError(error, options.report);
   const { http, ...extensions } = shown.extensions;
-  const status = (http as { status?: number } | undefined)?.status ?? 500;
+  const { status = 500, headers = {} } = (http ?? {}) as { status?: number; headers?: Record<string, string> };
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
   if (status === 401) response.setHeader('www-authenticate', 'Bearer');
   send(response, status, { errors: [{ message: shown.message, extensions }] });
 }

@@ -44,7 +44,10 @@ export function refusalError(refusal: Refusal, located?: GraphQLError): GraphQLE
       ...(hint === undefined ? {} : { hint }),
       ...(path === undefined ? {} : { path }),
       ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
-      http: { status: refusal.httpStatus },
+      http: {
+        status: refusal.httpStatus,
+        ...(retryAfterSeconds === undefined ? {} : { headers: { 'retry-after': String(retryAfterSeconds) } }),
+      },
     },
   });
 }

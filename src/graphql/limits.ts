@@ -26,6 +26,8 @@ export type Limits = {
   maxCost: number;
   /** Values of the operation's variables: sizes of pages are often variables. */
   variables: Record<string, unknown>;
+  /** Told what the operation costs, when it is not too large. */
+  onCost?: (cost: number) => void;
 };
 
 /** Most tokens of a document; the parser stops there. */
@@ -73,6 +75,7 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
             check('aliases', aliases, maxAliases);
             check('directives', directives, maxDirectives);
             check('cost', measured.cost, limits.maxCost);
+            if (measured.cost <= limits.maxCost) limits.onCost?.(measured.cost);
           }
         },
       },
