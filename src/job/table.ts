@@ -87,6 +87,9 @@ export const job = pgTable(
     index('job_created').on(table.createdAt, table.id),
     index('job_updated').on(table.updatedAt, table.id),
     index('job_changed').on(table.changed, table.id),
+    index('job_finished')
+      .on(table.finishedAt, table.id)
+      .where(sql`${table.finishedAt} is not null`),
     index('job_project_created').on(table.projectId, table.createdAt, table.id),
     index('job_queued')
       .on(table.priority, table.createdAt, table.id)

@@ -1,4 +1,5 @@
 // Metrics: a summary each, their windows, and every point as it was reported.
+import { sql } from 'drizzle-orm';
 import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
 import { bytes } from '../database/columns.ts';
 import { job } from '../job/table.ts';
@@ -47,11 +48,36 @@ export const metricWindow = pgTable(
     /** Number, within the job, of the change that made this revision. */
     change: bigint({ mode: 'number' }).notNull(),
     closed: boolean().notNull(),
+    /** Whether the tiers hold this revision. */
+    rolled: boolean().notNull().default(false),
   },
   (table) => [
     primaryKey({ columns: [table.jobId, table.name, table.attempt, table.seconds, table.start] }),
     index('metric_window_change').on(table.jobId, table.change),
     index('metric_window_order').on(table.jobId, table.name, table.start, table.attempt),
+    index('metric_window_unrolled')
+      .on(table.jobId, table.name, table.attempt, table.start)
+      .where(sql`not ${table.rolled}`),
+  ],
+);
+
+/** Windows of five minutes and of an hour, merged from the job's own; see tier.ts. */
+export const metricTier = pgTable(
+  'metric_tier',
+  {
+    jobId: jobId(),
+    name: text().notNull(),
+    attempt: integer().notNull(),
+    seconds: integer().notNull(),
+    start: bigint({ mode: 'number' }).notNull(),
+    state: jsonb().$type<Aggregate>().notNull(),
+    /** Sum of the revisions, and highest change, of the job's own windows that were merged. */
+    revision: integer().notNull(),
+    change: bigint({ mode: 'number' }).notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.jobId, table.name, table.seconds, table.start, table.attempt] }),
+    index('metric_tier_change').on(table.jobId, table.seconds, table.change),
   ],
 );
 
