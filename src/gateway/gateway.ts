@@ -18,6 +18,7 @@ import { ensureToken } from '../project/token.ts';
 import { createAdmission } from './admission.ts';
 import { createPipeline } from './pipeline.ts';
 import { createHttpServer } from './server.ts';
+import { startSessions } from './sessions.ts';
 import { createSockets } from './sockets.ts';
 
 export type RunningGateway = {
@@ -75,12 +76,14 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const feeds = new Feeds(bus);
   const gateway = { database, bus, feeds, config: { ...config }, admission: createAdmission(config) };
   const pipeline = createPipeline(gateway, report);
-  const sockets = createSockets(gateway, pipeline, report);
-  const server = createHttpServer({ gateway, pipeline, sockets, report, stopping: stopping.signal });
+  const sessions = await startSessions(store, (error) => log.error({ err: loggable(error) }, 'tokens'));
+  const sockets = createSockets(gateway, pipeline, sessions, report);
+  const server = createHttpServer({ gateway, pipeline, sockets, sessions, report, stopping: stopping.signal });
   try {
     server.listen(config.port, config.host);
     await once(server, 'listening');
   } catch (error) {
+    await sessions.close();
     feeds.close();
     await bus.close();
     await database.close();
@@ -122,6 +125,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     ended.abort();
     clearInterval(watch);
     await consumer.stop();
+    await sessions.close();
     feeds.close();
     await bus.close();
     await database.close();

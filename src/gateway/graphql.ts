@@ -8,17 +8,18 @@ import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
 import type { Pipeline } from './pipeline.ts';
+import type { Sessions } from './sessions.ts';
 
 export const graphqlPath = '/graphql';
 
-type GraphqlOptions = { gateway: Gateway; pipeline: Pipeline };
+type GraphqlOptions = { gateway: Gateway; pipeline: Pipeline; sessions: Sessions };
 
 export async function answerGraphql(
   options: GraphqlOptions,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const { gateway, pipeline } = options;
+  const { gateway, pipeline, sessions } = options;
   const { method = 'GET', headers } = request;
   if (method === 'OPTIONS') {
     response.writeHead(204, { allow: 'GET, POST, OPTIONS' }).end();
@@ -50,6 +51,13 @@ export async function answerGraphql(
     }),
     { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null },
   );
+  if (answered.headers.get('content-type')?.startsWith('text/event-stream') && !response.destroyed) {
+    // Cut, not ended: to its client a stream that ends has told everything.
+    response.once(
+      'close',
+      sessions.open(actor, () => response.destroy()),
+    );
+  }
   await relay(answered, response);
 }
 

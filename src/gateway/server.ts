@@ -14,6 +14,7 @@ import type { Pipeline } from './pipeline.ts';
 import { refuseRest } from './problem.ts';
 import { answerRest, isRestPath } from './rest.ts';
 import { answerRunner } from './runners.ts';
+import type { Sessions } from './sessions.ts';
 import type { Sockets } from './sockets.ts';
 import { answerWatch } from './watch.ts';
 
@@ -21,6 +22,7 @@ export type HttpOptions = {
   gateway: Gateway;
   pipeline: Pipeline;
   sockets: Sockets;
+  sessions: Sessions;
   report: ReportBug;
   /** Aborted when the gateway stops: waits end, and `/readyz` says no. */
   stopping: AbortSignal;
@@ -63,13 +65,17 @@ async function answerControl(
   response: ServerResponse,
   path: string,
 ): Promise<void> {
-  const { gateway, stopping } = options;
+  const { gateway, sessions, stopping } = options;
   if (request.method !== 'POST') return refuse(response, { status: 405, message: 'Use POST.' });
   const body = await readJson(request, gateway.config.maxBodyBytes);
   if (isRefused(body)) return refuse(response, body);
   const actor = requireActor(await actorOf(gateway, tokenOf(request)));
   const left = new AbortController();
   response.once('close', () => left.abort());
+  response.once(
+    'close',
+    sessions.open(actor, () => left.abort()),
+  );
   const answered = await answerRunner(gateway, actor, path, body.json, AbortSignal.any([stopping, left.signal]));
   if (answered === null) return refuse(response, { status: 404, message: 'There is nothing at this path.' });
   send(response, 200, answered);

@@ -9,6 +9,7 @@ import { Refusal } from '../errors.ts';
 import { publicError, type ReportBug } from '../graphql/error.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
 import type { Pipeline } from './pipeline.ts';
+import type { Sessions } from './sessions.ts';
 
 export type Sockets = {
   /** Makes an upgrade request that passed the guard a websocket. */
@@ -24,7 +25,7 @@ const pingEveryMs = 12_000;
 
 type Extra = { socket: WebSocket; actor?: Actor | null };
 
-export function createSockets(gateway: Gateway, pipeline: Pipeline, report: ReportBug): Sockets {
+export function createSockets(gateway: Gateway, pipeline: Pipeline, sessions: Sessions, report: ReportBug): Sockets {
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: maxFrameBytes,
@@ -37,6 +38,10 @@ export function createSockets(gateway: Gateway, pipeline: Pipeline, report: Repo
     async onConnect({ connectionParams, extra }) {
       try {
         extra.actor = await actorOf(gateway, tokenOf(connectionParams));
+        if (extra.socket.readyState !== extra.socket.OPEN) return false;
+        // 4403: clients come back, and are told for good (4401) unless they have a fresh token by then.
+        const left = sessions.open(extra.actor, (why) => extra.socket.close(CloseCode.Forbidden, `Token ${why}`));
+        extra.socket.once('close', left);
         return true;
       } catch (error) {
         const refused = error instanceof Refusal && error.code === 'UNAUTHENTICATED';
@@ -48,10 +53,6 @@ export function createSockets(gateway: Gateway, pipeline: Pipeline, report: Repo
     },
     async onSubscribe({ extra }, _id, payload) {
       try {
-        if (isExpired(extra.actor)) {
-          extra.socket.close(CloseCode.Forbidden, 'Token expired');
-          throw new Refusal('UNAUTHENTICATED', 'The access token has expired.');
-        }
         const caller = { actor: extra.actor ?? null, idempotencyKey: null };
         const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
         const document = enveloped.parse(payload.query) as never;
@@ -165,10 +166,6 @@ function tokenOf(params: Record<string, unknown> | undefined): string | null {
   const token = typeof header === 'string' ? bearerOf(header) : typeof plain === 'string' ? plain : null;
   if (token === null) throw new Refusal('UNAUTHENTICATED', 'The token of connection_init cannot be read.');
   return token;
-}
-
-function isExpired(actor: Actor | null | undefined): boolean {
-  return Boolean(actor?.expiresAt && actor.expiresAt.getTime() <= Date.now());
 }
 
 function isWrapped(error: unknown): boolean {
