@@ -12,7 +12,7 @@ import { command, order, socketPath } from './detached.ts';
 import { processExecutor } from './process.ts';
 import { Supervisor } from './supervisor.ts';
 
-const { assignment: assigned, ...given } = order.extend({ assignment }).parse(JSON.parse(await text(process.stdin)));
+const { assignment: assigned, ...given } = order.extend({ assignment }).parse(readJson(await text(process.stdin)));
 process.chdir(given.workDir); // a socket's path has 107 bytes at most: it is named from here
 const control = createControl(given.url, given.token);
 const bus = redisBus(given.redisUrl);
@@ -44,6 +44,15 @@ const server = createServer((socket) => {
     .on('line', (line) => obey(command.safeParse(JSON.parse(line)).data));
 });
 server.listen(socketPath(assigned.attemptId));
+
+/** The parser's own error would quote what it could not read, and the log is on disk. */
+function readJson(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch {
+    throw new Error(`The order is no JSON: ${json.length} characters.`);
+  }
+}
 
 function obey(said: z.output<typeof command> | undefined): void {
   if (said?.type === 'stop') supervisor.stop(said.outcome, said.graceMs);

@@ -12,6 +12,7 @@ import { environmentOf, type Folders } from './environment.ts';
 import type { CommandEnd, Executor, RunningCommand } from './executor.ts';
 import { cutText, LineSplitter } from './lines.ts';
 import { markerPrefix, maxMarkerBytes, parseMarker } from './point.ts';
+import { Redactor, secretValues } from './redact.ts';
 import { Spool } from './spool.ts';
 import { Uplink } from './uplink.ts';
 
@@ -49,6 +50,7 @@ export class Supervisor implements RunningAttempt {
   /** Resolves when the attempt is over and acknowledged, or was abandoned; never rejects. */
   readonly done: Promise<void>;
   readonly #options: SupervisorOptions;
+  readonly #redactor: Redactor;
   #spool!: Spool;
   #uplink!: Uplink;
   #command: RunningCommand | undefined;
@@ -66,6 +68,7 @@ export class Supervisor implements RunningAttempt {
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
+    this.#redactor = new Redactor(secretValues(options.assignment, options.host));
     this.attemptId = options.assignment.attemptId;
     this.gpus = options.assignment.gpus;
     this.done = this.#run();
@@ -129,7 +132,7 @@ export class Supervisor implements RunningAttempt {
       onTrouble: this.#options.onTrouble,
     });
     try {
-      const end = await this.#execute(folder).catch((error: unknown) => notStarted(error));
+      const end = await this.#execute(folder).catch((error: unknown) => notStarted(error, this.#redactor));
       this.#ended = true;
       if (!this.#abandoned) {
         const { outcome, exitCode, signal, message } = end;
@@ -168,13 +171,17 @@ export class Supervisor implements RunningAttempt {
     // Read by the next start of the runner, should this one be killed: it ends what is left of the attempt.
     await writeFile(join(folder, 'attempt.json'), JSON.stringify({ jobId: job.id, attempt: String(attemptNumber) }));
     this.#stopFile = folders.stopFile;
-    this.#say(`Attempt ${attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command)}`);
+    this.#say(
+      `Attempt ${attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command, this.#redactor)}`,
+    );
     const early = this.#stop;
     if (early) return { outcome: early, exitCode: null, signal: null, message: 'Stopped before it began.' };
 
+    const redactor = this.#redactor;
+    const takeOutput = (text: string, truncated: boolean) => this.#takeOutput(text, truncated);
     const splitters = {
-      STDOUT: new LineSplitter((text, truncated) => this.#takeOutput(text, truncated), { maxBytes: maxMarkerBytes }),
-      STDERR: new LineSplitter((text, truncated) => this.#takeLine('STDERR', text, truncated)),
+      STDOUT: new LineSplitter(takeOutput, { maxBytes: maxMarkerBytes, redactor }),
+      STDERR: new LineSplitter((text, truncated) => this.#takeLine('STDERR', text, truncated), { redactor }),
     };
     const env = environmentOf(assignment, folders, { host, gatewayUrl, virtualGpus, now: Date.now() });
     const command = await executor.start({
@@ -246,10 +253,10 @@ export class Supervisor implements RunningAttempt {
   }
 
   #takeOutput(text: string, truncated: boolean): void {
-    // Secrets are to be redacted here, before a line is parsed, written to the spool or sent.
     if (!text.startsWith(markerPrefix)) return this.#takeLine('STDOUT', text, truncated);
     const record = truncated ? null : parseMarker(text, Date.now());
-    if (record) return this.#record(record);
+    // Joined names and unusual escapes may hold a secret that the line did not show.
+    if (record) return this.#record(this.#redactor.redactRecord(record));
     if (!this.#warnedOfMarker)
       this.#say('A line starts with "::astraml " but is no marker that can be read; it stays in the log.');
     this.#warnedOfMarker = true;
@@ -265,7 +272,12 @@ export class Supervisor implements RunningAttempt {
   }
 
   #say(text: string): void {
-    this.#record({ type: 'line', time: Date.now(), stream: 'SYSTEM', text: cutText(text, maxLineBytes) });
+    this.#record({
+      type: 'line',
+      time: Date.now(),
+      stream: 'SYSTEM',
+      text: cutText(this.#redactor.redact(text), maxLineBytes),
+    });
   }
 
   #record(record: RunnerRecord): void {
@@ -276,13 +288,15 @@ export class Supervisor implements RunningAttempt {
 }
 
 /** On one line; words that are not plain are quoted. */
-function describeCommand(command: readonly string[]): string {
-  const words = command.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(' ');
+function describeCommand(command: readonly string[], redactor: Redactor): string {
+  const plain = command.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(' ');
+  const words = redactor.redact(plain); // before it is cut: half a secret is not found
   const shown = cutText(words, maxCommandBytes);
   return shown.length < words.length ? `${shown} …` : shown;
 }
 
-function notStarted(error: unknown): CommandEnd & { outcome: Outcome; message: string } {
-  const message = cutText(error instanceof Error ? error.message : String(error), maxCommandBytes); // it may name it
+function notStarted(error: unknown, redactor: Redactor): CommandEnd & { outcome: Outcome; message: string } {
+  const said = redactor.redact(error instanceof Error ? error.message : String(error)); // it may name the command
+  const message = cutText(said, maxCommandBytes);
   return { outcome: 'NOT_STARTED', exitCode: null, signal: null, message };
 }

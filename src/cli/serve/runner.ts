@@ -38,6 +38,11 @@ const environment = z.object({
   ASTRAML_RUNNER_WORK_DIR: z.string().min(1).default('/var/lib/astraml'),
   ASTRAML_RUNNER_GRACE_SECONDS: z.coerce.number().min(0).max(3_600).default(30),
   ASTRAML_RUNNER_DRAIN_SECONDS: z.coerce.number().min(0).default(3_600),
+  // Read by each supervisor, which inherits the environment; here it is only checked.
+  ASTRAML_RUNNER_REDACT_VARS: z
+    .string()
+    .regex(/^[\w*]+( *, *[\w*]+)*$/, 'must be names of variables, comma-separated, e.g. *_PASSWORD,*_TOKEN')
+    .optional(),
 });
 
 /** Runs until a signal drains it: no new jobs, those that run may end. A second signal hands them back at once. */
