@@ -14,6 +14,7 @@ import { call, openFeeder } from './support/feeder.ts';
 import { freePort } from './support/port.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
 import { type RedisServer, startRedis } from './support/redis.ts';
+import { newSecretKeys } from './support/secret-keys.ts';
 import { createProject, followLog, jobState, submit } from './support/stack.ts';
 import { until } from './support/until.ts';
 
@@ -25,12 +26,28 @@ suite('astraml serve', () => {
     ['both databases are missing', {}, /needs DATABASE_URL and REDIS_URL/],
     ['the Redis is missing', { DATABASE_URL: 'postgres://x/y' }, /DATABASE_URL without REDIS_URL is not enough/],
     ['the Postgres is missing', { REDIS_URL: 'redis://x' }, /needs DATABASE_URL, the Postgres/],
+    [
+      'no key for secrets is there',
+      { DATABASE_URL: 'postgres://x/y', REDIS_URL: 'redis://x' },
+      /needs ASTRAML_SECRET_KEYS[^]+ASTRAML_SECRET_KEYS="k1:\$\(openssl rand -base64 32\)"/,
+    ],
+    [
+      'a key is none',
+      { ASTRAML_SECRET_KEYS: 'k1:s3cret,k2:s3cret' },
+      /ASTRAML_SECRET_KEYS=\(hidden\): key 1 is not id:base64 of 32 bytes[^;]+openssl rand[^;]+; key 2 is not/,
+    ],
     ['an address is none', { DATABASE_URL: 'postgres://x/y', REDIS_URL: 'http://s3cret' }, /REDIS_URL=\(hidden\)/],
   ];
   for (const [what, env, said] of refusals) {
     test(`says so, with exit code 2, when ${what}`, async () => {
       const child = spawnNode([binary, 'serve'], {
-        env: { DATABASE_URL: undefined, REDIS_URL: undefined, ASTRAML_METRICS_PORT: '0', ...env },
+        env: {
+          DATABASE_URL: undefined,
+          REDIS_URL: undefined,
+          ASTRAML_SECRET_KEYS: undefined,
+          ASTRAML_METRICS_PORT: '0',
+          ...env,
+        },
       });
       const { code } = await child.untilEnd();
       assert.equal(code, 2);
@@ -41,7 +58,7 @@ suite('astraml serve', () => {
 });
 
 suite('two gateways on one Postgres and one Redis', skipUnless('own postgres', 'own redis'), () => {
-  const [token, runnerToken] = [newTokenText(), newTokenText()];
+  const [token, runnerToken, secretKeys] = [newTokenText(), newTokenText(), newSecretKeys('k1')];
   const metricsPorts: number[] = [];
   const children: Child[] = [];
   const urls: string[] = [];
@@ -61,6 +78,7 @@ suite('two gateways on one Postgres and one Redis', skipUnless('own postgres', '
         PORT: '0',
         ASTRAML_BOOTSTRAP_TOKEN: token,
         ASTRAML_BOOTSTRAP_RUNNER_TOKEN: runnerToken,
+        ASTRAML_SECRET_KEYS: secretKeys,
         ASTRAML_RUNNER_LEASE_SECONDS: `${leaseSeconds}`,
         ASTRAML_SHUTDOWN_SECONDS: '4',
         ASTRAML_METRICS_PORT: String(metricsPort),

@@ -3,6 +3,7 @@
 import { and, asc, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import { type Actor, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
+import type { SecretKey } from '../config.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { invalid, notFound, Refusal } from '../errors.ts';
@@ -14,6 +15,8 @@ import type { Tx } from '../live/commit.ts';
 import type { Acknowledgement, Assignment, ClaimRequest, Directive, Gpu } from '../protocol/control.ts';
 import type { RecordOf } from '../protocol/record.ts';
 import { requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
+import { openSecrets } from '../secret/secret.ts';
+import type { Spec } from '../spec/spec.ts';
 import { type Offer, place, type Request } from './place.ts';
 import { attempt, placement } from './table.ts';
 
@@ -34,12 +37,16 @@ function toRequest({ gpus, gpu_model: gpuModel, labels }: Resources): Request {
   return { gpus, gpuModel: gpuModel ?? null, labels: labels ?? [] };
 }
 
-/** Gives the runner the next job that fits its free GPUs, as a new attempt with a lease; null when there is none. */
+/**
+ * Gives the runner the next job that fits its free GPUs, as a new attempt with a lease; null when there is none, or when
+ * it could not be started for want of a secret: then another claim with the same request gets the next.
+ */
 export async function claimJob(
   tx: Tx,
   actor: Actor,
   request: ClaimRequest,
   leaseSeconds: number,
+  secretKeys: readonly SecretKey[] = [],
 ): Promise<Assignment | null> {
   const runner = await requireRunner(tx, actor, request.runnerId);
   await touchRunner(tx, runner.id);
@@ -47,7 +54,7 @@ export async function claimJob(
     .select()
     .from(attempt)
     .where(and(eq(attempt.runnerId, runner.id), eq(attempt.requestId, request.requestId)));
-  if (repeated) return repeated.finishedAt ? null : toAssignment(tx, repeated);
+  if (repeated) return repeated.finishedAt ? null : assign(tx, repeated, secretKeys);
 
   await tx.insert(placement).values({}).onConflictDoNothing();
   await tx.select().from(placement).for('update');
@@ -67,7 +74,7 @@ export async function claimJob(
     startAttempt(tx, locked, runner, { requestId: request.requestId, gpus: next.gpus, leaseSeconds }),
   );
   const created = attemptId && (await loadAttempts(tx, [attemptId])).get(attemptId);
-  return created ? toAssignment(tx, created) : null;
+  return created ? assign(tx, created, secretKeys) : null;
 }
 
 async function freeOffer(tx: Tx, runner: Runner, said: readonly number[]): Promise<Offer> {
@@ -116,10 +123,47 @@ function leaseEnd(seconds: number) {
   return sql<Date>`${now} + ${`${seconds} s`}::interval`;
 }
 
-async function toAssignment(tx: Tx, row: Attempt): Promise<Assignment> {
+type Variable = NonNullable<Spec['env']>[number];
+
+/** What the runner is to run, with the values of the job's secrets; null when one is gone, which ends the job. */
+async function assign(tx: Tx, row: Attempt, secretKeys: readonly SecretKey[]): Promise<Assignment | null> {
   const [of] = await tx.select().from(job).where(eq(job.id, row.jobId));
   if (!of) throw new Error(`Attempt ${row.id} has no job.`);
-  const variables = (of.effective['env'] ?? []) as { name: string; from: { value: string } }[];
+  const variables = (of.effective['env'] ?? []) as Variable[];
+  const names = new Set(variables.flatMap(({ from }) => from.secret ?? []));
+  const opened = await openSecrets(tx, of.projectId, [...names], secretKeys);
+  if (opened.problem === null) return toAssignment(tx, row, of, { variables, values: opened.values });
+  const { problem, hint } = opened;
+  await changeJob(tx, of.id, (locked) => endUnstarted(tx, locked, row.id, { message: problem, hint }));
+  return null;
+}
+
+/** Ends an attempt that no runner has begun, and its job with it: tried again, it would fail in the same way. */
+async function endUnstarted(
+  tx: Tx,
+  locked: LockedJob,
+  attemptId: string,
+  { message, hint }: { message: string; hint: string },
+): Promise<void> {
+  const row = (await loadAttempts(tx, [attemptId])).get(attemptId); // again, under the lock
+  if (row?.state !== 'STARTING' || row.finishedAt !== null) return;
+  // The claim is still to be answered, by the next job.
+  await tx.update(attempt).set({ requestId: row.id }).where(eq(attempt.id, row.id));
+  const at = new Date();
+  const reason = { code: 'COMMAND_NOT_STARTED', message: `The command could not be started: ${message}`, hint };
+  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
+  const cancelled = { code: 'REQUESTED', message: locked.job.reasonMessage ?? 'Cancelled.' };
+  if (locked.job.state === 'CANCELLING') return moveOn(tx, locked, 'CANCELLED', cancelled, at);
+  return moveOn(tx, locked, 'FAILED', reason, at);
+}
+
+async function toAssignment(
+  tx: Tx,
+  row: Attempt,
+  of: Job,
+  { variables, values }: { variables: readonly Variable[]; values: ReadonlyMap<string, string> },
+): Promise<Assignment> {
+  const valueOf = ({ from }: Variable) => (from.secret === undefined ? from.value : values.get(from.secret)) ?? '';
   return {
     attemptId: row.id,
     attemptNumber: row.number,
@@ -128,8 +172,8 @@ async function toAssignment(tx: Tx, row: Attempt): Promise<Assignment> {
     job: { id: of.id, number: of.number, name: of.name, projectId: of.projectId },
     spec: of.effective,
     command: of.effective['command'] as string[],
-    env: Object.fromEntries(variables.map(({ name, from }) => [name, from.value])),
-    secretEnv: [],
+    env: Object.fromEntries(variables.map((variable) => [variable.name, valueOf(variable)])),
+    secretEnv: variables.filter(({ from }) => from.secret !== undefined).map(({ name }) => name),
     timeoutSeconds: of.timeoutSeconds === null ? null : await timeLeft(tx, row, of.timeoutSeconds),
     committed: row.mark,
   };

@@ -58,11 +58,12 @@ async function waitForJob(
     wake();
   });
   const deadline = Date.now() + request.waitSeconds * 1000;
+  const { leaseSeconds, secretKeys } = gateway.config;
   try {
     for (;;) {
       const before = heard;
       if (signal.aborted) return null; // nobody would hear of the job that it takes
-      const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, gateway.config.leaseSeconds));
+      const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, leaseSeconds, secretKeys));
       const leftMs = deadline - Date.now();
       if (assignment || leftMs <= 0) return assignment;
       if (heard === before && !signal.aborted) {

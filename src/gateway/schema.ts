@@ -1,5 +1,5 @@
 // The whole schema: every room's part, and the facts about the server. `schema.graphql` is printed from it.
-import { GraphQLSchema, lexicographicSortSchema, printSchema } from 'graphql';
+import { GraphQLSchema, isInputObjectType, isObjectType, lexicographicSortSchema, printSchema } from 'graphql';
 import { getDefaults, listDefaults } from '../defaults/defaults.ts';
 import { builder } from '../graphql/builder.ts';
 import { version } from '../version.ts';
@@ -9,6 +9,7 @@ import '../defaults/schema.ts';
 import '../policy/schema.ts';
 import '../secret/schema.ts';
 import '../job/schema.ts';
+import '../job/trial-schema.ts';
 import '../job/event-schema.ts';
 import '../job/changes-schema.ts';
 import '../runner/schema.ts';
@@ -48,7 +49,7 @@ const ServerInfo = builder.objectRef<object>('ServerInfo').implement({
       },
     }),
     defaultsVersions: t.stringList({
-      description: 'All defaults versions a job can ask for, oldest first.',
+      description: 'All defaults versions a job can ask for, oldest first, by their numbers.',
       resolve: async (_, __, { database }) => (await listDefaults(database.db)).map((defaults) => defaults.version),
     }),
     minCliVersion: t.string({
@@ -60,6 +61,11 @@ const ServerInfo = builder.objectRef<object>('ServerInfo').implement({
       description: 'Time at the server, to find clock skew.',
       resolve: () => new Date(),
     }),
+    features: t.stringList({
+      description:
+        'Features of this gateway, e.g. `secrets`: what a client may rely on, whatever the version. Names are stable.',
+      resolve: () => features(),
+    }),
     websocketUrl: t.field({
       type: 'URI',
       description: 'WebSocket endpoint for subscriptions.',
@@ -67,6 +73,33 @@ const ServerInfo = builder.objectRef<object>('ServerInfo').implement({
     }),
   }),
 });
+
+/** Features that the schema shows, by the type and field that make them: the list cannot claim what is not there. */
+const featuresOfSchema: Record<string, string> = {
+  archiving: 'Project.archivedAt',
+  'defaults-publish': 'Mutation.publishDefaults',
+  'expected-spec-hash': 'SubmitJobInput.expectedSpecHash',
+  'job-events': 'Subscription.jobEvents',
+  'jobs-updated': 'Subscription.jobsUpdated',
+  'migration-preview': 'Query.previewMigration',
+  policies: 'Mutation.setPolicy',
+  'policy-dry-run': 'SetPolicyInput.dryRun',
+  'policy-warnings': 'PolicyRule.enforcement',
+  retries: 'JobSpecInput.maxRetries',
+  schedules: 'Mutation.createSchedule',
+  secrets: 'Mutation.setSecret',
+};
+/** Features of the doors beside the schema. */
+const featuresOfDoors = ['idempotency', 'rest', 'sse', 'websocket'];
+
+function features(): string[] {
+  const shown = Object.entries(featuresOfSchema).filter(([, place]) => {
+    const [typeName = '', field = ''] = place.split('.');
+    const type = schema.getType(typeName);
+    return (isObjectType(type) || isInputObjectType(type)) && Object.hasOwn(type.getFields(), field);
+  });
+  return [...shown.map(([name]) => name), ...featuresOfDoors].sort();
+}
 
 builder.scalarType('URI', {
   description: 'A URI such as `s3://bucket/dataset`, `hf://org/name`, `file:///data` or `https://…`.',

@@ -5,18 +5,26 @@ import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
-import { defaultsLayer, type Defaults, getDefaults, listDefaults } from '../defaults/defaults.ts';
-import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
+import {
+  defaultsLayer,
+  type Defaults,
+  getDefaults,
+  listDefaults,
+  requireUsable,
+  versionHint,
+} from '../defaults/defaults.ts';
+import { invalid, type Issue, notFound, quote, Refusal } from '../errors.ts';
 import { type NewEvent, recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
 import { nudgeProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
-import { checkRules, policyViolated } from '../policy/check.ts';
+import { checkRules, policyViolated, sortViolations } from '../policy/check.ts';
 import { getCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
 import { getProject, type Project } from '../project/project.ts';
 import { hashOf, takeKey } from '../replay/replay.ts';
+import { unknownSecrets } from '../secret/secret.ts';
 import { atInput } from '../spec/input.ts';
-import { effectiveSpec, layerOf, type ResolvedValue, resolve, trainingPart } from '../spec/resolve.ts';
+import { effectiveSpec, type Layer, layerOf, type ResolvedValue, resolve, trainingPart } from '../spec/resolve.ts';
 import { parseSpec, type Spec, type Warning } from '../spec/spec.ts';
 import { randomName } from './name.ts';
 import { isTerminal, type JobState, requireMove } from './state.ts';
@@ -34,6 +42,8 @@ export type Submission = {
   number: number;
   /** Where the caller sent the spec, e.g. `['input', 'spec']`. */
   at: readonly string[];
+  /** Hash that a preview gave: anything else is refused. */
+  expectedSpecHash?: string | null | undefined;
   /** The schedule whose template the spec is; absent for a spec that was sent. */
   template?: Template;
 };
@@ -58,7 +68,11 @@ export async function submitJob(
   if (submission.idempotencyKey !== null) {
     const keyed = { scope: projectId, mutation: 'submitJob', key: submission.idempotencyKey };
     const known = await takeKey(tx, { ...keyed, input: submission.spec, objectId: id });
-    if (known) return { job: await requireJob(tx, actor, known), replayed: true, warnings: [] };
+    if (known) {
+      const first = await requireJob(tx, actor, known);
+      requireExpected(submission, first.specHash);
+      return { job: first, replayed: true, warnings: [] };
+    }
   }
   return { ...(await createJob(tx, actor, submission, id)), replayed: false };
 }
@@ -73,6 +87,7 @@ export async function createJob(
   const projectId = projectOf(submission.spec);
   const plan = await planJob(tx, actor, submission);
   if (!plan.ready) throw plan.refusal;
+  requireExpected(submission, plan.specHash);
   const { spec, effective, resolved } = plan;
   const [created] = await tx
     .insert(job)
@@ -95,6 +110,7 @@ export async function createJob(
       priority: effective['priority'] as number,
       gpus: (effective['resources'] as { gpus: number }).gpus,
       timeoutSeconds: (effective['timeout_seconds'] as number | undefined) ?? null,
+      queueExpiresAt: queueEnd(effective),
       submittedBy: actor.tokenId,
       scheduleId: submission.template?.scheduleId ?? null,
       dueAt: submission.template?.dueAt ?? null,
@@ -102,16 +118,33 @@ export async function createJob(
     .returning();
   if (!created) throw new Error('An insert returned no row.');
   await tx.insert(jobStream).values({ jobId: id, event: 1 });
+  const ofPolicy = plan.warnings.filter(({ code }) => code === 'POLICY_WARNING').map(({ message }) => message);
   await recordEvent(tx, {
     type: 'SUBMITTED',
     projectId,
     jobId: id,
     seq: 1,
     actorId: actor.tokenId,
-    message: `Submitted by ${actor.name} with defaults ${plan.defaults.version}.`,
+    message: [`Submitted by ${actor.name} with defaults ${plan.defaults.version}.`, ...ofPolicy].join(' '),
   });
   tx.nudge(channels.work);
   return { job: created, warnings: plan.warnings };
+}
+
+/** Throws INVALID_STATE when the caller was shown another job than it would get. */
+function requireExpected({ expectedSpecHash: expected }: Pick<Submission, 'expectedSpecHash'>, specHash: string): void {
+  if (expected === null || expected === undefined || expected === specHash) return;
+  throw new Refusal('INVALID_STATE', `The spec resolves to ${specHash} now, not to ${quote(expected)}.`, {
+    path: ['input', 'expectedSpecHash'],
+    hint: 'Defaults, policy or spec changed since: preview it again, and submit with the hash of that preview.',
+    currentState: specHash,
+  });
+}
+
+/** When a job that is queued now is given up, by the database's clock; null for never. */
+function queueEnd(effective: Record<string, unknown>): SQL<Date> | null {
+  const seconds = effective['queue_timeout_seconds'];
+  return typeof seconds === 'number' ? sql<Date>`${now} + ${`${seconds} s`}::interval` : null;
 }
 
 export type JobPlan = {
@@ -148,28 +181,32 @@ export async function planJob(
     ...(project.command || ofPolicy.has('command') || submission.spec['command']
       ? []
       : [missingCommand(project, submission.at)]),
+    ...(await unknownSecrets(db, projectId, parsed.spec?.env ?? [])).map((issue) => atInput(issue, submission.at)),
   ];
   if (!parsed.spec || !defaults || issues.length > 0) return refusedPlan(invalid(issues), { defaults, policy });
+  requireUsable(defaults);
 
   const { spec } = parsed;
   const request = layerOf(spec, submission.template ? 'SCHEDULE' : 'REQUEST');
-  const resolved = resolve([
-    request,
-    ofPolicy,
-    layerOf(project.command ? { command: project.command } : {}, 'PROJECT'),
-    defaultsLayer(defaults),
-  ]);
+  const resolved = resolve([...layersOverDefaults(request, policy, project), defaultsLayer(defaults)]);
   const effective = effectiveSpec(resolved, spec);
-  const warnings = parsed.warnings.map((warning) => ({
+  const advice = parsed.warnings.map((warning) => ({
     ...warning,
     path: warning.path && atInput({ code: 'NOT_ALLOWED', message: '', path: warning.path }, submission.at).path,
   }));
-  const violations = checkRules(policy.rules, request, resolved);
-  if (violations.length > 0) {
-    return refusedPlan(policyViolated(violations, submission.at), { resolved, effective, warnings, defaults, policy });
+  const violations = sortViolations(checkRules(policy.rules, request, resolved), submission.at);
+  const warnings = [...advice, ...violations.warnings];
+  if (violations.denied.length > 0) {
+    const refusal = policyViolated(violations.denied, submission.at);
+    return refusedPlan(refusal, { resolved, effective, warnings, defaults, policy });
   }
   const specHash = hashOf(trainingPart(effective));
   return { ready: true, spec, resolved, effective, warnings, defaults, policy, specHash };
+}
+
+/** What stands above the defaults of any version, strongest first. */
+export function layersOverDefaults(request: Layer, policy: Policy, { command }: Project): Layer[] {
+  return [request, policyLayer(policy), layerOf(command ? { command } : {}, 'PROJECT')];
 }
 
 /** A plan that came to nothing, with what is known of it. */
@@ -178,20 +215,18 @@ function refusedPlan(refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan {
   return { ...nothing, ...known, ready: false, refusal, specHash: null };
 }
 
-function projectOf(spec: Record<string, unknown>): string {
+export function projectOf(spec: Record<string, unknown>): string {
   const projectId = spec['project_id'];
   return typeof projectId === 'string' ? projectId : '';
 }
 
 async function unknownVersion(db: Db, version: string, at: readonly string[]): Promise<Issue> {
-  const known = (await listDefaults(db)).map((defaults) => defaults.version);
-  const near = closest(version, known);
   return {
     code: 'UNKNOWN_VERSION',
     path: [...at, 'defaultsVersion'],
     specPath: 'defaults_version',
     message: 'defaults_version is not a published version of the defaults.',
-    hint: near ? `Did you mean "${near}"?` : `Published: ${known.join(', ')}.`,
+    hint: versionHint(version, await listDefaults(db)),
   };
 }
 

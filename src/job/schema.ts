@@ -64,7 +64,7 @@ export const JobStateEnum = builder.enumType('JobState', {
     SUCCEEDED: { description: 'Finished with exit code 0, or stopped early on purpose. Terminal.' },
     FAILED: { description: 'Finished unsuccessfully with no retries left. Terminal.' },
     CANCELLED: { description: 'Stopped on request. Terminal.' },
-    TIMED_OUT: { description: 'Exceeded `timeoutSeconds`. Terminal.' },
+    TIMED_OUT: { description: 'Exceeded `timeoutSeconds`, or a limit of its wait or its start. Terminal.' },
   },
 });
 
@@ -167,7 +167,7 @@ JobRef.implement({
     }),
     env: t.field({
       type: [EnvVarRef],
-      description: 'Environment variables of the job; literal values are shown.',
+      description: 'Names of the environment variables of the job; literal values are shown, secret values never.',
       resolve: (job) => (job.effective['env'] ?? []) as (typeof EnvVarRef.$inferType)[],
     }),
     resolved: t.expose('resolved', {
@@ -182,7 +182,7 @@ JobRef.implement({
     }),
     specHash: t.exposeString('specHash', {
       description:
-        'SHA-256 of the canonical (RFC 8785) effective model, dataset, hyperparams, augmentation, resources, command and env: equal hashes mean the same training. Name, tags, notes and priority are not in it.',
+        'SHA-256 of the canonical (RFC 8785) effective model, dataset, hyperparams, augmentation, resources, command, and env with secret names: equal hashes mean the same training. Name, tags, notes and priority are not in it.',
     }),
     spec: t.expose('spec', {
       type: 'JSONObject',
@@ -192,6 +192,10 @@ JobRef.implement({
     tags: t.exposeStringList('tags', { description: 'Free-form labels of the job.' }),
     notes: t.exposeString('notes', { nullable: true, description: 'Notes in Markdown.' }),
     priority: t.exposeInt('priority', { description: 'Priority, −100…100; larger runs first.' }),
+    maxRetries: t.int({
+      description: 'Number of retries allowed after a failed attempt.',
+      resolve: (job) => (job.effective['max_retries'] ?? 0) as number,
+    }),
     timeoutSeconds: t.exposeInt('timeoutSeconds', {
       nullable: true,
       description: 'Seconds a job may run in all attempts together; null for no limit.',
@@ -404,7 +408,8 @@ export const JobPreviewRef = builder.objectRef<JobPlan>('JobPreview').implement(
     }),
     specHash: t.exposeString('specHash', {
       nullable: true,
-      description: 'Hash that `submitJob` would record.',
+      description:
+        'Hash that `submitJob` would record. Pass it as `expectedSpecHash` to get what was previewed or nothing.',
     }),
   }),
 });
@@ -456,6 +461,9 @@ const SubmitJobInput = builder.inputType('SubmitJobInput', {
 job, with a different spec an \`IdempotencyConflictError\` that lists the paths that differ. A key is kept as long as its
 job lives and 30 days more, and a refused submission does not use it up. Over HTTP the \`Idempotency-Key\` header does the same.`,
     }),
+    expectedSpecHash: t.string({
+      description: 'Hash a preview gave: refused with `InvalidStateError` when it would resolve otherwise now.',
+    }),
   }),
 });
 
@@ -491,6 +499,7 @@ addMutation('submitJob', {
       spec: fromInput(input.spec),
       issues: shadowedExtras(input.spec),
       idempotencyKey: input.idempotencyKey ?? context.idempotencyKey,
+      expectedSpecHash: input.expectedSpecHash ?? null,
       at,
     };
     return withJobNumber(context.database, input.spec.projectId, (number) =>

@@ -115,7 +115,10 @@ const ResourcesInput = builder.inputType('ResourcesInput', {
 const EnvSourceInput = builder.inputType('EnvSourceInput', {
   description: 'Source of an environment variable: exactly one field.',
   isOneOf: true,
-  fields: (t) => ({ value: t.string({ description: 'A literal.' }) }),
+  fields: (t) => ({
+    value: t.string({ description: 'A literal.' }),
+    secret: t.string({ description: 'Name of a secret of the project.' }),
+  }),
 });
 
 const EnvVarInput = builder.inputType('EnvVarInput', {
@@ -167,7 +170,15 @@ export const JobSpecInput = builder.inputType('JobSpecInput', {
     tags: t.stringList({ description: 'Free-form labels.' }),
     notes: t.string({ description: 'Notes in Markdown.' }),
     priority: t.int({ description: 'Priority, −100…100.' }),
+    maxRetries: t.int({ description: 'Number of retries after a failed attempt, 0–10.' }),
     timeoutSeconds: t.int({ description: 'Seconds the job may run; no limit when null.' }),
+    queueTimeoutSeconds: t.int({
+      description: 'Seconds the job may wait in the queue; no limit when unset everywhere.',
+    }),
+    startTimeoutSeconds: t.int({
+      description: 'Seconds an attempt may take from its claim until its command runs; no limit when unset everywhere.',
+    }),
+    onCut: t.string({ description: 'What a runner that lost its gateways does: `continue` or `stop`.' }),
     defaultsVersion: t.string({
       description:
         'Defaults version to resolve with, e.g. `v2.1`; the current one when null. Pin it for reproducible schedules and rolling upgrades.',
@@ -265,14 +276,21 @@ export const ResourcesRef = builder.objectRef<Resources>('Resources').implement(
   }),
 });
 
-export const EnvVarRef = builder.objectRef<{ name: string; from: { value: string } }>('EnvVar').implement({
-  description: 'An environment variable of a job.',
+type EnvVar = { name: string; from: { value?: string; secret?: string } };
+
+export const EnvVarRef = builder.objectRef<EnvVar>('EnvVar').implement({
+  description: 'An environment variable of a job. Exactly one of `value` and `secretName` is set.',
   fields: (t) => ({
     name: t.exposeString('name', { description: 'Name of the variable.' }),
     value: t.string({
       nullable: true,
-      description: 'Literal value.',
+      description: 'Literal value; null when it comes from a secret.',
       resolve: (variable) => variable.from.value,
+    }),
+    secretName: t.string({
+      nullable: true,
+      description: 'Secret that provides the value; null for a literal.',
+      resolve: (variable) => variable.from.secret,
     }),
   }),
 });

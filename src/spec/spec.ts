@@ -57,14 +57,23 @@ const spec = z.strictObject({
   // An argument may be empty; what is to be run may not.
   command: z.tuple([text(32_768)], z.string().max(32_768)).optional(),
   env: z
-    .array(z.strictObject({ name: envName, from: z.strictObject({ value: z.string().max(32_768) }) }))
+    .array(
+      z.strictObject({
+        name: envName,
+        from: z.strictObject({ value: z.string().max(32_768).optional(), secret: text(255).optional() }),
+      }),
+    )
     .max(500)
     .optional(),
   name: text(100).optional(),
   tags: z.array(text(100)).max(50).optional(),
   notes: z.string().max(20_000).optional(),
   priority: whole(-100, 100).optional(),
+  max_retries: whole(0, 10).optional(),
   timeout_seconds: whole(1, 31_536_000).optional(),
+  queue_timeout_seconds: whole(1, 31_536_000).optional(),
+  start_timeout_seconds: whole(1, 86_400).optional(),
+  on_cut: z.enum(['continue', 'stop']).optional(),
   defaults_version: text(50).optional(),
   metrics: z.strictObject({ window_seconds: whole(1, 86_400).optional() }).optional(),
   logs: z.strictObject({ max_bytes: whole(1_024, 1_099_511_627_776).optional() }).optional(),
@@ -113,7 +122,7 @@ export function parseSpec(value: unknown): ParsedSpec {
 function crossChecks(parsed: Spec): Issue[] {
   const issues: Issue[] = [];
   const seen = new Set<string>();
-  for (const [index, { name }] of (parsed.env ?? []).entries()) {
+  for (const [index, { name, from }] of (parsed.env ?? []).entries()) {
     const path = ['env', String(index), 'name'];
     const at = { path, specPath: `env.${index}.name` };
     if (name.startsWith('ASTRAML_')) {
@@ -122,8 +131,21 @@ function crossChecks(parsed: Spec): Issue[] {
     }
     if (seen.has(name)) issues.push({ ...at, code: 'NOT_ALLOWED', message: `${name} is set twice.` });
     seen.add(name);
+    if ((from.value === undefined) === (from.secret === undefined)) issues.push(oneSource(index, from));
   }
   return issues;
+}
+
+/** Nothing to say where a variable comes from, or two things. */
+function oneSource(index: number, from: object): Issue {
+  const path = ['env', String(index), 'from'];
+  const specPath = path.join('.');
+  const given = Object.keys(from).length > 0;
+  const message = given
+    ? `${specPath} says both value and secret.`
+    : `${specPath} must say where the value comes from.`;
+  const hint = 'Say either value, for a literal, or secret, for the name of a secret of the project.';
+  return { code: given ? 'NOT_ALLOWED' : 'REQUIRED', path, specPath, message, hint };
 }
 
 function warningsOf(parsed: Spec): Warning[] {
@@ -245,7 +267,7 @@ function knownKeys(path: string[]): string[] {
   if (room === 'hyperparams') return second ? Object.keys(earlyStopping.shape) : knownHyperparams;
   if (room === 'resources') return ['gpus', 'gpu_model', 'labels'];
   if (room === 'augmentation') return ['op', 'probability', 'params'];
-  if (room === 'env') return path.includes('from') ? ['value'] : ['name', 'from'];
+  if (room === 'env') return path.includes('from') ? ['value', 'secret'] : ['name', 'from'];
   return room === 'logs' ? ['max_bytes'] : ['window_seconds'];
 }
 

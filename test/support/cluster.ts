@@ -10,6 +10,7 @@ import { type Child, spawnNode } from './child.ts';
 import { freePort } from './port.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './postgres.ts';
 import { type RedisServer, startRedis } from './redis.ts';
+import { newSecretKeys } from './secret-keys.ts';
 import { until } from './until.ts';
 
 const binary = fileURLToPath(new URL('../../bin/astraml.mjs', import.meta.url));
@@ -36,6 +37,7 @@ export async function startCluster(options: { gateways: number; leaseSeconds?: n
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
   const { url: databaseUrl } = await createDatabase(postgres);
   const [token, runnerToken] = [newTokenText(), newTokenText()];
+  const secretKeys = newSecretKeys('k1');
   const workDir = mkdtempSync(join(tmpdir(), 'astraml-runner-'));
   const ports = await Promise.all(Array.from({ length: options.gateways }, () => freePort()));
   const urls = ports.map((port) => `http://127.0.0.1:${port}`);
@@ -55,6 +57,7 @@ export async function startCluster(options: { gateways: number; leaseSeconds?: n
       REDIS_URL: redis.url,
       ASTRAML_BOOTSTRAP_TOKEN: token,
       ASTRAML_BOOTSTRAP_RUNNER_TOKEN: runnerToken,
+      ASTRAML_SECRET_KEYS: secretKeys,
       ASTRAML_RUNNER_LEASE_SECONDS: String(options.leaseSeconds ?? 30),
       ASTRAML_METRICS_PORT: '0',
       LOG_LEVEL: 'warn',

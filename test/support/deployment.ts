@@ -12,6 +12,7 @@ import { findProgram, installProgram } from './install.ts';
 import { freePort } from './port.ts';
 import { createDatabase, startPostgres } from './postgres.ts';
 import { findRedis } from './redis.ts';
+import { newSecretKeys } from './secret-keys.ts';
 import { type Server, startServer } from './server.ts';
 import { until } from './until.ts';
 
@@ -22,6 +23,7 @@ export const secrets = {
   REDIS_RUNNER_PASSWORD: 'runner'.repeat(6),
   ASTRAML_BOOTSTRAP_TOKEN: 'administrator'.repeat(3),
   ASTRAML_RUNNER_TOKEN: 'machine'.repeat(5),
+  ASTRAML_SECRET_KEYS: newSecretKeys('k1'),
 };
 
 const passwords: Record<string, string> = {

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { type ClientOptions, WebSocket } from 'ws';
 import { readConfig } from '../../src/config.ts';
 import { type RunningGateway, startGateway } from '../../src/gateway/gateway.ts';
+import { newSecretKeys } from './secret-keys.ts';
 
 export const adminToken = 'x'.repeat(40);
 export const appOrigin = 'https://app.example';
@@ -29,6 +30,7 @@ export async function openDoor(env: Record<string, string> = {}): Promise<Door> 
       PORT: '0',
       ASTRAML_BOOTSTRAP_TOKEN: adminToken,
       ASTRAML_CORS_ORIGINS: appOrigin,
+      ASTRAML_SECRET_KEYS: newSecretKeys('k1'),
       ...env,
     }),
   );

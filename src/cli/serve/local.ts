@@ -10,6 +10,7 @@ import type { Config } from '../../config.ts';
 import { type RunningGateway, startGateway } from '../../gateway/gateway.ts';
 import type { Assignment } from '../../protocol/control.ts';
 import { version } from '../../version.ts';
+import { keepSecretKeys } from './keys.ts';
 
 export type LocalOptions = {
   config: Config;
@@ -35,8 +36,9 @@ const stopRunnerMs = 8_000;
 
 export async function startLocal(options: LocalOptions): Promise<Local> {
   const { config, token, runnerToken } = options;
+  const keys = config.secretKeys.length > 0 ? config.secretKeys : keepSecretKeys(join(config.dataDir, 'secret-keys'));
   // One person on one machine: nobody's share has to be kept from somebody else.
-  const gateway = await startGateway({ ...config, rateLimitPoints: 0 }, [
+  const gateway = await startGateway({ ...config, rateLimitPoints: 0, secretKeys: keys }, [
     { text: token, name: 'local administrator', scopes: ['ADMIN'] },
     { text: runnerToken, name: 'local runner', scopes: ['RUNNER'] },
   ]);

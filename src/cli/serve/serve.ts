@@ -27,7 +27,13 @@ export async function runServe(): Promise<number> {
 
 function readEnvironment(): Config {
   const config = readConfig(process.env);
-  if (config.databaseUrl && config.redisUrl) return config;
+  if (config.databaseUrl && config.redisUrl) {
+    if (config.secretKeys.length > 0) return config;
+    throw usage(
+      'serve needs ASTRAML_SECRET_KEYS, the keys that encrypt the secrets of projects.',
+      'Make one and give it to every gateway: ASTRAML_SECRET_KEYS="k1:$(openssl rand -base64 32)".',
+    );
+  }
   if (config.databaseUrl) {
     const why = 'gateways tell each other through Redis what they stored, and hear from runners through it';
     throw usage(`DATABASE_URL without REDIS_URL is not enough for serve: ${why}.`, hint);

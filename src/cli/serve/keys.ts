@@ -1,0 +1,29 @@
+// The key that encrypts secrets where nobody set one: made once, kept in the data folder, readable by its owner only.
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { type SecretKey, variables } from '../../config.ts';
+import { usage } from '../failure.ts';
+
+/** The keys in the file; without it one is made. Throws when the file is there and holds something else. */
+export function keepSecretKeys(file: string): SecretKey[] {
+  const keys = variables.ASTRAML_SECRET_KEYS.schema.safeParse(readOrMake(file)).data ?? [];
+  if (keys.length > 0) return keys;
+  throw usage(
+    `${file} does not hold the keys of the secrets.`,
+    'Bring the file back; without it, delete it and set every secret again.',
+  );
+}
+
+function readOrMake(file: string): string {
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  // The id is its own: a key that is made anew, for want of the file, is never taken for the one that was lost.
+  const made = `local-${randomBytes(4).toString('hex')}:${randomBytes(32).toString('base64')}`;
+  try {
+    writeFileSync(file, `${made}\n`, { mode: 0o600, flag: 'wx' });
+    return made;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return readFileSync(file, 'utf8').trim();
+    throw error;
+  }
+}

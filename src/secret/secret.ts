@@ -1,0 +1,230 @@
+// Secrets: what a job may know and nobody may read back. A value is encrypted before it reaches the database, and opened
+// only for the runner that is given the job. No message, event or refusal here holds a value.
+import { and, asc, eq, inArray } from 'drizzle-orm';
+import { type Actor, canSee, requireScope } from '../actor.ts';
+import type { SecretKey } from '../config.ts';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
+import { recordEvent } from '../event/event.ts';
+import { newId } from '../id.ts';
+import type { Tx } from '../live/commit.ts';
+import { getProject } from '../project/project.ts';
+import { project } from '../project/table.ts';
+import type { Spec } from '../spec/spec.ts';
+import { open, seal } from './cipher.ts';
+import { secret } from './table.ts';
+
+/** A secret without what is encrypted. */
+export type Secret = Pick<
+  typeof secret.$inferSelect,
+  'id' | 'projectId' | 'name' | 'version' | 'createdAt' | 'updatedAt' | 'lastUsedAt'
+>;
+
+const shown = {
+  id: secret.id,
+  projectId: secret.projectId,
+  name: secret.name,
+  version: secret.version,
+  createdAt: secret.createdAt,
+  updatedAt: secret.updatedAt,
+  lastUsedAt: secret.lastUsedAt,
+};
+
+const namePattern = /^[A-Z][A-Z0-9_]{0,99}$/;
+const maxBytes = 65_536;
+
+export type NewSecret = { projectId: string; name: string; value: string };
+
+/**
+ * Sets the value, as a new version each time: comparing it with the one before would need its key. Throws INVALID_INPUT
+ * for a name or value that cannot be used, INVALID_STATE when the gateway has no key to encrypt with.
+ */
+export async function setSecret(tx: Tx, actor: Actor, input: NewSecret, keys: readonly SecretKey[]): Promise<Secret> {
+  const { projectId, name, value } = input;
+  await requireAdmin(tx, actor, projectId);
+  const issues = [...nameIssues(name), ...valueIssues(value)];
+  if (issues.length > 0) throw invalid(issues);
+  const [key] = keys;
+  if (!key) throw noKey();
+
+  await lockSecrets(tx, projectId);
+  const known = await getSecret(tx, projectId, name);
+  const version = (known?.version ?? 0) + 1;
+  const sealed = seal(key, { projectId, name, version }, value);
+  const [row] = known
+    ? await tx
+        .update(secret)
+        .set({ version, ...sealed, updatedAt: now })
+        .where(eq(secret.id, known.id))
+        .returning(shown)
+    : await tx
+        .insert(secret)
+        .values({ id: newId('sec'), projectId, name, version, ...sealed })
+        .returning(shown);
+  if (!row) throw new Error('A secret was written and is not there.');
+  await recordEvent(tx, {
+    type: 'SECRET_SET',
+    projectId,
+    actorId: actor.tokenId,
+    message: `Secret ${name} was set: version ${version}.`,
+    data: { name, version },
+  });
+  return row;
+}
+
+/** Deletes the secret for ever; its id comes back. Jobs that still refer to it fail to start. */
+export async function deleteSecret(
+  tx: Tx,
+  actor: Actor,
+  { projectId, name }: Pick<NewSecret, 'projectId' | 'name'>,
+): Promise<string> {
+  await requireAdmin(tx, actor, projectId);
+  await lockSecrets(tx, projectId);
+  const known = await getSecret(tx, projectId, name);
+  if (!known) {
+    const near = closest(name, await listSecretNames(tx, projectId));
+    throw notFound('Secret', name, ['input', 'name'], near ? `Did you mean "${near}"?` : undefined);
+  }
+  await tx.delete(secret).where(eq(secret.id, known.id));
+  await recordEvent(tx, {
+    type: 'SECRET_DELETED',
+    projectId,
+    actorId: actor.tokenId,
+    message: `Secret ${name} was deleted.`,
+    data: { name, version: known.version },
+  });
+  return known.id;
+}
+
+async function requireAdmin(db: Db, actor: Actor, projectId: string): Promise<void> {
+  const path = ['input', 'projectId'];
+  requireScope(actor, projectId, 'ADMIN', path);
+  if (!(await getProject(db, actor, projectId))) throw notFound('Project', projectId, path);
+}
+
+/** One change at a time, so that no two versions have one number. New jobs need not wait: they take a weaker lock. */
+async function lockSecrets(tx: Tx, projectId: string): Promise<void> {
+  await tx.select({ id: project.id }).from(project).where(eq(project.id, projectId)).for('no key update');
+}
+
+function nameIssues(name: string): Issue[] {
+  if (namePattern.test(name)) return [];
+  const upper = name.toUpperCase().replace(/[^A-Z0-9]+/g, '_');
+  const hint = namePattern.test(upper) ? `For example ${upper}.` : 'For example HF_TOKEN.';
+  const message = 'name takes upper-case letters, digits and underscores, a letter first, 100 characters at most.';
+  return [{ code: 'MALFORMED', path: ['input', 'name'], message, hint }];
+}
+
+function valueIssues(value: string): Issue[] {
+  const path = ['input', 'value'];
+  if (value === '') return [{ code: 'REQUIRED', path, message: 'value is empty.', hint: 'Send the value itself.' }];
+  const size = Buffer.byteLength(value);
+  if (size > maxBytes) {
+    const hint = 'Keep larger things where the job can fetch them, and the key to them here.';
+    return [{ code: 'OUT_OF_RANGE', path, message: `value has ${size} bytes; ${maxBytes} are the most.`, hint }];
+  }
+  if (value.includes('\0') || !value.isWellFormed()) {
+    const message = 'value holds a NUL character or half a surrogate pair, which no environment variable can.';
+    return [{ code: 'MALFORMED', path, message, hint: 'Encode bytes as text first, e.g. with base64.' }];
+  }
+  return [];
+}
+
+function noKey(): Refusal {
+  return new Refusal('INVALID_STATE', 'This gateway has no key to encrypt secrets with.', {
+    path: ['input', 'value'],
+    hint: 'Set ASTRAML_SECRET_KEYS to k1:<what `openssl rand -base64 32` prints> and start it again.',
+  });
+}
+
+/** Secrets of a project, by name, for callers who may see them. */
+export async function listSecrets(db: Db, projectId: string): Promise<Secret[]> {
+  return db.select(shown).from(secret).where(eq(secret.projectId, projectId)).orderBy(asc(secret.name));
+}
+
+async function listSecretNames(db: Db, projectId: string): Promise<string[]> {
+  return (await listSecrets(db, projectId)).map(({ name }) => name);
+}
+
+async function getSecret(db: Db, projectId: string, name: string): Promise<Secret | null> {
+  if (!namePattern.test(name)) return null;
+  const [found] = await db
+    .select(shown)
+    .from(secret)
+    .where(and(eq(secret.projectId, projectId), eq(secret.name, name)));
+  return found ?? null;
+}
+
+/** The secret with this id, or null when there is none or the actor may not see it. */
+export async function getSecretById(db: Db, actor: Actor, id: string): Promise<Secret | null> {
+  const [found] = await db.select(shown).from(secret).where(eq(secret.id, id));
+  return found && maySeeSecrets(actor, found.projectId) ? found : null;
+}
+
+/** Whoever may submit jobs that use them sees names, versions and last use; nobody sees values. */
+export function maySeeSecrets(actor: Actor, projectId: string): boolean {
+  return canSee(actor, projectId) && actor.scopes.has('WRITE');
+}
+
+type Variable = NonNullable<Spec['env']>[number];
+
+/** Problems of variables that name a secret which the project lacks; paths as in the job spec file. */
+export async function unknownSecrets(db: Db, projectId: string, variables: readonly Variable[]): Promise<Issue[]> {
+  if (variables.every(({ from }) => from.secret === undefined)) return [];
+  const names = await listSecretNames(db, projectId);
+  return variables.flatMap(({ from: { secret: name } }, index): Issue[] => {
+    if (name === undefined || names.includes(name)) return [];
+    const path = ['env', String(index), 'from', 'secret'];
+    const specPath = path.join('.');
+    const near = closest(name, names);
+    // What is no name may be the value itself, put here by mistake: it is not repeated.
+    const message = namePattern.test(name)
+      ? `Project ${projectId} has no secret ${name}.`
+      : `${specPath} names no secret of project ${projectId}.`;
+    const hint = near
+      ? `Did you mean "${near}"?`
+      : 'An administrator of the project sets it first: setSecret, or astraml secrets set.';
+    return [{ code: 'UNKNOWN_SECRET', path, specPath, message, hint }];
+  });
+}
+
+export type OpenedSecrets = { values: Map<string, string>; problem: null } | { problem: string; hint: string };
+
+/**
+ * Decrypts secrets for the holder of a lease, and notes that they were used. `problem` names the first that is gone or
+ * cannot be opened; then none was used.
+ */
+export async function openSecrets(
+  tx: Tx,
+  projectId: string,
+  names: readonly string[],
+  keys: readonly SecretKey[],
+): Promise<OpenedSecrets> {
+  const values = new Map<string, string>();
+  if (names.length === 0) return { values, problem: null };
+  const mine = and(eq(secret.projectId, projectId), inArray(secret.name, [...names]));
+  const rows = new Map((await tx.select().from(secret).where(mine)).map((row) => [row.name, row]));
+  for (const name of names) {
+    const row = rows.get(name);
+    if (!row) return { problem: `Secret ${name} was deleted.`, hint: `Set ${name} again, then submit the job again.` };
+    const opened = open(keys, { projectId, name, version: row.version }, row);
+    if ('problem' in opened) return unopened(name, row.keyId, opened.problem);
+    values.set(name, opened.value);
+  }
+  await tx.update(secret).set({ lastUsedAt: now }).where(mine);
+  return { values, problem: null };
+}
+
+function unopened(name: string, keyId: string, problem: 'KEY_MISSING' | 'DAMAGED'): OpenedSecrets {
+  if (problem === 'KEY_MISSING') {
+    return {
+      problem: `Secret ${name} is encrypted with key ${keyId}, which the gateway does not have.`,
+      hint: `Put key ${keyId} back into ASTRAML_SECRET_KEYS, or set ${name} again.`,
+    };
+  }
+  return {
+    problem: `Secret ${name} does not open with key ${keyId}: the key is another one, or the secret is damaged.`,
+    hint: `Check key ${keyId} in ASTRAML_SECRET_KEYS, or set ${name} again.`,
+  };
+}
