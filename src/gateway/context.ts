@@ -29,12 +29,17 @@ export function tokenOf(request: IncomingMessage): string | null {
   return token;
 }
 
-/** Who sends the token. Null for no token; throws UNAUTHENTICATED for one that opens nothing. */
-export async function actorOf(store: Store, token: string | null): Promise<Actor | null> {
+/**
+ * Who sends the token, looked up within the limits of an operation. Null for no token; throws UNAUTHENTICATED for one
+ * that opens nothing.
+ */
+export async function actorOf(gateway: Gateway, token: string | null): Promise<Actor | null> {
   if (token === null) return null;
-  const { actor, lastUsedAt } = await authenticate(store.database.db, token);
-  if (isUseStale(lastUsedAt)) await commit(store, (tx) => touchToken(tx, actor.tokenId));
-  return actor;
+  return gateway.admission.run(async () => {
+    const { actor, lastUsedAt } = await authenticate(gateway.database.db, token);
+    if (isUseStale(lastUsedAt)) await commit(gateway, (tx) => touchToken(tx, actor.tokenId));
+    return actor;
+  });
 }
 
 export function contextOf(
