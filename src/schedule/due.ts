@@ -1,0 +1,139 @@
+// What happens at due times: each is decided once, as started or as skipped, in one transaction that also moves the
+// schedule on. Any number of gateways do this at once: a schedule's row is locked while one of its due times is decided,
+// and nobody waits for the lock.
+import { and, asc, eq, isNull, lte, notInArray } from 'drizzle-orm';
+import { stopJob } from '../attempt/attempt.ts';
+import { passingFault } from '../database/database.ts';
+import { Refusal } from '../errors.ts';
+import { newId } from '../id.ts';
+import { changeJob, createJob, type Job } from '../job/job.ts';
+import { withJobNumber } from '../job/number.ts';
+import { commit, type Store, type Tx } from '../live/commit.ts';
+import { openCalendar } from './calendar.ts';
+import { isDecided, recordSkip, type SkipReason, skipUntil } from './run.ts';
+import { actorOf, listActiveJobs, readClock, type Schedule } from './schedule.ts';
+import { schedule, scheduleRun } from './table.ts';
+
+/** Bounds of one step: schedules that are looked at, and due times of each. */
+const maxSchedules = 50;
+const maxDueTimes = 20;
+/** A schedule that failed with a bug is left alone for so long, so that it stops no other. */
+const holdMs = 60_000;
+
+export type DueOptions = {
+  /** For tests; the database's clock otherwise. */
+  now?: Date;
+  /** Ends the step between two due times. */
+  signal?: AbortSignal;
+  /** Schedules that failed with a bug and the instant until which they are left alone, in ms; kept by the caller. */
+  held?: Map<string, number>;
+  /** Told of a bug. */
+  report?: (error: unknown, scheduleId: string) => void;
+};
+
+/** Decides due times, of the schedules that wait longest first. True when it decided some: there may be more. */
+export async function runDueSchedules(store: Store, options: DueOptions = {}): Promise<boolean> {
+  const { held = new Map<string, number>(), signal, report } = options;
+  const { db } = store.database;
+  const clock = options.now ?? (await readClock(db));
+  for (const [id, until] of held) if (until <= clock.getTime()) held.delete(id);
+  const due = await db
+    .select({ id: schedule.id, projectId: schedule.projectId })
+    .from(schedule)
+    .where(and(isNull(schedule.pausedAt), lte(schedule.nextDueAt, clock), notInArray(schedule.id, [...held.keys()])))
+    .orderBy(asc(schedule.nextDueAt), asc(schedule.id))
+    .limit(maxSchedules);
+  let decided = 0;
+  for (const of of due) {
+    try {
+      for (let left = maxDueTimes; left > 0 && !signal?.aborted; left--) {
+        if (!(await decideNext(store, of, options.now))) break;
+        decided++;
+      }
+    } catch (error) {
+      if (passingFault(error) || !report) throw error;
+      held.set(of.id, clock.getTime() + holdMs);
+      report(error, of.id);
+    }
+  }
+  return decided > 0;
+}
+
+/** Decides the next due time of a schedule in a transaction of its own. False when none is due or another decides it. */
+async function decideNext(store: Store, of: { id: string; projectId: string }, now?: Date): Promise<boolean> {
+  const { outcome } = await withJobNumber(store.database, of.projectId, async (number) => {
+    const decision = await commit(store, (tx) => decideDue(tx, of.id, { now, number }));
+    return { outcome: decision, replayed: decision !== 'STARTED' }; // a number that made no job is given back
+  });
+  return outcome !== null;
+}
+
+/** Decides the next due time of the schedule, and moves it on; null when none is due or its row is locked. */
+export async function decideDue(
+  tx: Tx,
+  id: string,
+  { now, number }: { now?: Date | undefined; number: number },
+): Promise<'STARTED' | 'SKIPPED' | null> {
+  const clock = now ?? (await readClock(tx));
+  const [row] = await tx
+    .select()
+    .from(schedule)
+    .where(and(eq(schedule.id, id), isNull(schedule.pausedAt), lte(schedule.nextDueAt, clock)))
+    .for('update', { skipLocked: true });
+  if (!row?.nextDueAt) return null;
+  const dueAt = row.nextDueAt;
+  const oldest = new Date(clock.getTime() - row.startingDeadlineSeconds * 1000);
+  if (dueAt < oldest) {
+    const message = `It was due more than ${row.startingDeadlineSeconds} s before a gateway could start it.`;
+    await moveOn(tx, row, await skipUntil(tx, row, oldest, { code: 'MISSED', message }, clock));
+    return 'SKIPPED';
+  }
+  await moveOn(tx, row, dueAt);
+  if (await isDecided(tx, row, dueAt)) return 'SKIPPED';
+  const outcome = await startJob(tx, row, { dueAt, number });
+  if ('code' in outcome) {
+    await recordSkip(tx, row, { dueAt, lastDueAt: dueAt }, outcome, clock);
+    return 'SKIPPED';
+  }
+  const started = { scheduleId: row.id, dueAt, lastDueAt: dueAt, jobId: outcome.id, decidedAt: clock };
+  await tx.insert(scheduleRun).values(started);
+  return 'STARTED';
+}
+
+async function moveOn(tx: Tx, row: Schedule, decided: Date): Promise<void> {
+  const nextDueAt = openCalendar(row).after(decided);
+  await tx.update(schedule).set({ nextDueAt }).where(eq(schedule.id, row.id));
+}
+
+/** The job of a due time, or why there is none. */
+async function startJob(
+  tx: Tx,
+  row: Schedule,
+  { dueAt, number }: { dueAt: Date; number: number },
+): Promise<Job | SkipReason> {
+  const active = row.onOverlap === 'ALLOW' ? [] : await listActiveJobs(tx, row.id);
+  const [previous] = active;
+  if (previous && row.onOverlap === 'FORBID') {
+    const message = `Job ${previous.projectId}/${previous.number} of the schedule had not ended.`;
+    return { code: 'PREVIOUS_RUNNING', message };
+  }
+  const template = { scheduleId: row.id, defaultsVersion: row.defaultsVersion, dueAt };
+  let started: Job;
+  try {
+    const submission = { spec: row.spec, number, at: [], template };
+    started = (await createJob(tx, actorOf(row), submission, newId('job'))).job;
+  } catch (error) {
+    // Refused before anything was written: the schedule goes on.
+    if (error instanceof Refusal) return { code: codeOf(error), message: error.message };
+    throw error;
+  }
+  const reason = { code: 'REPLACED_BY_SCHEDULE', message: `Replaced by job ${started.projectId}/${started.number}.` };
+  for (const { id } of active) {
+    await changeJob(tx, id, (locked) => stopJob(tx, locked, { reason, actorId: row.id }));
+  }
+  return started;
+}
+
+function codeOf({ code }: Refusal): SkipReason['code'] {
+  return code === 'POLICY_VIOLATION' || code === 'INVALID_STATE' ? code : 'INVALID_INPUT';
+}

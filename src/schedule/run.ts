@@ -1,0 +1,78 @@
+// The record of due times: each one that was decided, as started or as skipped and why.
+import { and, desc, eq } from 'drizzle-orm';
+import type { Db } from '../database/database.ts';
+import { keyset } from '../database/keyset.ts';
+import type { Tx } from '../live/commit.ts';
+import { openCalendar } from './calendar.ts';
+import type { PageOptions, Schedule } from './schedule.ts';
+import { scheduleRun } from './table.ts';
+
+export type ScheduleRun = typeof scheduleRun.$inferSelect;
+
+export const skipCodes = [
+  'MISSED',
+  'PREVIOUS_RUNNING',
+  'PAUSED',
+  'CHANGED',
+  'POLICY_VIOLATION',
+  'INVALID_STATE',
+  'INVALID_INPUT',
+] as const;
+export type SkipReason = { code: (typeof skipCodes)[number]; message: string };
+
+/** What became of the due times of a schedule, newest first, one more than the limit. */
+export async function listRuns(db: Db, scheduleId: string, page: PageOptions): Promise<ScheduleRun[]> {
+  const order = keyset([scheduleRun.dueAt], { ...page, descending: true });
+  const rows = await db
+    .select()
+    .from(scheduleRun)
+    .where(and(eq(scheduleRun.scheduleId, scheduleId), ...order.where))
+    .orderBy(...order.orderBy)
+    .limit(order.limit);
+  return order.inOrder(rows);
+}
+
+/** Records the due times up to now that are not decided as skipped for this reason, all as one. */
+export async function passOver(tx: Tx, row: Schedule, clock: Date, reason: SkipReason): Promise<void> {
+  if (!row.nextDueAt || row.nextDueAt > clock) return;
+  await skipUntil(tx, row, new Date(clock.getTime() + 1), reason, clock);
+}
+
+/** Skips from the next due time to the last one before `end`, which is returned: a year of minutes is one row. */
+export async function skipUntil(tx: Tx, row: Schedule, end: Date, reason: SkipReason, clock: Date): Promise<Date> {
+  const dueAt = row.nextDueAt ?? end;
+  const last = openCalendar(row).before(end);
+  const lastDueAt = last && last > dueAt ? last : dueAt;
+  await recordSkip(tx, row, { dueAt, lastDueAt }, reason, clock);
+  return lastDueAt;
+}
+
+/** A clock that went back and a schedule that was changed since: its due times may come again, its jobs must not. */
+export async function isDecided(tx: Tx, row: Schedule, dueAt: Date): Promise<boolean> {
+  const known = and(eq(scheduleRun.scheduleId, row.id), eq(scheduleRun.dueAt, dueAt));
+  return (await tx.$count(scheduleRun, known)) > 0;
+}
+
+/** Writes a skip; one that follows another of the same reason makes that one longer. */
+export async function recordSkip(
+  tx: Tx,
+  row: Schedule,
+  { dueAt, lastDueAt }: { dueAt: Date; lastDueAt: Date },
+  { code, message }: SkipReason,
+  decidedAt: Date,
+): Promise<void> {
+  const [last] = await tx
+    .select()
+    .from(scheduleRun)
+    .where(eq(scheduleRun.scheduleId, row.id))
+    .orderBy(desc(scheduleRun.dueAt))
+    .limit(1);
+  const follows = last && openCalendar(row).after(last.lastDueAt)?.getTime() === dueAt.getTime();
+  if (follows && last.reasonCode === code && last.reasonMessage === message) {
+    const known = and(eq(scheduleRun.scheduleId, row.id), eq(scheduleRun.dueAt, last.dueAt));
+    await tx.update(scheduleRun).set({ lastDueAt, decidedAt }).where(known);
+    return;
+  }
+  const skip = { scheduleId: row.id, dueAt, lastDueAt, reasonCode: code, reasonMessage: message, decidedAt };
+  await tx.insert(scheduleRun).values(skip).onConflictDoNothing();
+}
