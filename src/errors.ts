@@ -167,6 +167,8 @@ export type PolicyRule = {
   allowed: unknown[] | null;
   /** The request must set the path itself. */
   required: boolean;
+  /** What a violation does: refuse the job, or accept it with a warning. */
+  enforcement: 'DENY' | 'WARN';
   /** What is said when the rule is violated; a generated sentence when null. */
   message: string | null;
 };

@@ -1,10 +1,30 @@
 // How people ask for the versioned defaults.
 import { requireActor } from '../actor.ts';
+import type { Db } from '../database/database.ts';
 import { builder, load } from '../graphql/builder.ts';
-import { ActorInterface } from '../graphql/node.ts';
+import {
+  addMutation,
+  AlreadyExistsError,
+  InvalidStateError,
+  NotFoundError,
+  PermissionError,
+  ValidationError,
+} from '../graphql/mutation.ts';
+import { ActorInterface, badInput } from '../graphql/node.ts';
+import { commit } from '../live/commit.ts';
 import { loadTokens } from '../project/token.ts';
 import { ResolvedValueRef } from '../spec/schema.ts';
-import { type Defaults, defaultsValues, getDefaults, listDefaults } from './defaults.ts';
+import {
+  type Defaults,
+  type DefaultsChange,
+  defaultsValues,
+  diffDefaults,
+  getDefaults,
+  listDefaults,
+  publishDefaults,
+  setCurrentDefaults,
+  versionHint,
+} from './defaults.ts';
 
 export const DefaultsRef = builder.objectRef<Defaults>('Defaults').implement({
   description:
@@ -35,6 +55,31 @@ export const DefaultsRef = builder.objectRef<Defaults>('Defaults').implement({
   }),
 });
 
+const DefaultsChangeRef = builder.objectRef<DefaultsChange>('DefaultsChange').implement({
+  description: 'A value that differs between two versions of the defaults.',
+  fields: (t) => ({
+    path: t.expose('path', { type: 'SpecPath', description: 'Path of the value.' }),
+    from: t.expose('from', {
+      type: 'JSON',
+      nullable: true,
+      description: 'Value in the older version; null when it had none.',
+    }),
+    to: t.expose('to', {
+      type: 'JSON',
+      nullable: true,
+      description: 'Value in the newer version; null when it has none.',
+    }),
+  }),
+});
+
+/** A version, the current one for null. Throws BAD_USER_INPUT for one that is not published; `argument` names it. */
+export async function requireVersion(db: Db, version: string | null, argument: string): Promise<Defaults> {
+  const found = await getDefaults(db, version);
+  if (found) return found;
+  const hint = versionHint(version ?? '', await listDefaults(db));
+  throw badInput(`${argument} is not a published version of the defaults.`, [argument], { hint });
+}
+
 builder.queryFields((t) => ({
   defaults: t.field({
     type: DefaultsRef,
@@ -48,10 +93,74 @@ builder.queryFields((t) => ({
   }),
   defaultsVersions: t.field({
     type: [DefaultsRef],
-    description: 'Every published version of the defaults, oldest first.',
+    description: 'Every published version of the defaults, oldest first, by their numbers.',
     resolve(_, __, { actor, database }) {
       requireActor(actor);
       return listDefaults(database.db);
     },
   }),
+  defaultsDiff: t.field({
+    type: [DefaultsChangeRef],
+    description: 'What differs between two published versions of the defaults.',
+    args: {
+      from: t.arg.string({ required: true, description: 'Older version.' }),
+      to: t.arg.string({ required: true, description: 'Newer version.' }),
+    },
+    async resolve(_, { from, to }, { actor, database: { db } }) {
+      requireActor(actor);
+      return diffDefaults(await requireVersion(db, from, 'from'), await requireVersion(db, to, 'to'));
+    },
+  }),
 }));
+
+addMutation('publishDefaults', {
+  description:
+    "Publishes a new version of the platform's defaults. A published version can never be changed; to publish the same again changes nothing and succeeds. Needs a platform administrator.",
+  inputDescription: 'The version.',
+  input: builder.inputType('PublishDefaultsInput', {
+    description: 'Input of `publishDefaults`.',
+    fields: (t) => ({
+      version: t.string({ required: true, description: 'Version, e.g. `v2.2`.' }),
+      values: t.field({
+        type: 'JSONObject',
+        required: true,
+        description:
+          'Values by path, as in a spec file: `{ "hyperparams": { "batch_size": 32 } }`. A version gives a value to every path that v2.1 has.',
+      }),
+      notes: t.string({ description: 'Notes for people who migrate, in Markdown.' }),
+      makeCurrent: t.boolean({
+        defaultValue: false,
+        description: 'Makes the version the current one. Publishing alone changes nothing for anybody.',
+      }),
+    }),
+  }),
+  payload: builder.objectRef<{ defaults: Defaults }>('PublishDefaultsPayload').implement({
+    description: 'Success of `publishDefaults`.',
+    fields: (t) => ({ defaults: t.expose('defaults', { type: DefaultsRef, description: 'The version.' }) }),
+  }),
+  errors: [ValidationError, PermissionError, AlreadyExistsError],
+  async resolve({ version, values, notes, makeCurrent }, context) {
+    const actor = requireActor(context.actor);
+    const input = { version, values, notes: notes ?? null, makeCurrent: makeCurrent ?? false };
+    return { defaults: await commit(context, (tx) => publishDefaults(tx, actor, input)) };
+  },
+});
+
+addMutation('setCurrentDefaults', {
+  description:
+    'Makes a published version of the defaults the one that specs without a version get, from now on: also an older one, to go back. Jobs that were submitted keep theirs. Needs a platform administrator.',
+  inputDescription: 'Which version.',
+  input: builder.inputType('SetCurrentDefaultsInput', {
+    description: 'Input of `setCurrentDefaults`.',
+    fields: (t) => ({ version: t.string({ required: true, description: 'Version, e.g. `v2.2`.' }) }),
+  }),
+  payload: builder.objectRef<{ defaults: Defaults }>('SetCurrentDefaultsPayload').implement({
+    description: 'Success of `setCurrentDefaults`.',
+    fields: (t) => ({ defaults: t.expose('defaults', { type: DefaultsRef, description: 'The version.' }) }),
+  }),
+  errors: [NotFoundError, PermissionError, InvalidStateError],
+  async resolve({ version }, context) {
+    const actor = requireActor(context.actor);
+    return { defaults: await commit(context, (tx) => setCurrentDefaults(tx, actor, version)) };
+  },
+});

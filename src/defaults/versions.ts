@@ -37,3 +37,18 @@ export const builtinVersions: readonly BuiltinVersion[] = [
     notes: 'When migrating from v1.x, verify scheduler, patience and batch size.',
   },
 ];
+
+/** Order of versions: v1.4, v2.1, v2.2-rc, v2.2, v2.10. */
+export function compareVersions(a: string, b: string): number {
+  const [left, right] = [a, b].map((version) => {
+    const [numbers = '', ...rest] = version.replace(/^v/, '').split('-');
+    return { numbers: numbers.split('.').map(Number), rest: rest.join('-') };
+  });
+  if (!left || !right) return 0;
+  for (let index = 0; index < Math.max(left.numbers.length, right.numbers.length); index++) {
+    const difference = (left.numbers[index] ?? 0) - (right.numbers[index] ?? 0);
+    if (difference) return difference;
+  }
+  if ((left.rest === '') !== (right.rest === '')) return left.rest === '' ? 1 : -1;
+  return left.rest < right.rest ? -1 : Number(left.rest > right.rest);
+}

@@ -4,7 +4,8 @@ import { type PolicyRule, type PolicyViolation, quote, Refusal } from '../errors
 import { canonical } from '../replay/replay.ts';
 import { atInput } from '../spec/input.ts';
 import { stepProbability } from '../spec/path.ts';
-import { type Layer, type ResolvedValue, splitPath } from '../spec/resolve.ts';
+import { type Layer, type LayerValue, type ResolvedValue, resolve, splitPath, valueSources } from '../spec/resolve.ts';
+import type { Warning } from '../spec/spec.ts';
 
 type Kind = PolicyViolation['kind'];
 /** A value that a rule is about, and whether the request set it itself. */
@@ -27,6 +28,24 @@ export function checkRules(
       });
     }),
   );
+}
+
+/**
+ * Violations that rules would find in a job that was resolved with others: what its request and the weaker layers gave
+ * stays, the defaults of its policy are those of these rules.
+ */
+export function checkAgain(rules: readonly PolicyRule[], resolved: readonly ResolvedValue[]): PolicyViolation[] {
+  const layers = new Map(valueSources.map((source) => [source, new Map<string, LayerValue>()]));
+  for (const { path, source, value, overrides } of resolved) {
+    for (const given of [{ source, value }, ...overrides]) layers.get(given.source)?.set(path, given);
+  }
+  layers.set('POLICY', new Map(rules.filter((rule) => rule.hasDefault).map(toDefault)));
+  const request = new Map([...(layers.get('SCHEDULE') ?? []), ...(layers.get('REQUEST') ?? [])]);
+  return checkRules(rules, request, resolve([...layers.values()]));
+}
+
+function toDefault({ path, default: value }: PolicyRule): [string, LayerValue] {
+  return [path, { source: 'POLICY', value }];
 }
 
 /** One place for a path; for the probability of steps, one for each step. */
@@ -65,6 +84,25 @@ function sentence(kind: Kind, path: string, value: unknown, { min, max, allowed 
   return `${found} ${kind === 'MIN' ? 'below' : 'above'} ${bound}.`;
 }
 
+/** Violations of rules that refuse, and those of rules that only warn, as advice; `at` is where the caller sent the spec. */
+export function sortViolations(
+  violations: readonly PolicyViolation[],
+  at: readonly string[],
+): { denied: PolicyViolation[]; warnings: Warning[] } {
+  const warned = violations.filter(({ rule }) => rule.enforcement === 'WARN');
+  const warnings = warned.map((violation) => ({
+    code: 'POLICY_WARNING',
+    message: violation.message,
+    path: inputPath(violation, at),
+  }));
+  return { denied: violations.filter(({ rule }) => rule.enforcement === 'DENY'), warnings };
+}
+
+function inputPath({ path, rule }: PolicyViolation, at: readonly string[]): string[] {
+  const keys = rule.path === stepProbability ? path.split('.') : splitPath(path);
+  return atInput({ code: 'NOT_ALLOWED', message: '', path: keys }, at).path;
+}
+
 /** All violations of a spec as one refusal; there must be one. `at` is where the caller sent the spec. */
 export function policyViolated(violations: PolicyViolation[], at: readonly string[]): Refusal {
   const [first] = violations;
@@ -73,10 +111,9 @@ export function policyViolated(violations: PolicyViolation[], at: readonly strin
     violations.length === 1
       ? first.message
       : `${violations.length} violations of the project's policy, the first: ${first.message}`;
-  const path = first.rule.path === stepProbability ? first.path.split('.') : splitPath(first.path);
   return new Refusal('POLICY_VIOLATION', message, {
     violations,
-    path: atInput({ code: 'NOT_ALLOWED', message: '', path }, at).path,
+    path: inputPath(first, at),
     hint: hintOf(first),
   });
 }

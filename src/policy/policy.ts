@@ -26,7 +26,11 @@ export type Policy = {
   createdBy: string | null;
 };
 
-export type NewPolicy = { projectId: string; rules: RuleInput[]; ifRevision: number | null };
+export type NewPolicy = {
+  projectId: string;
+  rules: RuleInput[];
+  ifRevision: number | null;
+};
 
 /**
  * Replaces the rules of the project, as one new revision; rules that are in force already make none. Throws INVALID_INPUT
@@ -34,10 +38,7 @@ export type NewPolicy = { projectId: string; rules: RuleInput[]; ifRevision: num
  */
 export async function setPolicy(tx: Tx, actor: Actor, input: NewPolicy): Promise<Policy> {
   const { projectId, ifRevision } = input;
-  requireScope(actor, projectId, 'ADMIN', ['input', 'projectId']);
-  const found = await getProject(tx, actor, projectId);
-  if (!found) throw notFound('Project', projectId, ['input', 'projectId']);
-  const rules = readRules(input.rules, ['input', 'rules']);
+  const { found, rules } = await readNewPolicy(tx, actor, input);
 
   // One change at a time, so that revisions have no gap. New jobs need not wait: their foreign key takes a weaker lock.
   await tx.select({ id: project.id }).from(project).where(eq(project.id, projectId)).for('no key update');
@@ -58,6 +59,26 @@ export async function setPolicy(tx: Tx, actor: Actor, input: NewPolicy): Promise
     data: { revision: row.revision },
   });
   return toPolicy(row);
+}
+
+/** Like `setPolicy`, but changes nothing: the policy that stays in force, and the rules as they would be kept. */
+export async function tryPolicy(
+  db: Db,
+  actor: Actor,
+  input: NewPolicy,
+): Promise<{ policy: Policy; tried: PolicyRule[] }> {
+  const { found, rules } = await readNewPolicy(db, actor, input);
+  const current = await getCurrentPolicy(db, found);
+  const { ifRevision } = input;
+  if (ifRevision !== null && ifRevision !== current.revision) throw otherRevision(ifRevision, current.revision);
+  return { policy: current, tried: rules };
+}
+
+async function readNewPolicy(db: Db, actor: Actor, { projectId, rules }: NewPolicy) {
+  requireScope(actor, projectId, 'ADMIN', ['input', 'projectId']);
+  const found = await getProject(db, actor, projectId);
+  if (!found) throw notFound('Project', projectId, ['input', 'projectId']);
+  return { found, rules: readRules(rules, ['input', 'rules']) };
 }
 
 /** Whether the caller made the current revision from the one it names: its answer was lost, and it asks again. */
@@ -151,7 +172,9 @@ export function policyLayer({ rules }: Pick<Policy, 'rules'>): Layer {
 }
 
 function toPolicy(row: typeof policy.$inferSelect): Policy {
-  return { id: policyId(row.projectId, row.revision), ...row };
+  // Rules of revisions that were made before rules could warn say nothing of it: they refuse.
+  const rules = row.rules.map((rule) => ({ ...rule, enforcement: rule.enforcement ?? 'DENY' }));
+  return { id: policyId(row.projectId, row.revision), ...row, rules };
 }
 
 function emptyPolicy({ id, createdAt }: Pick<Project, 'id' | 'createdAt'>): Policy {

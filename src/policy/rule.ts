@@ -12,6 +12,7 @@ export type RuleInput = {
   max?: number | null;
   allowed?: unknown[] | null;
   required?: boolean | null;
+  enforcement?: PolicyRule['enforcement'] | null;
   message?: string | null;
 };
 
@@ -62,6 +63,7 @@ function readRule(input: RuleInput, report: Report): PolicyRule {
     max: input.max ?? null,
     allowed: input.allowed ?? null,
     required: input.required ?? false,
+    enforcement: input.enforcement ?? 'DENY',
     message: input.message ?? null,
   };
   if (input.path.length > maxPath || !isText(input.path)) {

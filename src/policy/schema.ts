@@ -28,11 +28,20 @@ import {
   type Policy,
   policyLayer,
   setPolicy,
+  tryPolicy,
 } from './policy.ts';
 
 export const PolicyRef = builder.objectRef<Policy>('Policy');
 
 registerNode('pol', 'Policy', ({ database }, actor, id) => getPolicyById(database.db, actor, id));
+
+const PolicyEnforcement = builder.enumType('PolicyEnforcement', {
+  description: 'What a violated rule does.',
+  values: {
+    DENY: { description: 'Refuses the job.' },
+    WARN: { description: 'Accepts it with a warning.' },
+  } satisfies Record<PolicyRule['enforcement'], { description: string }>,
+});
 
 const PolicyRuleRef = builder.objectRef<PolicyRule>('PolicyRule').implement({
   description:
@@ -56,6 +65,7 @@ const PolicyRuleRef = builder.objectRef<PolicyRule>('PolicyRule').implement({
       nullable: true,
       description: 'Message shown when the rule is violated; a generated one when null.',
     }),
+    enforcement: t.expose('enforcement', { type: PolicyEnforcement, description: 'What a violation does.' }),
   }),
 });
 
@@ -191,13 +201,28 @@ const PolicyRuleInput = builder.inputType('PolicyRuleInput', {
       description: 'Values allowed; one value and the same default make a lock.',
     }),
     required: t.boolean({ defaultValue: false, description: 'Whether the request must set the path itself.' }),
+    enforcement: t.field({
+      type: PolicyEnforcement,
+      defaultValue: 'DENY',
+      description: 'What a violation does.',
+    }),
     message: t.string({ description: 'Message shown when the rule is violated; a generated one when null.' }),
   }),
 });
 
+/** `tried` are the rules of a dry run. */
+export const PolicyPayloadRef = builder
+  .objectRef<{ policy: Policy; tried: PolicyRule[] | null }>('PolicyPayload')
+  .implement({
+    description: 'Success of `setPolicy`.',
+    fields: (t) => ({
+      policy: t.expose('policy', { type: PolicyRef, description: 'The new revision; the one in force for a dry run.' }),
+    }),
+  });
+
 addMutation('setPolicy', {
   description:
-    'Replaces the rules of a project, as one new revision; the rules that are in force already make none, so that repeating it is safe.',
+    'Replaces the rules of a project, as one new revision; the rules that are in force already make none, so that repeating it is safe. With `dryRun` it changes nothing and says which of the last 100 jobs would be refused.',
   inputDescription: 'The rules.',
   input: builder.inputType('SetPolicyInput', {
     description: 'Input of `setPolicy`.',
@@ -206,23 +231,22 @@ addMutation('setPolicy', {
       rules: t.field({
         type: [PolicyRuleInput],
         required: true,
-        description: 'All rules of the new revision: what is not here is gone..',
+        description: 'All rules of the new revision: what is not here is gone.',
       }),
       ifRevision: t.int({
         description:
           'Revision the caller last saw; the mutation fails with `InvalidStateError` when there is a later one.',
       }),
+      dryRun: t.boolean({ defaultValue: false, description: 'Changes nothing, and says what the rules would do.' }),
     }),
   }),
-  payload: builder.objectRef<{ policy: Policy }>('PolicyPayload').implement({
-    description: 'Success of `setPolicy`.',
-    fields: (t) => ({ policy: t.expose('policy', { type: PolicyRef, description: 'The new revision.' }) }),
-  }),
+  payload: PolicyPayloadRef,
   result: 'PolicyResult',
   errors: [ValidationError, NotFoundError, PermissionError, InvalidStateError],
-  async resolve({ projectId, rules, ifRevision }, context) {
+  async resolve({ projectId, rules, ifRevision, dryRun }, context) {
     const actor = requireActor(context.actor);
     const input = { projectId, rules, ifRevision: ifRevision ?? null };
-    return { policy: await commit(context, (tx) => setPolicy(tx, actor, input)) };
+    if (dryRun) return tryPolicy(context.database.db, actor, input);
+    return { policy: await commit(context, (tx) => setPolicy(tx, actor, input)), tried: null };
   },
 });

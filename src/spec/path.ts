@@ -1,6 +1,6 @@
 // The paths of a job spec that layers can give: what a rule of a policy can be about.
 import { z } from 'zod';
-import { closest } from '../errors.ts';
+import { closest, type Issue } from '../errors.ts';
 import { containers, notLayered, setAt, splitPath } from './resolve.ts';
 import { parseSpec, specShape } from './spec.ts';
 
@@ -37,13 +37,22 @@ function isRespelt(path: string): boolean {
   return [...known.keys()].some((name) => plain(name) === plain(path));
 }
 
+/** Paths with a meaning of ours that layers can give. */
+export const layeredPaths: readonly string[] = [...known.keys()];
+
 /** What to say to whoever names a path that is none. */
 export function pathHint(path: string): string {
   if (notLayered.has(path)) return `${path} belongs to each job.`;
   if (containers.has(path)) {
-    return `Name a path inside of it: ${[...known.keys()].filter((name) => name.startsWith(`${path}.`)).join(', ')}.`;
+    return `Name a path inside of it: ${layeredPaths.filter((name) => name.startsWith(`${path}.`)).join(', ')}.`;
   }
-  const names = [...known.keys()];
+  const near = nearestPath(path);
+  return near ? `Did you mean "${near}"?` : `Known: ${layeredPaths.join(', ')}, and hyperparams.<any other name>.`;
+}
+
+/** The path with a meaning of ours that was meant, when it is close enough to be a slip of the hand. */
+export function nearestPath(path: string): string | undefined {
+  const names = layeredPaths;
   const near =
     closest(path, names) ??
     names.find((name) => name.endsWith(`.${path}`)) ??
@@ -51,21 +60,25 @@ export function pathHint(path: string): string {
       path.slice(path.lastIndexOf('.') + 1),
       names.map((name) => name.slice(name.lastIndexOf('.') + 1)),
     );
-  const full = names.find((name) => name === near || name.endsWith(`.${near}`));
-  return full ? `Did you mean "${full}"?` : `Known: ${names.join(', ')}, and hyperparams.<any other name>.`;
+  return names.find((name) => name === near || name.endsWith(`.${near}`));
 }
 
 /**
  * The value as a job spec holds it at the path, without inner nulls, and what is wrong with it, a sentence each: none for
  * a value that a job may ask for.
  */
-export function readValue(path: string, value: unknown): { value: unknown; problems: string[] } {
+export function readValue(path: string, value: unknown): { value: unknown; problems: string[]; issues: Issue[] } {
   const sent: Record<string, unknown> = { project_id: 'p-any', model: 'any', dataset: 'any' };
   if (path === stepProbability) sent['augmentation'] = [{ op: 'any', probability: value }];
   else setAt(sent, path, value);
-  const { spec, issues } = parseSpec(sent);
-  const problems = issues.map(({ message }) => message.replace('augmentation.0.', 'augmentation.'));
-  if (!spec || path === stepProbability) return { value, problems };
+  const parsed = parseSpec(sent);
+  const issues = parsed.issues.map((issue) => ({
+    ...issue,
+    message: issue.message.replace('augmentation.0.', 'augmentation.'),
+  }));
+  const problems = issues.map(({ message }) => message);
+  const { spec } = parsed;
+  if (!spec || path === stepProbability) return { value, problems, issues };
   const read = splitPath(path).reduce<unknown>((inner, key) => Object(inner)[key] as unknown, spec);
-  return { value: read, problems };
+  return { value: read, problems, issues };
 }
