@@ -25,6 +25,7 @@ export const jobFields: Fields = {
   priority: '',
   tags: '',
   notes: '',
+  maxRetries: '',
   timeoutSeconds: '',
   submittedBy: '{ id name }',
   createdAt: '',
@@ -39,7 +40,7 @@ export const jobPageFields: Fields = {
   attempts: attempt,
   metrics: '{ name count last { value step epoch time } min { value step } max { value step } }',
   command: '',
-  env: '{ name value }',
+  env: '{ name value secretName }',
   hyperparams:
     '{ batchSize lr epochs lrScheduler gradientAccumulationSteps earlyStopping { patience monitor goal minDelta } extra }',
   augmentation: '{ op probability params }',
@@ -94,6 +95,10 @@ export const policyFields: Fields = {
   createdAt: '',
   createdBy: '{ id name }',
 };
+
+export const secretFields: Fields = Object.fromEntries(
+  'id name version createdAt updatedAt lastUsedAt'.split(' ').map((name) => [name, '']),
+);
 
 export const violationFields: Fields = { path: '', value: '', kind: '', message: '', rule: select(ruleFields) };
 

@@ -5,8 +5,10 @@ import { version } from '../version.ts';
 import type { Globals } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { explain, exitCodes, usage } from './failure.ts';
+import { addInitCommand } from './init/commands.ts';
 import { addJobCommands } from './jobs/commands.ts';
 import { addPolicyCommands } from './policies/commands.ts';
+import { addSecretCommands } from './secrets/commands.ts';
 import { addSubmitCommand } from './submit/commands.ts';
 import type { RunnerStartOptions } from './serve/runner.ts';
 
@@ -66,9 +68,11 @@ function createProgram(setExitCode: (code: number) => void): Command {
   };
   withGlobals(program);
   addServerCommands(program, add);
+  addInitCommand(program, add);
   addSubmitCommand(program, add);
   addJobCommands(program, add);
   addPolicyCommands(program, add);
+  addSecretCommands(program, add);
   return program;
 }
 

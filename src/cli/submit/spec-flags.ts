@@ -21,16 +21,29 @@ export type SpecFlags = {
   gradientAccumulationSteps?: string;
   set?: string[];
   env?: string[];
+  secret?: string[];
   name?: string;
   tag?: string[];
   notes?: string;
   priority?: string;
+  retries?: string;
   timeout?: string;
+  queueTimeout?: string;
+  startTimeout?: string;
+  onCut?: string;
   defaultsVersion?: string;
 };
 
 type Kind = 'text' | 'number' | 'list';
-type ValueFlag = Exclude<keyof SpecFlags, 'file' | 'set' | 'env' | 'timeout' | 'earlyStopping'>;
+type DurationFlag = keyof typeof durations;
+type ValueFlag = Exclude<keyof SpecFlags, 'file' | 'set' | 'env' | 'secret' | 'earlyStopping' | DurationFlag>;
+
+/** Flags that take a duration, each with its name and its path. */
+const durations = {
+  timeout: ['--timeout', 'timeout_seconds'],
+  queueTimeout: ['--queue-timeout', 'queue_timeout_seconds'],
+  startTimeout: ['--start-timeout', 'start_timeout_seconds'],
+} as const;
 
 const places: Record<ValueFlag, { kind: Kind; path: string }> = {
   model: { kind: 'text', path: 'model' },
@@ -48,6 +61,8 @@ const places: Record<ValueFlag, { kind: Kind; path: string }> = {
   tag: { kind: 'list', path: 'tags' },
   notes: { kind: 'text', path: 'notes' },
   priority: { kind: 'number', path: 'priority' },
+  retries: { kind: 'number', path: 'max_retries' },
+  onCut: { kind: 'text', path: 'on_cut' },
   defaultsVersion: { kind: 'text', path: 'defaults_version' },
 };
 
@@ -62,8 +77,11 @@ export async function mergeSpec(cli: Cli, flags: SpecFlags, command: string[]): 
     if (value !== undefined) setPath(spec, path.split('.'), kind === 'number' ? toNumber(flag, String(value)) : value);
   }
   if (flags.earlyStopping === false) setPath(spec, ['hyperparams', 'early_stopping', 'enabled'], false);
-  if (flags.timeout !== undefined) spec['timeout_seconds'] = toSeconds('--timeout', flags.timeout);
-  if (flags.env) spec['env'] = mergeEnv(spec['env'], flags.env);
+  for (const [flag, [name, path]] of Object.entries(durations)) {
+    const value = flags[flag as DurationFlag];
+    if (value !== undefined) spec[path] = toSeconds(name, value);
+  }
+  if (flags.env ?? flags.secret) spec['env'] = mergeEnv(spec['env'], flags);
   if (command.length > 0) spec['command'] = command;
   return spec;
 }
@@ -82,9 +100,20 @@ export function toSeconds(flag: string, text: string): number {
 }
 
 /** Variables of flags take the place of the file's of the same name. */
-function mergeEnv(inFile: unknown, assignments: string[]): unknown {
-  const named = new Map(assignments.map((assignment) => splitAssignment('--env', assignment)));
+function mergeEnv(inFile: unknown, { env = [], secret = [] }: SpecFlags): unknown {
+  const literals = new Map(env.map((assignment) => splitAssignment('--env', assignment)));
+  const given = [
+    ...[...literals].map(([name, value]) => ({ name, from: { value } })),
+    ...[...new Set(secret)].map((name) => ({ name: secretName(name), from: { secret: name } })),
+  ];
+  const named = new Set(given.map(({ name }) => name));
   if (inFile !== undefined && inFile !== null && !Array.isArray(inFile)) return inFile; // refused as it is
   const kept = (inFile ?? []).filter((entry: unknown) => !named.has(String((entry as Json | null)?.['name'])));
-  return [...kept, ...[...named].map(([name, value]) => ({ name, from: { value } }))];
+  return [...kept, ...given];
+}
+
+/** The text is not repeated: behind the name may stand what must not be seen. */
+function secretName(text: string): string {
+  if (!text.includes('=')) return text;
+  throw usage('--secret takes the name of a secret alone.', 'Its value is set with astraml secrets set.');
 }

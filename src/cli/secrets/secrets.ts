@@ -1,0 +1,113 @@
+// `astraml secrets`: what the jobs of a project may know. A value comes from a terminal that does not show it, from stdin
+// or from a variable, never from the command line, and is printed nowhere.
+import { buffer } from 'node:stream/consumers';
+import type { Cli } from '../cli.ts';
+import { exitCodes, Failure, usage } from '../failure.ts';
+import { secretFields, select } from '../fields.ts';
+import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { formatAge } from '../text.ts';
+
+export type SecretListOptions = { header?: boolean };
+export type SecretSetOptions = { fromEnv?: string };
+
+type Secret = { id: string; name: string; version: number; updatedAt: string; lastUsedAt: string | null };
+
+export async function runSecrets(cli: Cli, options: SecretListOptions): Promise<number> {
+  const projectId = cli.requireProject();
+  const query = `query($projectId: ID!) { project(id: $projectId) { secrets ${select(secretFields)} } }`;
+  const { project } = await cli.request<{ project: { secrets: Secret[] | null } | null }>(query, { projectId });
+  if (!project) {
+    throw new Failure(exitCodes.notFound, `Project ${projectId} does not exist, or you may not see it.`);
+  }
+  const { secrets } = project;
+  if (!secrets) {
+    throw new Failure(
+      exitCodes.notAllowed,
+      `You may not see the secrets of ${projectId}.`,
+      'This needs a token with scope WRITE.',
+    );
+  }
+  if (cli.out.json) await cli.out.printJson(secrets);
+  else if (secrets.length > 0) {
+    const rows = secrets.map((secret) => [
+      secret.name,
+      String(secret.version),
+      age(cli, secret.updatedAt),
+      secret.lastUsedAt === null ? 'never' : age(cli, secret.lastUsedAt),
+    ]);
+    await cli.out.table(['NAME', 'VERSION', 'SET', 'LAST USED'], rows, options);
+  } else cli.out.note(`${projectId} has no secrets.`);
+  return exitCodes.done;
+}
+
+/** For people how long ago, for programs when. */
+function age(cli: Cli, time: string): string {
+  return cli.out.tty ? formatAge(time, Date.now()) : time;
+}
+
+export async function runSecretsSet(cli: Cli, { fromEnv }: SecretSetOptions, [name = '']: string[]): Promise<number> {
+  const projectId = cli.requireProject();
+  const value = fromEnv === undefined ? await readValue(name) : fromVariable(fromEnv);
+  const mutation = `mutation($input: SetSecretInput!) {
+    setSecret(input: $input) { __typename ... on SecretPayload { secret ${select(secretFields)} } ...Problem }
+  } ${problemFragment}`;
+  type Payload = { __typename: 'SecretPayload'; secret: Secret };
+  const { setSecret: result } = await cli.request<{ setSecret: Payload | Problem }>(mutation, {
+    input: { projectId, name, value },
+  });
+  if (!('secret' in result)) throw refusedBy(result);
+  if (cli.out.json) await cli.out.printJson(result.secret);
+  else await cli.out.print(`${result.secret.name} version ${result.secret.version}`);
+  return exitCodes.done;
+}
+
+export async function runSecretsDelete(cli: Cli, _options: object, [name = '']: string[]): Promise<number> {
+  const mutation = `mutation($input: DeleteSecretInput!) {
+    deleteSecret(input: $input) { __typename ... on DeletePayload { deletedId } ...Problem }
+  } ${problemFragment}`;
+  type Payload = { __typename: 'DeletePayload'; deletedId: string };
+  const input = { projectId: cli.requireProject(), name };
+  // Said again after a lost answer it would find nothing: that it is gone is what was wanted, but who knows by whom.
+  const { deleteSecret: result } = await cli.request<{ deleteSecret: Payload | Problem }>(
+    mutation,
+    { input },
+    { repeatable: false },
+  );
+  if (!('deletedId' in result)) throw refusedBy(result);
+  if (cli.out.json) await cli.out.printJson(result);
+  else await cli.out.print(`${name} deleted`);
+  return exitCodes.done;
+}
+
+function fromVariable(variable: string): string {
+  const value = process.env[variable];
+  if (value) return value;
+  throw usage(`The environment variable ${variable} is ${value === undefined ? 'not set' : 'empty'}.`);
+}
+
+function readValue(name: string): Promise<string> {
+  return process.stdin.isTTY ? askValue(name) : readStdin();
+}
+
+async function askValue(name: string): Promise<string> {
+  const { isCancel, password } = await import('@clack/prompts');
+  const value = await password({ message: `Value of ${name}`, output: process.stderr });
+  if (isCancel(value)) throw new Failure(exitCodes.detached, 'Nothing was set.');
+  if (value) return value;
+  throw usage('The value is empty: nothing was set.');
+}
+
+async function readStdin(): Promise<string> {
+  const bytes = await buffer(process.stdin);
+  const text = decode(bytes).replace(/\r?\n$/, ''); // what echo and editors add
+  if (text !== '') return text;
+  throw usage('stdin is empty: nothing was set.', 'For example: printf %s "$TOKEN" | astraml secrets set NAME');
+}
+
+function decode(bytes: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw usage('stdin is not UTF-8 text.', 'Encode bytes as text first, e.g. with base64.');
+  }
+}
