@@ -6,6 +6,7 @@ import type { Globals } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { explain, exitCodes, usage } from './failure.ts';
 import { addInitCommand } from './init/commands.ts';
+import { addDefaultsCommands } from './defaults/commands.ts';
 import { addJobCommands } from './jobs/commands.ts';
 import { addPolicyCommands } from './policies/commands.ts';
 import { addSecretCommands } from './secrets/commands.ts';
@@ -71,6 +72,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   addInitCommand(program, add);
   addSubmitCommand(program, add);
   addJobCommands(program, add);
+  addDefaultsCommands(program, add);
   addPolicyCommands(program, add);
   addSecretCommands(program, add);
   return program;

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import { Refusal } from '../errors.ts';
 import { publicError, refusalError, type ReportBug } from '../graphql/error.ts';
 import { requireActor } from '../actor.ts';
+import { jobSpecSchema } from '../spec/json-schema.ts';
 import { errorBody, refuse, send } from './answer.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { answerGraphql, graphqlPath } from './graphql.ts';
@@ -50,6 +51,7 @@ async function answer(options: HttpOptions, request: IncomingMessage, response: 
   if (path === graphqlPath) return answerGraphql(options, request, response);
   if (isRestPath(path)) return answerRest(options, request, response, path);
   if (path.startsWith('/runner/v1/')) return answerControl(options, request, response, path);
+  if (request.method === 'GET' && path === '/schema/job-spec.json') return send(response, 200, jobSpecSchema());
   if (request.method === 'GET' && answerErrors(path, response)) return;
   if (config.console && request.method === 'GET' && (await answerWatch(path, response))) return;
   if (path === '/') {

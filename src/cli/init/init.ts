@@ -1,0 +1,41 @@
+// `astraml init`: a job spec to start from, one of the examples that come with the software, each value with its reason.
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closest } from '../../errors.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes, usage } from '../failure.ts';
+import { findSignIn } from '../signin.ts';
+
+export type InitOptions = { example?: string; force?: boolean };
+
+const examples = new URL('../../../examples/specs/', import.meta.url);
+const path = 'job.yaml';
+
+/** Writes the file into the current folder and prints its path. Never replaces one without --force. */
+export async function runInit(cli: Cli, { example = 'fine-tuning', force = false }: InitOptions): Promise<number> {
+  const { url } = findSignIn({ flags: cli.globals, env: process.env, cwd: process.cwd() });
+  const text = `# yaml-language-server: $schema=${url}/schema/job-spec.json\n${readExample(example)}`;
+  try {
+    writeFileSync(path, text, { flag: force ? 'w' : 'wx' });
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    if (code === 'EEXIST') throw usage(`${path} is there already.`, 'Replace it with --force, or move it away.');
+    throw usage(`${path} cannot be written here: ${code}.`, 'Run it in a folder that you may write to.');
+  }
+  if (cli.out.json) await cli.out.printJson({ path, example });
+  else await cli.out.print(path);
+  cli.out.note(`Edit it, then: astraml submit -f ${path} --dry-run`);
+  return exitCodes.done;
+}
+
+/** The example with its own name in place of the file's. */
+function readExample(name: string): string {
+  const names = readdirSync(examples)
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => file.replace('.yaml', ''));
+  if (!names.includes(name)) {
+    const near = closest(name, names);
+    const hint = `${near ? `Did you mean "${near}"? ` : ''}There are: ${names.join(', ')}.`;
+    throw usage(`--example: there is no "${name}".`, hint);
+  }
+  return readFileSync(new URL(`${name}.yaml`, examples), 'utf8').replaceAll(`${name}.yaml`, path);
+}
