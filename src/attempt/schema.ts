@@ -10,23 +10,28 @@ import {
 } from '../graphql/mutation.ts';
 import { NodeInterface, registerNode } from '../graphql/node.ts';
 import { getJob, type Job, loadJobs, type StateReason } from '../job/job.ts';
+import { JobPayloadRef } from '../job/edit-schema.ts';
 import { JobPreviewRef, JobRef, JobStateEnum, SubmitJobPayloadRef } from '../job/schema.ts';
 import { commit } from '../live/commit.ts';
-import { listOnlineRunners, loadRunners, type Runner } from '../runner/runner.ts';
+import { loadRunners } from '../runner/runner.ts';
 import { GpuRef, RunnerRef } from '../runner/schema.ts';
 import { WarningRef } from '../spec/schema.ts';
 import type { Warning } from '../spec/spec.ts';
-import { type Attempt, cancelJob, loadActiveAttempts, loadAttempts, loadAttemptsOfJobs, requestOf } from './attempt.ts';
-import { explainWait, fit, type Request } from './place.ts';
+import { type Attempt, cancelJob, loadActiveAttempts, loadAttempts, loadAttemptsOfJobs } from './attempt.ts';
+import { type Cluster, explainWait, fit, type Request } from './place.ts';
+import { countBefore, listQueue, readCluster, requestOf } from './queue.ts';
 
 const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
   description: 'Why a job is in its state.',
   values: {
     WAITING_FOR_RUNNER: { description: 'No runner matches the requested resources or labels.' },
     WAITING_FOR_GPUS: { description: 'Matching runners exist, but all their GPUs are busy.' },
+    RETRY_BACKOFF: { description: 'Waiting before the next attempt (exponential backoff).' },
     COMPLETED: { description: 'The command exited 0.' },
     EXIT_CODE: { description: 'The command exited with a non-zero code.' },
     SIGNAL: { description: 'The command was killed by a signal.' },
+    OUT_OF_MEMORY: { description: 'The host or cgroup ran out of memory.' },
+    CUDA_OUT_OF_MEMORY: { description: 'The GPU ran out of memory (detected in the log).' },
     RUNNER_LOST: { description: 'The runner stopped sending heartbeats.' },
     RUNNER_DRAINED: { description: 'The runner is draining and handed the job back.' },
     COMMAND_NOT_STARTED: {
@@ -35,6 +40,8 @@ const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
     REQUESTED: { description: 'A user or a token asked for it.' },
     REPLACED_BY_SCHEDULE: { description: 'A schedule with `REPLACE` started a newer job.' },
     TIMEOUT: { description: '`timeoutSeconds` passed.' },
+    QUEUE_TIMEOUT: { description: '`queueTimeoutSeconds` passed before a runner took the job.' },
+    START_TIMEOUT: { description: '`startTimeoutSeconds` passed before the command ran.' },
   },
 });
 
@@ -115,11 +122,38 @@ function reasonOf(row: Pick<Job, 'reasonCode' | 'reasonMessage' | 'reasonHint'>)
   return { code: row.reasonCode, message: row.reasonMessage ?? '', hint: row.reasonHint };
 }
 
-/** The runners that are there, read once an operation. */
-const loadOnline: LoadMany<'online', Runner[]> = async (db) => new Map([['online', await listOnlineRunners(db)]]);
+/** What placement sees, read once an operation. */
+const loadCluster: LoadMany<'now', Cluster> = async (db) => new Map([['now', await readCluster(db)]]);
 
-async function onlineRunners(context: Context): Promise<Runner[]> {
-  return loadExisting(context, loadOnline, 'online');
+async function clusterOf(context: Context): Promise<Cluster> {
+  return loadExisting(context, loadCluster, 'now');
+}
+
+/** Places in the queue by job, from 1, read once an operation. */
+const loadQueue: LoadMany<'now', Map<string, number>> = async (db) => {
+  const queue = await listQueue(db, await readCluster(db));
+  return new Map([['now', new Map(queue.map((id, index) => [id, index + 1]))]]);
+};
+
+async function queuePosition(job: Job, context: Context): Promise<number | null> {
+  if (job.state !== 'QUEUED') return null;
+  const places = await loadExisting(context, loadQueue, 'now');
+  return places.get(job.id) ?? (await countBefore(context.database.db, job)) + 1;
+}
+
+/** Why a queued job waits: for its next attempt, for a runner, or for GPUs. */
+async function waitReason(job: Job, context: Context): Promise<StateReason> {
+  const pauseMs = job.notBefore ? job.notBefore.getTime() - Date.now() : 0;
+  const { reasonMessage, reasonHint: hint, logExcerpt } = job;
+  if (pauseMs > 0) {
+    const message = `${reasonMessage ?? ''} It may start in ${Math.ceil(pauseMs / 1000)} s.`.trim();
+    return { code: 'RETRY_BACKOFF', message, hint, logExcerpt };
+  }
+  const wait = explainWait(requestOf(job), (await clusterOf(context)).machines);
+  if (wait.hint !== null || job.leftOut.length === 0) return wait;
+  const runners = await Promise.all(job.leftOut.map((id) => load(context, loadRunners, id)));
+  const names = runners.flatMap((runner) => runner?.name ?? []).join(', ');
+  return { ...wait, hint: `It failed twice in the same way on ${names}: another runner is preferred.` };
 }
 
 builder.objectFields(JobRef, (t) => ({
@@ -128,10 +162,15 @@ builder.objectFields(JobRef, (t) => ({
     nullable: true,
     description: 'Why the job is in its state.',
     async resolve(job, _, context) {
-      if (job.state === 'QUEUED') return explainWait(requestOf(job), await onlineRunners(context));
+      if (job.state === 'QUEUED') return waitReason(job, context);
       const reason = reasonOf(job);
       return reason && { ...reason, logExcerpt: job.logExcerpt };
     },
+  }),
+  queuePosition: t.int({
+    nullable: true,
+    description: 'Position in the queue, 1 is next; null unless `QUEUED`.',
+    resolve: (job, _, context) => queuePosition(job, context),
   }),
   attempts: t.field({
     type: [JobAttempt],
@@ -184,7 +223,7 @@ function visibleJob(context: Context, jobId: string): Promise<Job | null> {
 }
 
 async function runnerWarnings(context: Context, request: Request): Promise<Warning[]> {
-  const wait = explainWait(request, await onlineRunners(context));
+  const wait = explainWait(request, (await clusterOf(context)).machines);
   if (wait.code !== 'WAITING_FOR_RUNNER') return [];
   return [{ code: 'NO_MATCHING_RUNNER', message: `${wait.message} The job will wait.`, path: null }];
 }
@@ -214,7 +253,7 @@ builder.objectFields(JobPreviewRef, (t) => ({
     async resolve(plan, _, context) {
       if (!plan.ready) return 0;
       const request = requestOf(plan);
-      return (await onlineRunners(context)).filter((runner) => fit(request, runner)).length;
+      return (await clusterOf(context)).machines.filter((runner) => fit(request, runner)).length;
     },
   }),
 }));
@@ -233,10 +272,7 @@ addMutation('cancelJob', {
       }),
     }),
   }),
-  payload: builder.objectRef<{ job: Job }>('JobPayload').implement({
-    description: 'Success of a mutation of one job.',
-    fields: (t) => ({ job: t.expose('job', { type: JobRef, description: 'The job after the mutation.' }) }),
-  }),
+  payload: JobPayloadRef,
   errors: [NotFoundError, PermissionError, InvalidStateError, ValidationError],
   async resolve(input, context) {
     const actor = requireActor(context.actor);

@@ -10,12 +10,14 @@ import '../policy/schema.ts';
 import '../secret/schema.ts';
 import '../job/schema.ts';
 import '../job/trial-schema.ts';
+import '../job/edit-schema.ts';
 import '../job/event-schema.ts';
 import '../job/changes-schema.ts';
 import '../runner/schema.ts';
 import '../attempt/schema.ts';
 import '../log/schema.ts';
 import '../metric/schema.ts';
+import '../schedule/schema.ts';
 
 const description = `AstraML: submit ML training jobs, follow their logs and metrics live.
 

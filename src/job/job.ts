@@ -20,11 +20,20 @@ import { nudgeProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { checkRules, policyViolated, sortViolations } from '../policy/check.ts';
 import { getCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
-import { getProject, type Project } from '../project/project.ts';
+import { archivedRefusal, getProject, type Project } from '../project/project.ts';
 import { hashOf, takeKey } from '../replay/replay.ts';
 import { unknownSecrets } from '../secret/secret.ts';
+import { findSpecCredentials } from '../spec/credential.ts';
 import { atInput } from '../spec/input.ts';
-import { effectiveSpec, type Layer, layerOf, type ResolvedValue, resolve, trainingPart } from '../spec/resolve.ts';
+import {
+  effectiveSpec,
+  type Layer,
+  layerOf,
+  type ResolvedValue,
+  resolve,
+  trainingPart,
+  withChanges,
+} from '../spec/resolve.ts';
 import { parseSpec, type Spec, type Warning } from '../spec/spec.ts';
 import { randomName } from './name.ts';
 import { isTerminal, type JobState, requireMove } from './state.ts';
@@ -46,6 +55,8 @@ export type Submission = {
   expectedSpecHash?: string | null | undefined;
   /** The schedule whose template the spec is; absent for a spec that was sent. */
   template?: Template;
+  /** The finished job whose values it takes, and what the caller changes of them. */
+  retried?: { job: Job; changes: Record<string, unknown> };
 };
 
 export type Template = {
@@ -65,6 +76,11 @@ export async function submitJob(
   const projectId = projectOf(submission.spec);
   requireScope(actor, projectId, 'WRITE', [...submission.at, 'projectId']);
   const id = newId('job');
+  if (findSpecCredentials(submission.spec).length > 0) {
+    // Refused before the key's row holds it: a row that is rolled back stays on disk for a while.
+    const plan = await planJob(tx, actor, submission);
+    if (!plan.ready) throw plan.refusal;
+  }
   if (submission.idempotencyKey !== null) {
     const keyed = { scope: projectId, mutation: 'submitJob', key: submission.idempotencyKey };
     const known = await takeKey(tx, { ...keyed, input: submission.spec, objectId: id });
@@ -114,21 +130,30 @@ export async function createJob(
       submittedBy: actor.tokenId,
       scheduleId: submission.template?.scheduleId ?? null,
       dueAt: submission.template?.dueAt ?? null,
+      retriedFrom: submission.retried?.job.id ?? null,
     })
     .returning();
   if (!created) throw new Error('An insert returned no row.');
   await tx.insert(jobStream).values({ jobId: id, event: 1 });
   const ofPolicy = plan.warnings.filter(({ code }) => code === 'POLICY_WARNING').map(({ message }) => message);
+  const notSecret = (spec.env ?? []).filter((variable) => variable.not_secret).map(({ name }) => name);
+  const vouched = notSecret.length > 0 ? [`Said to be no credential: ${notSecret.join(', ')}.`] : [];
+  const origin = `Submitted by ${actor.name} with ${originOf(submission, plan.defaults)}.`;
   await recordEvent(tx, {
     type: 'SUBMITTED',
     projectId,
     jobId: id,
     seq: 1,
     actorId: actor.tokenId,
-    message: [`Submitted by ${actor.name} with defaults ${plan.defaults.version}.`, ...ofPolicy].join(' '),
+    message: [origin, ...vouched, ...ofPolicy].join(' '),
+    ...(notSecret.length > 0 ? { data: { notSecret } } : {}),
   });
   tx.nudge(channels.work);
   return { job: created, warnings: plan.warnings };
+}
+
+function originOf({ retried }: Pick<Submission, 'retried'>, { version }: Defaults): string {
+  return retried ? `the values of ${retried.job.projectId}/${retried.job.number}` : `defaults ${version}`;
 }
 
 /** Throws INVALID_STATE when the caller was shown another job than it would get. */
@@ -163,11 +188,14 @@ export type JobPlan = {
 export async function planJob(
   db: Db,
   actor: Actor,
-  submission: Pick<Submission, 'spec' | 'issues' | 'at'> & { template?: Pick<Template, 'defaultsVersion'> },
+  submission: Pick<Submission, 'spec' | 'issues' | 'at' | 'retried'> & {
+    template?: Pick<Template, 'defaultsVersion'>;
+  },
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
   const project = await getProject(db, actor, projectId);
   if (!project) return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
+  if (project.archivedAt) return refusedPlan(archivedRefusal(project.id, [...submission.at, 'projectId']));
 
   const parsed = parseSpec(submission.spec);
   const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
@@ -178,7 +206,7 @@ export async function planJob(
     ...parsed.issues.map((issue) => atInput(issue, submission.at)),
     ...(submission.issues ?? []).map((issue) => ({ ...issue, path: [...submission.at, ...issue.path] })),
     ...(defaults ? [] : [await unknownVersion(db, String(version), submission.at)]),
-    ...(project.command || ofPolicy.has('command') || submission.spec['command']
+    ...(project.command || ofPolicy.has('command') || submission.spec['command'] || submission.retried
       ? []
       : [missingCommand(project, submission.at)]),
     ...(await unknownSecrets(db, projectId, parsed.spec?.env ?? [])).map((issue) => atInput(issue, submission.at)),
@@ -188,7 +216,9 @@ export async function planJob(
 
   const { spec } = parsed;
   const request = layerOf(spec, submission.template ? 'SCHEDULE' : 'REQUEST');
-  const resolved = resolve([...layersOverDefaults(request, policy, project), defaultsLayer(defaults)]);
+  const resolved = submission.retried
+    ? withChanges(submission.retried.job.resolved, layerOf(submission.retried.changes, 'REQUEST'))
+    : resolve([...layersOverDefaults(request, policy, project), defaultsLayer(defaults)]);
   const effective = effectiveSpec(resolved, spec);
   const advice = parsed.warnings.map((warning) => ({
     ...warning,

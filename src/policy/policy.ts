@@ -6,7 +6,7 @@ import type { Db } from '../database/database.ts';
 import { notFound, type PolicyRule, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import type { Tx } from '../live/commit.ts';
-import { getProject, loadProjects, type Project } from '../project/project.ts';
+import { getProject, loadProjects, type Project, requireActive } from '../project/project.ts';
 import { project } from '../project/table.ts';
 import { canonical } from '../replay/replay.ts';
 import type { Layer } from '../spec/resolve.ts';
@@ -39,6 +39,7 @@ export type NewPolicy = {
 export async function setPolicy(tx: Tx, actor: Actor, input: NewPolicy): Promise<Policy> {
   const { projectId, ifRevision } = input;
   const { found, rules } = await readNewPolicy(tx, actor, input);
+  requireActive(found, ['input', 'projectId']);
 
   // One change at a time, so that revisions have no gap. New jobs need not wait: their foreign key takes a weaker lock.
   await tx.select({ id: project.id }).from(project).where(eq(project.id, projectId)).for('no key update');

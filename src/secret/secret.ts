@@ -9,7 +9,7 @@ import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
-import { getProject } from '../project/project.ts';
+import { getProject, requireActive } from '../project/project.ts';
 import { project } from '../project/table.ts';
 import type { Spec } from '../spec/spec.ts';
 import { open, seal } from './cipher.ts';
@@ -100,7 +100,9 @@ export async function deleteSecret(
 async function requireAdmin(db: Db, actor: Actor, projectId: string): Promise<void> {
   const path = ['input', 'projectId'];
   requireScope(actor, projectId, 'ADMIN', path);
-  if (!(await getProject(db, actor, projectId))) throw notFound('Project', projectId, path);
+  const found = await getProject(db, actor, projectId);
+  if (!found) throw notFound('Project', projectId, path);
+  requireActive(found, path);
 }
 
 /** One change at a time, so that no two versions have one number. New jobs need not wait: they take a weaker lock. */

@@ -67,6 +67,19 @@ export function resolve(layers: readonly Layer[]): ResolvedValue[] {
   return augmented ? resolved : resolved.filter(({ path }) => !path.startsWith('augmentation.'));
 }
 
+/** Values as they were resolved once, with a change over some of them: what is not changed keeps its source. */
+export function withChanges(resolved: readonly ResolvedValue[], changes: Layer): ResolvedValue[] {
+  const before = new Map(resolved.map((value) => [value.path, value]));
+  const paths = new Set([...before.keys(), ...changes.keys()]);
+  return [...paths].sort().flatMap((path): ResolvedValue[] => {
+    const [known, changed] = [before.get(path), changes.get(path)];
+    if (!changed) return known ? [known] : [];
+    const { source, value, overrides = [] } = known ?? {};
+    const weaker = source === undefined || source === changed.source ? [] : [{ source, value }];
+    return [{ path, ...changed, overrides: [...weaker, ...overrides] }];
+  });
+}
+
 /** The effective spec: resolved values in the shape of the job spec file, what is absent left out. */
 export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): Record<string, unknown> {
   const effective: Record<string, unknown> = { project_id: spec.project_id };
@@ -82,7 +95,7 @@ export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): R
       ...step,
     }));
   }
-  if (spec.env) effective['env'] = spec.env;
+  if (spec.env) effective['env'] = spec.env.map(({ name, from }) => ({ name, from }));
   return effective;
 }
 

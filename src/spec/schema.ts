@@ -69,7 +69,7 @@ const EarlyStoppingInput = builder.inputType('EarlyStoppingInput', {
   }),
 });
 
-const HyperparamsInput = builder.inputType('HyperparamsInput', {
+export const HyperparamsInput = builder.inputType('HyperparamsInput', {
   description: 'Hyperparameters of a submission.',
   fields: (t) => ({
     batchSize: t.int({ description: 'Number of samples per step and device.' }),
@@ -103,7 +103,7 @@ const AugmentationStepInput = builder.inputType('AugmentationStepInput', {
   }),
 });
 
-const ResourcesInput = builder.inputType('ResourcesInput', {
+export const ResourcesInput = builder.inputType('ResourcesInput', {
   description: 'Resources of a submission.',
   fields: (t) => ({
     gpus: t.int({ description: 'Number of GPUs; 0 runs on CPU.' }),
@@ -116,7 +116,9 @@ const EnvSourceInput = builder.inputType('EnvSourceInput', {
   description: 'Source of an environment variable: exactly one field.',
   isOneOf: true,
   fields: (t) => ({
-    value: t.string({ description: 'A literal.' }),
+    value: t.string({
+      description: 'A literal. One that looks like a credential is refused, unless `notSecret` is set.',
+    }),
     secret: t.string({ description: 'Name of a secret of the project.' }),
   }),
 });
@@ -129,6 +131,9 @@ const EnvVarInput = builder.inputType('EnvVarInput', {
       description: 'Name of the variable. Names that start with `ASTRAML_` are reserved.',
     }),
     from: t.field({ type: EnvSourceInput, required: true, description: 'Where the value comes from.' }),
+    notSecret: t.boolean({
+      description: "Says that a literal which looks like a credential is none; the job's events record it.",
+    }),
   }),
 });
 
