@@ -27,7 +27,7 @@ export const order = z.object({
 });
 export type Order = z.output<typeof order>;
 
-const outcomes = ['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'DRAINED'] as const;
+const outcomes = ['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'DRAINED', 'CUT_OFF'] as const;
 /** What a runner says to a supervisor, one JSON object a line. */
 export const command = z.discriminatedUnion('type', [
   z.object({ type: z.literal('stop'), outcome: z.enum(outcomes), graceMs: z.number().optional() }),

@@ -1,6 +1,6 @@
-// Attempts: claiming a job, keeping the lease, ending. The lease token is the fence; the database's clock alone ends a
+// Attempts: claiming a job, keeping the lease; how they end stands in end.ts. The lease token is the fence; the database's clock alone ends a
 // lease. Cancelling lives here too, since a running job's end is its attempt's to prove.
-import { and, asc, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, inArray, isNull, sql } from 'drizzle-orm';
 import { type Actor, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import type { SecretKey } from '../config.ts';
@@ -9,33 +9,19 @@ import type { Db } from '../database/database.ts';
 import { invalid, notFound, Refusal } from '../errors.ts';
 import { newId } from '../id.ts';
 import { addEvent, changeJob, type Job, type LockedJob, moveJob, requireJob, type StateReason } from '../job/job.ts';
-import { isTerminal, type JobState } from '../job/state.ts';
+import { isTerminal } from '../job/state.ts';
 import { job } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
-import type { Acknowledgement, Assignment, ClaimRequest, Directive, Gpu } from '../protocol/control.ts';
-import type { RecordOf } from '../protocol/record.ts';
+import type { Acknowledgement, Assignment, ClaimRequest, Directive } from '../protocol/control.ts';
 import { requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
 import { openSecrets } from '../secret/secret.ts';
 import type { Spec } from '../spec/spec.ts';
-import { type Offer, place, type Request } from './place.ts';
+import { endAttempt, moveOn, usedMs } from './end.ts';
+import { place, type Placed } from './place.ts';
+import { readCluster, readQueue } from './queue.ts';
 import { attempt, placement } from './table.ts';
 
 export type Attempt = typeof attempt.$inferSelect;
-
-const queueDepth = 1_000;
-/** Runners may be lost so often in a row, before we think that the job is what kills them. */
-const maxLostInARow = 5;
-
-/** What a job asks of a runner. */
-export function requestOf(row: Pick<Job, 'effective'>): Request {
-  return toRequest(row.effective['resources'] as Resources);
-}
-
-type Resources = { gpus: number; gpu_model?: string; labels?: string[] };
-
-function toRequest({ gpus, gpu_model: gpuModel, labels }: Resources): Request {
-  return { gpus, gpuModel: gpuModel ?? null, labels: labels ?? [] };
-}
 
 /**
  * Gives the runner the next job that fits its free GPUs, as a new attempt with a lease; null when there is none, or when
@@ -49,7 +35,7 @@ export async function claimJob(
   secretKeys: readonly SecretKey[] = [],
 ): Promise<Assignment | null> {
   const runner = await requireRunner(tx, actor, request.runnerId);
-  await touchRunner(tx, runner.id);
+  await touchRunner(tx, runner.id, { claims: true });
   const [repeated] = await tx
     .select()
     .from(attempt)
@@ -58,18 +44,9 @@ export async function claimJob(
 
   await tx.insert(placement).values({}).onConflictDoNothing();
   await tx.select().from(placement).for('update');
-  const offer = await freeOffer(tx, runner, request.freeGpus);
-  const queue = await tx
-    .select({ id: job.id, resources: sql<Resources>`${job.effective} -> 'resources'` })
-    .from(job)
-    .where(eq(job.state, 'QUEUED'))
-    .orderBy(desc(job.priority), asc(job.createdAt), asc(job.id))
-    .limit(queueDepth);
-  const next = place(
-    queue.map(({ id, resources }) => ({ id, request: toRequest(resources) })),
-    offer,
-  );
+  const next = await findNext(tx, runner, request.freeGpus);
   if (!next) return null;
+  await tx.update(placement).set({ sinceOldest: next.sinceOldest });
   const attemptId = await changeJob(tx, next.queued.id, (locked) =>
     startAttempt(tx, locked, runner, { requestId: request.requestId, gpus: next.gpus, leaseSeconds }),
   );
@@ -77,14 +54,14 @@ export async function claimJob(
   return created ? assign(tx, created, secretKeys) : null;
 }
 
-async function freeOffer(tx: Tx, runner: Runner, said: readonly number[]): Promise<Offer> {
-  const active = await tx
-    .select()
-    .from(attempt)
-    .where(and(eq(attempt.runnerId, runner.id), isNull(attempt.finishedAt)));
+/** The next job for the runner, which has these GPUs free by its own account. */
+async function findNext(tx: Tx, { id, gpus }: Runner, said: readonly number[]): Promise<Placed | null> {
+  const cluster = await readCluster(tx);
+  const active = (await loadActiveAttempts(tx, [id])).get(id) ?? [];
   const busy = new Set(active.flatMap((row) => row.gpus));
-  const free = (gpu: Gpu) => said.includes(gpu.index) && !busy.has(gpu.index);
-  return { gpus: runner.gpus.filter(free), labels: runner.labels };
+  const free = gpus.map(({ index }) => index).filter((index) => said.includes(index) && !busy.has(index));
+  const machines = cluster.machines.map((machine) => (machine.id === id ? { ...machine, free } : machine));
+  return place(await readQueue(tx), { ...cluster, machines }, id);
 }
 
 async function startAttempt(
@@ -98,6 +75,7 @@ async function startAttempt(
   const [last] = await tx.select().from(attempt).where(eq(attempt.jobId, jobId)).orderBy(desc(attempt.number)).limit(1);
   const number = (last?.number ?? 0) + 1;
   const id = newId('att');
+  const startSeconds = locked.job.effective['start_timeout_seconds'];
   await tx.insert(attempt).values({
     id,
     jobId,
@@ -108,7 +86,9 @@ async function startAttempt(
     leaseExpiresAt: leaseEnd(claim.leaseSeconds),
     gpus: claim.gpus,
     state: 'STARTING',
+    startExpiresAt: typeof startSeconds === 'number' ? leaseEnd(startSeconds) : null,
   });
+  Object.assign(locked.job, { notBefore: null, queueExpiresAt: null });
   await moveJob(tx, locked, 'STARTING', { reason: null, at: new Date() });
   await addEvent(tx, locked, {
     type: 'ATTEMPT_STARTED',
@@ -182,8 +162,7 @@ async function toAssignment(
 /** Seconds that the earlier attempts of the job left of its timeout; one at least, so that it ends as timed out. */
 async function timeLeft(tx: Tx, row: Attempt, timeoutSeconds: number): Promise<number> {
   const earlier = (await loadAttemptsOfJobs(tx, [row.jobId])).get(row.jobId) ?? [];
-  const usedMs = earlier.map(({ startedAt, finishedAt }) => (startedAt && finishedAt ? +finishedAt - +startedAt : 0));
-  return Math.max(1, Math.ceil(timeoutSeconds - usedMs.reduce((sum, ms) => sum + ms, 0) / 1000));
+  return Math.max(1, Math.ceil(timeoutSeconds - usedMs(earlier) / 1000));
 }
 
 /** Prolongs the lease of whoever holds the token; anybody else, or a late one, is told to abandon the attempt. */
@@ -237,136 +216,6 @@ export async function markStarted(tx: Tx, locked: LockedJob, row: Attempt, at: D
   row.state = 'RUNNING';
   await tx.update(attempt).set({ startedAt: at, state: 'RUNNING' }).where(eq(attempt.id, row.id));
   if (locked.job.state === 'STARTING') await moveJob(tx, locked, 'RUNNING', { reason: null, at });
-}
-
-/** The attempt ended, as its supervisor proved: its end, and what it means for the job. */
-export async function finishAttempt(
-  tx: Tx,
-  locked: LockedJob,
-  row: Attempt,
-  record: RecordOf<'finished'>,
-  logExcerpt: string[],
-): Promise<void> {
-  const at = new Date(Math.max(record.time, row.startedAt?.getTime() ?? 0));
-  const seconds = Math.max(0, Math.round((at.getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000));
-  const { state: before, reasonCode, reasonMessage } = locked.job;
-  const wish =
-    before === 'CANCELLING' ? { code: reasonCode ?? 'REQUESTED', message: reasonMessage ?? 'Cancelled.' } : null;
-  const { state, reason } = outcomeOf(record, wish, seconds);
-  const failed = state === 'FAILED' || state === 'TIMED_OUT';
-  const told = { ...reason, logExcerpt: failed ? logExcerpt : [] };
-  await endAttempt(tx, locked, row, {
-    state: state === 'QUEUED' ? 'FAILED' : state, // the attempt is over, the job is not
-    reason: told,
-    at,
-    exitCode: record.exitCode,
-    signal: record.signal,
-  });
-  await moveOn(tx, locked, state, told, at);
-}
-
-function outcomeOf(
-  record: RecordOf<'finished'>,
-  /** Who cancelled it and why; null when nobody did. */
-  wish: { code: string; message: string } | null,
-  seconds: number,
-): { state: JobState; reason: StateReason } {
-  const after = `after ${seconds} s`;
-  if (wish !== null)
-    return { state: 'CANCELLED', reason: { code: wish.code, message: `${wish.message} It ended ${after}.` } };
-  switch (record.outcome) {
-    case 'TIMEOUT': {
-      const hint = 'Raise timeoutSeconds, or make the job shorter.';
-      return { state: 'TIMED_OUT', reason: { code: 'TIMEOUT', message: `Timed out ${after}.`, hint } };
-    }
-    case 'NOT_STARTED': {
-      const message = `The command could not be started: ${record.message}`;
-      const hint = 'Check that the command exists on the runner and may be executed.';
-      return { state: 'FAILED', reason: { code: 'COMMAND_NOT_STARTED', message, hint } };
-    }
-    case 'DRAINED':
-    case 'CANCELLED':
-      return {
-        state: 'QUEUED',
-        reason: { code: 'RUNNER_DRAINED', message: 'The runner stopped and handed the job back.' },
-      };
-    case 'SIGNALLED':
-      return { state: 'FAILED', reason: { code: 'SIGNAL', message: `Ended by ${record.signal} ${after}.` } };
-    case 'EXITED':
-      if (record.exitCode === 0) {
-        return { state: 'SUCCEEDED', reason: { code: 'COMPLETED', message: `Exit code 0 ${after}.` } };
-      }
-      return { state: 'FAILED', reason: { code: 'EXIT_CODE', message: `Exit code ${record.exitCode} ${after}.` } };
-  }
-}
-
-async function moveOn(tx: Tx, locked: LockedJob, state: JobState, reason: StateReason, at: Date): Promise<void> {
-  // A command that could not be started leaves a job that never ran: the way to SUCCEEDED leads through RUNNING.
-  if (locked.job.state === 'STARTING' && state === 'SUCCEEDED')
-    await moveJob(tx, locked, 'RUNNING', { reason: null, at });
-  await moveJob(tx, locked, state, { reason, at });
-  tx.nudge(channels.work);
-}
-
-async function endAttempt(
-  tx: Tx,
-  locked: LockedJob,
-  row: Attempt,
-  end: { state: JobState; reason: StateReason; at: Date; exitCode: number | null; signal: string | null },
-): Promise<void> {
-  const { state, reason, at, exitCode, signal } = end;
-  const reasons = { reasonCode: reason.code, reasonMessage: reason.message, reasonHint: reason.hint ?? null };
-  Object.assign(row, { state, finishedAt: at, exitCode, signal, ...reasons });
-  await tx
-    .update(attempt)
-    .set({ state, finishedAt: at, exitCode, signal, ...reasons })
-    .where(eq(attempt.id, row.id));
-  await addEvent(tx, locked, {
-    type: 'ATTEMPT_FINISHED',
-    actorId: row.runnerId,
-    message: `Attempt ${row.number} ended: ${reason.message}`,
-    data: { attemptId: row.id, exitCode, signal },
-  });
-}
-
-/** Attempts whose lease has lapsed by the database's clock, in order of their jobs. */
-export async function listLapsed(db: Db, limit: number): Promise<Attempt[]> {
-  return db
-    .select()
-    .from(attempt)
-    .where(and(isNull(attempt.finishedAt), lt(attempt.leaseExpiresAt, now)))
-    .orderBy(asc(attempt.jobId))
-    .limit(limit);
-}
-
-/**
- * Ends an attempt whose lease lapsed: the runner is lost, the job queues again at once, and fails only when that
- * happened many times in a row. Nothing happens when the runner was heard in the meantime.
- */
-export async function loseAttempt(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
-  const [row] = await tx
-    .select()
-    .from(attempt)
-    .where(and(eq(attempt.id, attemptId), isNull(attempt.finishedAt), lt(attempt.leaseExpiresAt, now)));
-  if (!row) return null;
-  const at = new Date();
-  const reason = { code: 'RUNNER_LOST', message: 'The runner stopped sending heartbeats.' };
-  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
-  if (locked.job.state === 'CANCELLING') {
-    const code = locked.job.reasonCode ?? 'REQUESTED';
-    await moveOn(tx, locked, 'CANCELLED', { code, message: 'Cancelled; the runner was lost.' }, at);
-    return row;
-  }
-  const last = await tx
-    .select()
-    .from(attempt)
-    .where(eq(attempt.jobId, row.jobId))
-    .orderBy(desc(attempt.number))
-    .limit(maxLostInARow);
-  const tooOften = last.length === maxLostInARow && last.every((item) => item.reasonCode === 'RUNNER_LOST');
-  const hint = 'Look at the runner: the job may be what ends it.';
-  await moveOn(tx, locked, tooOften ? 'FAILED' : 'QUEUED', tooOften ? { ...reason, hint } : reason, at);
-  return row;
 }
 
 export type CancelInput = { id: string; reason: string | null; gracePeriodSeconds: number | null };

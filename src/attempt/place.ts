@@ -1,44 +1,152 @@
-// Who goes next: pure, so that it can be tested as a rule. Jobs come in the order of the queue (priority, then age); a
-// runner gets the first one that fits what it has free.
+// Who goes next: pure, so that it can be tested as a rule. Higher priority first; within a priority the project that
+// uses the fewest GPUs, its oldest job first. Every fourth turn belongs to the job of the highest priority that waited
+// longest: until it is placed, the machine that is nearest to it keeps its free GPUs for it. So every job is placed, also
+// a large one among many small ones, unless there is always one of higher priority.
 import type { Gpu } from '../protocol/control.ts';
 
 export type Request = { gpus: number; gpuModel: string | null; labels: readonly string[] };
 export type Offer = { gpus: readonly Gpu[]; labels: readonly string[] };
+export type Queued = {
+  id: string;
+  projectId: string;
+  priority: number;
+  /** Milliseconds since the Unix epoch. */
+  submittedAt: number;
+  request: Request;
+  /** Runners that do not get it while another matches: see `runnersToLeaveOut`. */
+  leftOut: readonly string[];
+};
+/** A runner that is there, with the indexes of the GPUs that it offers now. */
+export type Machine = Offer & { id: string; free: readonly number[] };
+export type Cluster = {
+  machines: readonly Machine[];
+  /** What each project uses now: see `weightOf`. */
+  inUse: ReadonlyMap<string, number>;
+  /** Jobs placed since the last one that had waited longest. */
+  sinceOldest: number;
+};
+export type Placed = { queued: Queued; gpus: number[]; sinceOldest: number };
+
+const turnEvery = 4;
+
+/** What a job counts in the use of its project: its GPUs, and one without GPUs like one. */
+export function weightOf(gpus: number): number {
+  return Math.max(1, gpus);
+}
 
 /** Indexes of the GPUs that the job would get from what is offered; null when it does not fit. */
 export function fit(request: Request, offer: Offer): number[] | null {
   if (!request.labels.every((label) => offer.labels.includes(label))) return null;
-  const wanted = request.gpuModel?.toLowerCase() ?? '';
-  const suitable = offer.gpus.filter((gpu) => gpu.model.toLowerCase().includes(wanted)).map((gpu) => gpu.index);
+  const suitable = suitableOf(request, offer.gpus);
   if (request.gpuModel !== null && suitable.length === 0) return null;
-  return suitable.length >= request.gpus ? suitable.sort((a, b) => a - b).slice(0, request.gpus) : null;
+  return suitable.length >= request.gpus ? suitable.slice(0, request.gpus) : null;
 }
 
-/** The first queued job that fits the offer, with its GPUs; null when none does. */
-export function place<Queued extends { request: Request }>(
-  queue: readonly Queued[],
-  offer: Offer,
-): { queued: Queued; gpus: number[] } | null {
-  for (const queued of queue) {
-    const gpus = fit(queued.request, offer);
-    if (gpus) return { queued, gpus };
+/** Indexes of the GPUs of the model that the job wants, in order. */
+function suitableOf({ gpuModel }: Request, gpus: readonly Gpu[]): number[] {
+  const wanted = gpuModel?.toLowerCase() ?? '';
+  return gpus
+    .filter(({ model }) => model.toLowerCase().includes(wanted))
+    .map(({ index }) => index)
+    .sort((a, b) => a - b);
+}
+
+/** The job that the machine gets now, with its GPUs; null when none fits or what is free is kept for another one. */
+export function place(queue: readonly Queued[], cluster: Cluster, machineId: string): Placed | null {
+  const { machines, sinceOldest } = cluster;
+  const machine = machines.find(({ id }) => id === machineId);
+  if (!machine) return null;
+  const oldest = turnOf(queue, cluster);
+  const kept = oldest && keptFor(oldest, machines)?.id === machineId ? suitableOf(oldest.request, machine.gpus) : [];
+  for (const queued of rank(queue, cluster)) {
+    if (!mayRunOn(queued, machine, machines)) continue;
+    const gpus = fitFree(queued, machine, queued === oldest ? [] : kept);
+    if (gpus) return { queued, gpus, sinceOldest: queued === oldest ? 0 : sinceOldest + 1 };
   }
   return null;
 }
 
+/** The whole queue in the order in which it is served. */
+export function rank(queue: readonly Queued[], cluster: Cluster): Queued[] {
+  const oldest = turnOf(queue, cluster);
+  const used = new Map(cluster.inUse);
+  const use = ({ projectId, request }: Queued) =>
+    used.set(projectId, (used.get(projectId) ?? 0) + weightOf(request.gpus));
+  const ranked: Queued[] = [];
+  if (oldest) {
+    ranked.push(oldest);
+    use(oldest);
+  }
+  const rest = queue.filter((queued) => queued !== oldest).sort(byAge);
+  const classes = [...Map.groupBy(rest, ({ priority }) => priority)].sort(([a], [b]) => b - a);
+  for (const [, jobs] of classes) {
+    const lines = [...Map.groupBy(jobs, ({ projectId }) => projectId).values()].map((line) => ({ line, next: 0 }));
+    for (let left = jobs.length; left > 0; left--) {
+      const share = ({ line, next }: (typeof lines)[number]) => used.get(line[next]?.projectId ?? '') ?? 0;
+      let best: (typeof lines)[number] | undefined;
+      for (const candidate of lines) {
+        const [a, b] = [candidate.line[candidate.next], best?.line[best.next]];
+        if (!a) continue;
+        const difference = best && b ? share(candidate) - share(best) || byAge(a, b) : -1;
+        if (difference < 0) best = candidate;
+      }
+      const queued = best?.line[best.next];
+      if (!best || !queued) break;
+      best.next++;
+      ranked.push(queued);
+      use(queued);
+    }
+  }
+  return ranked;
+}
+
+function byAge(a: Queued, b: Queued): number {
+  return a.submittedAt - b.submittedAt || (a.id < b.id ? -1 : Number(a.id > b.id));
+}
+
+/** The job that waited longest, of the highest priority, if it is its turn; one that fits no machine has none. */
+function turnOf(queue: readonly Queued[], { machines, sinceOldest }: Cluster): Queued | null {
+  if (sinceOldest < turnEvery - 1) return null;
+  const inTurn = queue.toSorted((a, b) => b.priority - a.priority || byAge(a, b));
+  return inTurn.find(({ request }) => machines.some((machine) => fit(request, machine))) ?? null;
+}
+
+/** The machine that keeps its free GPUs for the job: the one with most of them; null when the job fits somewhere now. */
+function keptFor(queued: Queued, machines: readonly Machine[]): Machine | null {
+  const possible = machines.filter((machine) => mayRunOn(queued, machine, machines));
+  if (possible.some((machine) => fitFree(queued, machine, []))) return null;
+  const freeOn = (machine: Machine) => suitableOf(queued.request, freeOf(machine, [])).length;
+  return possible.toSorted((a, b) => freeOn(b) - freeOn(a) || (a.id < b.id ? -1 : 1))[0] ?? null;
+}
+
+/** Whether the machine as a whole would do, and is not left out while another one would. */
+function mayRunOn({ request, leftOut }: Queued, machine: Machine, machines: readonly Machine[]): boolean {
+  if (!fit(request, machine)) return false;
+  if (!leftOut.includes(machine.id)) return true;
+  return !machines.some((other) => !leftOut.includes(other.id) && fit(request, other));
+}
+
+function fitFree({ request }: Queued, machine: Machine, kept: readonly number[]): number[] | null {
+  return fit(request, { ...machine, gpus: freeOf(machine, kept) });
+}
+
+function freeOf({ gpus, free }: Machine, kept: readonly number[]): Gpu[] {
+  return gpus.filter(({ index }) => free.includes(index) && !kept.includes(index));
+}
+
+export type Wait = { code: 'WAITING_FOR_RUNNER' | 'WAITING_FOR_GPUS'; message: string; hint: string | null };
+
 /** Why a job waits, from all runners that are there: as a code and a sentence. */
-export function explainWait(
-  request: Request,
-  runners: readonly Offer[],
-): { code: 'WAITING_FOR_RUNNER' | 'WAITING_FOR_GPUS'; message: string; hint: string | null } {
+export function explainWait(request: Request, runners: readonly (Offer & { free?: readonly number[] })[]): Wait {
   const what = describe(request);
-  const matching = runners.filter((runner) => fit(request, runner)).length;
-  if (matching > 0) {
-    const message =
-      matching === 1
-        ? `1 runner matches ${what}; waiting for it.`
-        : `${matching} runners match ${what}; waiting for one.`;
-    return { code: 'WAITING_FOR_GPUS', message, hint: null };
+  const matching = runners.filter((runner) => fit(request, runner));
+  if (matching.length > 0) {
+    const isFree = matching.some(({ gpus, free, labels }) => {
+      return fit(request, { labels, gpus: gpus.filter(({ index }) => free?.includes(index) ?? true) });
+    });
+    const many = matching.length === 1 ? '1 runner matches' : `${matching.length} runners match`;
+    const why = isFree ? 'it is not the turn of this job yet' : 'not enough GPUs are free';
+    return { code: 'WAITING_FOR_GPUS', message: `${many} ${what}; ${why}.`, hint: null };
   }
   const most = Math.max(0, ...runners.map((runner) => runner.gpus.length));
   const message =

@@ -83,8 +83,12 @@ export const valueFields: Fields = { path: '', value: '', source: '', overrides:
 
 export const defaultsFields: Fields = { version: '', isCurrent: '', publishedAt: '', hash: '', notes: '' };
 
+export const changeFields: Fields = { path: '', from: '', to: '' };
+
+export const migrationFields: Fields = { path: '', before: '', after: '', pinned: '', changes: '' };
+
 export const ruleFields: Fields = Object.fromEntries(
-  'path default hasDefault min max allowed required message'.split(' ').map((name) => [name, '']),
+  'path default hasDefault min max allowed required enforcement message'.split(' ').map((name) => [name, '']),
 );
 
 export const policyFields: Fields = {

@@ -16,6 +16,9 @@ import { commit, type Store } from '../live/commit.ts';
 import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
 import { createAdmission } from './admission.ts';
+import { startJobLoops } from './loops-of-jobs.ts';
+import { runDueSchedules } from '../schedule/due.ts';
+import { startLoop } from './loops.ts';
 import { createPipeline } from './pipeline.ts';
 import { createHttpServer } from './server.ts';
 import { startSessions } from './sessions.ts';
@@ -41,6 +44,8 @@ export class CannotStart extends Error {
   }
 }
 
+/** How late a due time is noticed at most. */
+const scheduleEveryMs = 1_000;
 const embeddedWatchMs = 10_000;
 const embeddedDeadMs = 30_000;
 
@@ -99,6 +104,19 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
   gateway.config.publicUrl = url;
   const consumer = startConsumer(store, config.leaseSeconds, (error) => log.error({ err: loggable(error) }, 'intake'));
+  const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: loggable(error) }, name));
+  const held = new Map<string, number>();
+  const schedules = startLoop({
+    name: 'schedules',
+    everyMs: scheduleEveryMs,
+    step: (signal) =>
+      runDueSchedules(store, {
+        signal,
+        held,
+        report: (error, scheduleId) => log.error({ err: loggable(error), scheduleId }, 'bug'),
+      }),
+    report: (error, name) => log.error({ err: loggable(error) }, name),
+  });
   const watch = database.engine === 'embedded' ? watchEmbedded() : undefined;
 
   function watchEmbedded(): NodeJS.Timeout {
@@ -124,6 +142,8 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     clearTimeout(late);
     ended.abort();
     clearInterval(watch);
+    await Promise.all(loops.map((loop) => loop.stop()));
+    await schedules.stop();
     await consumer.stop();
     await sessions.close();
     feeds.close();

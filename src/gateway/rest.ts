@@ -11,7 +11,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
 import { type Actor, requireActor, requireScope } from '../actor.ts';
-import { cancelJob, requestOf } from '../attempt/attempt.ts';
+import { cancelJob } from '../attempt/attempt.ts';
+import { requestOf } from '../attempt/queue.ts';
 import { explainWait } from '../attempt/place.ts';
 import { invalid, type Issue, notFound } from '../errors.ts';
 import type { ReportBug } from '../graphql/error.ts';

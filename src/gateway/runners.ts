@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import type { Actor } from '../actor.ts';
 import { claimJob, renewLease } from '../attempt/attempt.ts';
+import { untilNextRetry } from '../attempt/queue.ts';
 import { channels } from '../bus/bus.ts';
 import { Refusal } from '../errors.ts';
 import { idPrefix } from '../id.ts';
@@ -66,9 +67,11 @@ async function waitForJob(
       const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, leaseSeconds, secretKeys));
       const leftMs = deadline - Date.now();
       if (assignment || leftMs <= 0) return assignment;
+      // A job that pauses before its next attempt is told by nobody: we look again when it may run.
+      const pauseMs = Math.min(leftMs, (await untilNextRetry(gateway.database.db)) ?? leftMs);
       if (heard === before && !signal.aborted) {
         await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, leftMs);
+          const timer = setTimeout(resolve, pauseMs);
           wake = () => {
             clearTimeout(timer);
             signal.removeEventListener('abort', wake);

@@ -1,7 +1,7 @@
 // The consumer: takes batches from the uplink, stores them, then tells the runners. Any gateway may store any batch.
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { listLapsed } from '../attempt/attempt.ts';
+import { listLapsed } from '../attempt/end.ts';
 import type { UplinkEntry } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
 import { intakeFigures, leasesLost, recordsPerCommit } from '../figures.ts';
@@ -11,6 +11,8 @@ import { endLapsed, type IntakeCounts, takeBatches } from './intake.ts';
 export type Consumer = {
   /** What was stored and refused since the start. */
   readonly counts: IntakeCounts;
+  /** Whether we read the uplink to its end and reached the database, for one whole lease without a break. */
+  isWell(): boolean;
   /** Ends after the batch at hand. */
   stop(): Promise<void>;
 };
@@ -30,6 +32,7 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
   // reached the database, for one whole lease without a break.
   let wellSince: number | null = null;
   let troubled = false;
+  const isWell = () => wellSince !== null && performance.now() - wellSince >= leaseSeconds * 1000;
 
   const consume = async () => {
     while (!signal.aborted) {
@@ -52,7 +55,7 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
   const sweep = async () => {
     while (!signal.aborted) {
       await sleep(sweepMs, undefined, { signal }).catch(() => {});
-      if (signal.aborted || wellSince === null || performance.now() - wellSince < leaseSeconds * 1000) continue;
+      if (signal.aborted || !isWell()) continue;
       try {
         for (const lapsed of await listLapsed(store.database.db, 100))
           if (await commit(store, (tx) => endLapsed(tx, lapsed))) leasesLost.inc();
@@ -66,6 +69,7 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
   const running = Promise.all([consume(), sweep()]);
   return {
     counts,
+    isWell,
     async stop() {
       ending.abort();
       await running;

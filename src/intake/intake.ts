@@ -2,16 +2,9 @@
 // stored before and is dropped; a hole is refused; what an attempt says after its end, or without the current lease
 // token, is never stored.
 import { channels } from '../bus/bus.ts';
-import {
-  acknowledge,
-  type Attempt,
-  finishAttempt,
-  holdsLease,
-  loadAttempts,
-  loseAttempt,
-  markStarted,
-  saveAttempt,
-} from '../attempt/attempt.ts';
+import { acknowledge, type Attempt, holdsLease, loadAttempts, markStarted, saveAttempt } from '../attempt/attempt.ts';
+import { endLateStart, finishAttempt, loseAttempt } from '../attempt/end.ts';
+import { searchedLines } from '../attempt/outcome.ts';
 import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
@@ -34,7 +27,6 @@ export type Told = { channel: string; acknowledgement: Acknowledgement };
 
 export type IntakeCounts = { records: number; duplicates: number; holes: number; fenced: number; damaged: number };
 
-const excerptLines = 10;
 const minuteMs = 60_000;
 
 /**
@@ -194,8 +186,11 @@ async function finish(tx: Tx, locked: LockedJob, attempt: Attempt, record: Recor
     });
   }
   await closeAllWindows(tx, locked);
-  const excerpt = await readExcerpt(tx, locked.job.id, locked.stream.line, excerptLines);
-  await finishAttempt(tx, locked, attempt, { ...record, message: clean(record.message) }, excerpt);
+  const lines = await readExcerpt(tx, locked.job.id, locked.stream.line, {
+    maxLines: searchedLines,
+    attempt: attempt.number,
+  });
+  await finishAttempt(tx, locked, attempt, { ...record, message: clean(record.message) }, lines);
 }
 
 function advance(before: Progress | null, record: RecordOf<'progress'>, time: number): Progress {
@@ -218,6 +213,18 @@ export async function endLapsed(tx: Tx, lapsed: Attempt): Promise<boolean> {
     await closeAllWindows(tx, locked);
     const text = `The runner was lost in attempt ${lost.number}; the job is ${locked.job.state}.`;
     await appendLog(tx, locked, lost.number, [{ time: Date.now(), stream: 'SYSTEM', text }]);
+    return true;
+  });
+  return ended ?? false;
+}
+
+/** Ends one attempt whose command does not run in time, with a line in the log; false when it runs by now. */
+export async function endLate(tx: Tx, late: Attempt): Promise<boolean> {
+  const ended = await changeJob(tx, late.jobId, async (locked) => {
+    const row = await endLateStart(tx, locked, late.id);
+    if (!row) return false;
+    const text = `Attempt ${row.number} did not start in time; the job is ${locked.job.state}.`;
+    await appendLog(tx, locked, row.number, [{ time: Date.now(), stream: 'SYSTEM', text }]);
     return true;
   });
   return ended ?? false;

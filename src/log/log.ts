@@ -207,10 +207,16 @@ function inOrder(reading: LogReading): LogReading {
   return { ...reading, lines: reading.lines.reverse(), gaps: reading.gaps.reverse() };
 }
 
-/** The last lines that the command wrote, without escape sequences: what a person wants to see of a failure. */
-export async function readExcerpt(db: Db, jobId: string, head: number, maxLines: number): Promise<string[]> {
+/** The last lines of an attempt, without escape sequences: what a person wants to see of a failure. */
+export async function readExcerpt(
+  db: Db,
+  jobId: string,
+  head: number,
+  { maxLines, attempt }: { maxLines: number; attempt: number },
+): Promise<string[]> {
   const { lines } = await readLogBackward(db, jobId, { before: head + 1, maxLines });
-  return lines.map((line) => stripVTControlCharacters(line.text).replaceAll('\0', '�').slice(0, 500));
+  const own = lines.filter((line) => line.attempt === attempt);
+  return own.map((line) => stripVTControlCharacters(line.text).replaceAll('\0', '�').slice(0, 500));
 }
 
 function itemsOf(chunk: typeof logChunk.$inferSelect): (LogLine | StreamGap)[] {

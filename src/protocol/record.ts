@@ -54,9 +54,11 @@ const record = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('finished'),
     time,
-    outcome: z.enum(['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'DRAINED']),
+    outcome: z.enum(['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'DRAINED', 'CUT_OFF']),
     exitCode: z.number().int().nullable(),
     signal: z.string().max(20).nullable(),
+    /** A process of its control group was killed for want of memory while it ran. */
+    oomKilled: z.boolean().optional(),
     message: text,
     /** Lines of the attempt and the CRC-32 of their texts: a difference to what is stored is an alert, not silence. */
     lines: z.number().int().min(0),

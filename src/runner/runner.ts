@@ -1,5 +1,5 @@
 // Runners: signing on, signs of life, and who is there.
-import { and, eq, inArray, lt, type SQL, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNull, lt, or, type SQL, sql } from 'drizzle-orm';
 import { type Actor, requirePlatformScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
@@ -43,12 +43,13 @@ export async function requireRunner(db: Db, actor: Actor, id: string): Promise<R
   return found;
 }
 
-/** Writes that the runner was heard now, every few seconds at most. */
-export async function touchRunner(tx: Tx, id: string): Promise<void> {
-  const stale = lt(runner.lastSeenAt, sql`${now} - ${`${seenEverySeconds} s`}::interval`);
+/** Writes that the runner was heard now, or also asked for work, every few seconds at most. */
+export async function touchRunner(tx: Tx, id: string, { claims = false } = {}): Promise<void> {
+  const before = sql`${now} - ${`${seenEverySeconds} s`}::interval`;
+  const stale = claims ? or(isNull(runner.claimedAt), lt(runner.claimedAt, before)) : lt(runner.lastSeenAt, before);
   await tx
     .update(runner)
-    .set({ lastSeenAt: now })
+    .set(claims ? { lastSeenAt: now, claimedAt: now } : { lastSeenAt: now })
     .where(and(eq(runner.id, id), stale));
 }
 

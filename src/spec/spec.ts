@@ -3,6 +3,7 @@
 // defaults are versioned data.
 import { z } from 'zod';
 import { closest, type Issue } from '../errors.ts';
+import { findSpecCredentials, isCredential } from './credential.ts';
 
 const text = (max: number) => z.string().min(1).max(max);
 const whole = (min: number, max: number) => z.int().min(min).max(max);
@@ -61,6 +62,8 @@ const spec = z.strictObject({
       z.strictObject({
         name: envName,
         from: z.strictObject({ value: z.string().max(32_768).optional(), secret: text(255).optional() }),
+        /** Says that a literal which looks like a credential is none. */
+        not_secret: z.boolean().optional(),
       }),
     )
     .max(500)
@@ -110,11 +113,13 @@ export type ParsedSpec = { spec: Spec | null; issues: Issue[]; warnings: Warning
 export function parseSpec(value: unknown): ParsedSpec {
   const sent = dropNulls(value);
   const parsed = spec.safeParse(sent);
-  const issues = [
+  const found = [
     ...(parsed.success ? [] : parsed.error.issues.flatMap((issue) => toIssues(issue, sent))),
     ...unstorable(sent, []),
     ...(parsed.success ? crossChecks(parsed.data) : []),
   ];
+  // A key that is a credential is told by its own issue only, which does not repeat it.
+  const issues = [...findSpecCredentials(sent), ...found.filter(({ path }) => !path.some(isCredential))];
   if (issues.length > 0 || !parsed.success) return { spec: null, issues: issues.slice(0, 100), warnings: [] };
   return { spec: parsed.data, issues, warnings: warningsOf(parsed.data) };
 }
@@ -267,7 +272,7 @@ function knownKeys(path: string[]): string[] {
   if (room === 'hyperparams') return second ? Object.keys(earlyStopping.shape) : knownHyperparams;
   if (room === 'resources') return ['gpus', 'gpu_model', 'labels'];
   if (room === 'augmentation') return ['op', 'probability', 'params'];
-  if (room === 'env') return path.includes('from') ? ['value', 'secret'] : ['name', 'from'];
+  if (room === 'env') return path.includes('from') ? ['value', 'secret'] : ['name', 'from', 'not_secret'];
   return room === 'logs' ? ['max_bytes'] : ['window_seconds'];
 }
 

@@ -50,6 +50,7 @@ export function addSubmitCommand(program: Command, add: AddCommand): void {
     .option('--on-cut <what>', 'when its runner loses the gateway: continue or stop')
     .optionsGroup('Submitting:')
     .option('--idempotency-key <key>', 'submit once under this key, however often it is said')
+    .option('--expected-spec-hash <hash>', 'submit what --dry-run showed, or nothing')
     .option('--dry-run', 'show what would run, and from where each value comes')
     .option('-w, --follow', 'follow the job to its end and mirror its outcome');
 }

@@ -89,7 +89,8 @@ function define(target: Json, key: string, value: unknown): void {
 const objectFields = ['hyperparams', 'resources', 'metrics'];
 const plainFields = [
   ...['project_id', 'model', 'dataset', 'augmentation', 'command', 'env', 'name', 'tags', 'notes'],
-  ...['priority', 'timeout_seconds', 'defaults_version'],
+  ...['priority', 'max_retries', 'timeout_seconds', 'queue_timeout_seconds', 'start_timeout_seconds', 'on_cut'],
+  'defaults_version',
 ];
 
 /** `--set k=v`: k is a hyperparameter or a dotted path of the spec; v is JSON where it parses, else text. */

@@ -1,0 +1,211 @@
+// How attempts end, and what that means for their jobs: over, queued again at once, or queued again after a pause. Every
+// function works under the lock of the job; a lease, a wait and a start end by the database's clock alone.
+import { and, asc, eq, isNull, lt, sql } from 'drizzle-orm';
+import { channels } from '../bus/bus.ts';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import { addEvent, changeJob, type LockedJob, moveJob, type StateReason } from '../job/job.ts';
+import type { JobState } from '../job/state.ts';
+import { job, jobStream } from '../job/table.ts';
+import type { Tx } from '../live/commit.ts';
+import type { RecordOf } from '../protocol/record.ts';
+import { listOnlineRunners } from '../runner/runner.ts';
+import type { Attempt } from './attempt.ts';
+import { decideRetry, judgeEnd, type Retry, runnersToLeaveOut } from './outcome.ts';
+import { explainWait } from './place.ts';
+import { requestOf } from './queue.ts';
+import { attempt } from './table.ts';
+
+const excerptLines = 10;
+
+/** The attempt ended, as its supervisor proved. `lines` are its last ones, oldest first. */
+export async function finishAttempt(
+  tx: Tx,
+  locked: LockedJob,
+  row: Attempt,
+  record: RecordOf<'finished'>,
+  lines: readonly string[],
+): Promise<void> {
+  const { exitCode, signal, oomKilled = false } = record;
+  const at = new Date(Math.max(record.time, row.startedAt?.getTime() ?? 0));
+  const seconds = Math.max(0, Math.round((at.getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000));
+  if (locked.job.state === 'CANCELLING') {
+    const { reasonCode, reasonMessage } = locked.job;
+    const message = `${reasonMessage ?? 'Cancelled.'} It ended after ${seconds} s.`;
+    const reason = { code: reasonCode ?? 'REQUESTED', message };
+    await endAttempt(tx, locked, row, { state: 'CANCELLED', reason, at, exitCode, signal });
+    return moveOn(tx, locked, 'CANCELLED', reason, at);
+  }
+  const { state, reason } = judgeEnd({ ...record, oomKilled, seconds, lines }, locked.job);
+  await endAttempt(tx, locked, row, { state, reason, at, exitCode, signal });
+  const told = { ...reason, logExcerpt: state === 'SUCCEEDED' ? [] : lines.slice(-excerptLines) };
+  if (state === 'FAILED') await retryOrEnd(tx, locked, state, told, at);
+  else await moveOn(tx, locked, state, told, at);
+}
+
+/** Queues the job again, or ends it when no retry is left; its last attempt has ended. */
+async function retryOrEnd(
+  tx: Tx,
+  locked: LockedJob,
+  state: 'FAILED' | 'TIMED_OUT',
+  reason: StateReason,
+  at: Date,
+): Promise<void> {
+  const { id, effective, timeoutSeconds } = locked.job;
+  const attempts = await tx.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(asc(attempt.number));
+  const retry = decideRetry(attempts, Number(effective['max_retries'] ?? 0), Math.random());
+  if (!retry) {
+    const ours = reason.code === 'RUNNER_LOST' || reason.code === 'RUNNER_DRAINED';
+    const hint = ours ? 'It happened many times in a row: the job may be what ends its runners.' : reason.hint;
+    return moveOn(tx, locked, state, { ...reason, hint }, at);
+  }
+  if (timeoutSeconds !== null && usedMs(attempts) >= timeoutSeconds * 1000) {
+    const message = `${reason.message} Nothing is left of its ${timeoutSeconds} s for another attempt.`;
+    const hint = 'Raise timeoutSeconds: it holds for all attempts together.';
+    return moveOn(tx, locked, 'TIMED_OUT', { ...reason, code: 'TIMEOUT', message, hint }, at);
+  }
+  locked.job.leftOut = runnersToLeaveOut(attempts);
+  await requeue(tx, locked, retry, reason, at);
+}
+
+async function requeue(tx: Tx, locked: LockedJob, retry: Retry, reason: StateReason, at: Date): Promise<void> {
+  const nowMs = sql<number>`(extract(epoch from ${now}) * 1000)::float8`;
+  const [clock] = await tx.select({ nowMs }).from(job).where(eq(job.id, locked.job.id));
+  const freeAt = (clock?.nowMs ?? Date.now()) + retry.delayMs;
+  const waitSeconds = locked.job.effective['queue_timeout_seconds'];
+  locked.job.notBefore = retry.delayMs > 0 ? new Date(freeAt) : null;
+  locked.job.queueExpiresAt = typeof waitSeconds === 'number' ? new Date(freeAt + waitSeconds * 1000) : null;
+  const message = `${reason.message} Then comes ${retry.which ?? 'another attempt'}.`;
+  const backoff = { ...reason, code: 'RETRY_BACKOFF', message };
+  await moveOn(tx, locked, 'QUEUED', retry.delayMs > 0 ? backoff : reason, at);
+}
+
+/** Milliseconds that attempts ran. */
+export function usedMs(attempts: readonly Pick<Attempt, 'startedAt' | 'finishedAt'>[]): number {
+  return attempts.reduce(
+    (sum, { startedAt, finishedAt }) => sum + (startedAt && finishedAt ? +finishedAt - +startedAt : 0),
+    0,
+  );
+}
+
+/** Moves the job to what the end of its attempt means for it. */
+export async function moveOn(tx: Tx, locked: LockedJob, state: JobState, reason: StateReason, at: Date): Promise<void> {
+  // A command that could not be started leaves a job that never ran: the way to SUCCEEDED leads through RUNNING.
+  if (locked.job.state === 'STARTING' && state === 'SUCCEEDED')
+    await moveJob(tx, locked, 'RUNNING', { reason: null, at });
+  await moveJob(tx, locked, state, { reason, at });
+  tx.nudge(channels.work);
+}
+
+/** Writes the end of an attempt, with its event. The job is the caller's to move. */
+export async function endAttempt(
+  tx: Tx,
+  locked: LockedJob,
+  row: Attempt,
+  end: { state: JobState; reason: StateReason; at: Date; exitCode: number | null; signal: string | null },
+): Promise<void> {
+  const { state, reason, at, exitCode, signal } = end;
+  const reasons = { reasonCode: reason.code, reasonMessage: reason.message, reasonHint: reason.hint ?? null };
+  Object.assign(row, { state, finishedAt: at, exitCode, signal, ...reasons });
+  await tx
+    .update(attempt)
+    .set({ state, finishedAt: at, exitCode, signal, ...reasons })
+    .where(eq(attempt.id, row.id));
+  await addEvent(tx, locked, {
+    type: 'ATTEMPT_FINISHED',
+    actorId: row.runnerId,
+    message: `Attempt ${row.number} ended: ${reason.message}`,
+    data: { attemptId: row.id, exitCode, signal },
+  });
+}
+
+/** Attempts whose lease has lapsed by the database's clock, in order of their jobs. */
+export async function listLapsed(db: Db, limit: number): Promise<Attempt[]> {
+  return db
+    .select()
+    .from(attempt)
+    .where(and(isNull(attempt.finishedAt), lt(attempt.leaseExpiresAt, now)))
+    .orderBy(asc(attempt.jobId))
+    .limit(limit);
+}
+
+/**
+ * Ends an attempt whose lease lapsed: the runner is lost, the job queues again at once, and fails only when that
+ * happened many times in a row. Null when the runner was heard in the meantime: then nothing happens.
+ */
+export async function loseAttempt(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
+  const row = await findOpen(tx, attemptId, lt(attempt.leaseExpiresAt, now));
+  if (!row) return null;
+  const at = new Date();
+  const reason = { code: 'RUNNER_LOST', message: 'The runner stopped sending heartbeats.' };
+  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
+  if (locked.job.state === 'CANCELLING') {
+    const code = locked.job.reasonCode ?? 'REQUESTED';
+    await moveOn(tx, locked, 'CANCELLED', { code, message: 'Cancelled; the runner was lost.' }, at);
+    return row;
+  }
+  await retryOrEnd(tx, locked, 'FAILED', reason, at);
+  return row;
+}
+
+/** Attempts whose command did not run in time by the database's clock, in order of their jobs. */
+export async function listLateStarts(db: Db, limit: number): Promise<Attempt[]> {
+  return db
+    .select()
+    .from(attempt)
+    .where(and(isLateStart, isNull(attempt.finishedAt)))
+    .orderBy(asc(attempt.jobId))
+    .limit(limit);
+}
+
+const isLateStart = and(eq(attempt.state, 'STARTING'), lt(attempt.startExpiresAt, now));
+
+/**
+ * Ends an attempt whose command does not run in time: its runner is told to let go, and the job runs again as after a
+ * failure. Null when it runs by now, or is being cancelled: then nothing happens.
+ */
+export async function endLateStart(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
+  const row = locked.job.state === 'STARTING' ? await findOpen(tx, attemptId, isLateStart) : null;
+  if (!row) return null;
+  const at = new Date();
+  const seconds = Number(locked.job.effective['start_timeout_seconds']);
+  const message = `The command did not run within ${seconds} s of its claim.`;
+  const reason = { code: 'START_TIMEOUT', message, hint: 'Look at the runner, or raise startTimeoutSeconds.' };
+  await endAttempt(tx, locked, row, { state: 'TIMED_OUT', reason, at, exitCode: null, signal: null });
+  await retryOrEnd(tx, locked, 'TIMED_OUT', reason, at);
+  tx.nudge(channels.runner(row.runnerId));
+  return row;
+}
+
+async function findOpen(tx: Tx, id: string, condition: typeof isLateStart): Promise<Attempt | null> {
+  const [row] = await tx
+    .select()
+    .from(attempt)
+    .where(and(eq(attempt.id, id), isNull(attempt.finishedAt), condition));
+  return row ?? null;
+}
+
+/** Ends queued jobs that waited too long by the database's clock, up to `limit`; how many there were. */
+export async function endLateWaits(tx: Tx, limit: number): Promise<number> {
+  const isLate = and(eq(job.state, 'QUEUED'), lt(job.queueExpiresAt, now));
+  const late = await tx
+    .select({ id: job.id })
+    .from(jobStream)
+    .innerJoin(job, eq(job.id, jobStream.jobId))
+    .where(isLate)
+    .orderBy(asc(job.id))
+    .limit(limit)
+    .for('update', { of: jobStream, skipLocked: true });
+  const runners = late.length > 0 ? await listOnlineRunners(tx) : [];
+  for (const { id } of late) {
+    await changeJob(tx, id, async (locked) => {
+      if (locked.job.state !== 'QUEUED') return; // it was claimed before we had its lock
+      const seconds = Number(locked.job.effective['queue_timeout_seconds']);
+      const wait = explainWait(requestOf(locked.job), runners);
+      const message = `No runner took it within ${seconds} s. ${wait.message}`;
+      const hint = `Raise queueTimeoutSeconds. ${wait.hint ?? ''}`.trim();
+      await moveOn(tx, locked, 'TIMED_OUT', { code: 'QUEUE_TIMEOUT', message, hint }, new Date());
+    });
+  }
+  return late.length;
+}

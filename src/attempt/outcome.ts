@@ -1,0 +1,136 @@
+// What the end of an attempt means: its class, whether the job runs again and when, and what people are told. Pure.
+import type { Job, StateReason } from '../job/job.ts';
+import type { JobState } from '../job/state.ts';
+import type { RecordOf } from '../protocol/record.ts';
+
+/** The end of an attempt, with what led there. */
+export type End = Pick<RecordOf<'finished'>, 'outcome' | 'exitCode' | 'signal' | 'message'> & {
+  /** A process of its control group was killed for want of memory while it ran. */
+  oomKilled: boolean;
+  /** Seconds that it ran. */
+  seconds: number;
+  /** Its last lines, oldest first, escape sequences removed. */
+  lines: readonly string[];
+};
+
+/** An attempt that has ended, as far as the next decision needs it. */
+export type Ended = { runnerId: string; reasonCode: string | null; exitCode: number | null };
+export type Judged = { state: JobState; reason: StateReason };
+
+/** Lines that are searched for a GPU that ran out of memory. */
+export const searchedLines = 200;
+/** `EX_TEMPFAIL` of sysexits.h: the script says that it may work later. */
+const tempFail = 75;
+const maxTempFails = 5;
+/** Not the job's fault: such ends cost it nothing, before so many in a row look like the job's doing. */
+const ours = ['RUNNER_LOST', 'RUNNER_DRAINED'];
+const maxOursInARow = 5;
+const counted = ['EXIT_CODE', 'SIGNAL', 'OUT_OF_MEMORY', 'CUDA_OUT_OF_MEMORY', 'START_TIMEOUT'];
+const [firstDelayMs, longestDelayMs] = [10_000, 600_000];
+
+/** The class of an end that nobody asked for, with its sentence. The state is the attempt's own. */
+export function judgeEnd(end: End, of: Pick<Job, 'resolved' | 'defaultsVersion'>): Judged {
+  const after = `after ${end.seconds} s`;
+  const failed = (code: string, message: string, hint: string | null = null): Judged => {
+    return { state: 'FAILED', reason: { code, message, hint } };
+  };
+  switch (end.outcome) {
+    case 'TIMEOUT': {
+      const hint = 'Raise timeoutSeconds, or make the job shorter.';
+      return { state: 'TIMED_OUT', reason: { code: 'TIMEOUT', message: `Timed out ${after}.`, hint } };
+    }
+    case 'NOT_STARTED': {
+      const hint = 'Check that the command exists on the runner and may be executed.';
+      return failed('COMMAND_NOT_STARTED', `The command could not be started: ${end.message}`, hint);
+    }
+    case 'DRAINED':
+    case 'CANCELLED':
+      return failed('RUNNER_DRAINED', 'The runner stopped and handed the job back.');
+    case 'CUT_OFF':
+      return failed('RUNNER_LOST', `The runner lost the gateway and stopped the job ${after}, as on_cut asks.`);
+    case 'SIGNALLED':
+    case 'EXITED':
+      break;
+  }
+  if (end.exitCode === 0)
+    return { state: 'SUCCEEDED', reason: { code: 'COMPLETED', message: `Exit code 0 ${after}.` } };
+  const how = end.signal === null ? `Exit code ${end.exitCode}` : `Ended by ${end.signal}`;
+  // A shell says 137 for a child that SIGKILL ended.
+  if (end.oomKilled && (end.signal === 'SIGKILL' || end.exitCode === 137)) {
+    const hint = 'Lower what the job keeps in memory, e.g. the workers of its data loader, or use a larger machine.';
+    return failed('OUT_OF_MEMORY', `The host ran out of memory: ${lower(how)} ${after}.`, hint);
+  }
+  const cuda = end.exitCode === tempFail ? undefined : end.lines.findLast((line) => cudaPattern.test(line));
+  if (cuda !== undefined) return failed('CUDA_OUT_OF_MEMORY', cudaMessage(cuda, of), cudaHint(of));
+  return end.signal === null ? failed('EXIT_CODE', `${how} ${after}.`) : failed('SIGNAL', `${how} ${after}.`);
+}
+
+const lower = (text: string) => text.charAt(0).toLowerCase() + text.slice(1);
+
+const cudaPattern = /CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|(?<!java\.lang\.)\bOutOfMemoryError\b/;
+
+/** E.g. `CUDA out of memory: tried to allocate 2.00 GiB on GPU 0 (batch_size 32 from DEFAULT v2.1).` */
+function cudaMessage(line: string, { resolved, defaultsVersion }: Pick<Job, 'resolved' | 'defaultsVersion'>): string {
+  const size = /tried to allocate ([\d.]+ ?[KMGT]?i?B)/i.exec(line)?.[1];
+  const gpu = /\bGPU (\d+)/.exec(line)?.[1];
+  const batch = resolved.find(({ path }) => path === 'hyperparams.batch_size');
+  const version = batch && ['DEFAULT', 'PLATFORM'].includes(batch.source) ? ` ${defaultsVersion}` : '';
+  const what = size ? `: tried to allocate ${size}${gpu ? ` on GPU ${gpu}` : ''}` : '';
+  return `CUDA out of memory${what}${batch ? ` (batch_size ${String(batch.value)} from ${batch.source}${version})` : ''}.`;
+}
+
+function cudaHint({ resolved }: Pick<Job, 'resolved'>): string {
+  const valueOf = (path: string) => Number(resolved.find((value) => value.path === `hyperparams.${path}`)?.value ?? 1);
+  const batch = valueOf('batch_size');
+  if (!(batch >= 2)) return 'Use a GPU with more memory, or a smaller model.';
+  const steps = 2 * valueOf('gradient_accumulation_steps');
+  return `Lower the batch size: --set batch_size=${Math.floor(batch / 2)} --set gradient_accumulation_steps=${steps}`;
+}
+
+export type Retry = {
+  /** Until the job may run again; 0 for at once. */
+  delayMs: number;
+  /** E.g. `retry 1 of 2`; null when it costs the job nothing. */
+  which: string | null;
+};
+
+/**
+ * Whether the job runs again after the last of these attempts, which come oldest first; null when it does not. `random`
+ * is 0…1. Exit codes, signals, memory and slow starts count against `maxRetries`; exit code 75 has retries of its own; what
+ * is ours costs nothing.
+ */
+export function decideRetry(attempts: readonly Ended[], maxRetries: number, random: number): Retry | null {
+  const last = attempts.at(-1);
+  if (!last?.reasonCode) return null;
+  if (isOurs(last)) {
+    const inARow = attempts.length - 1 - attempts.findLastIndex((item) => !isOurs(item));
+    return inARow < maxOursInARow ? { delayMs: 0, which: null } : null;
+  }
+  const kind = kindOf(last);
+  if (kind === null) return null;
+  const used = attempts.filter((item) => kindOf(item) === kind).length - 1;
+  const allowed = kind === 'tempFail' ? maxTempFails : maxRetries;
+  return used < allowed ? { delayMs: backoff(used, random), which: `retry ${used + 1} of ${allowed}` } : null;
+}
+
+const isOurs = ({ reasonCode }: Ended) => ours.includes(reasonCode ?? '');
+
+function kindOf({ reasonCode, exitCode }: Ended): 'tempFail' | 'counted' | null {
+  if (reasonCode === 'EXIT_CODE' && exitCode === tempFail) return 'tempFail';
+  return counted.includes(reasonCode ?? '') ? 'counted' : null;
+}
+
+/** 10 s, 20 s, 40 s … and up to a fifth more, 10 min at most. */
+function backoff(earlier: number, random: number): number {
+  return Math.round(Math.min(longestDelayMs, firstDelayMs * 2 ** earlier * (1 + random / 5)));
+}
+
+/**
+ * Runners on which the job failed twice the same way: it is placed on another one while another matches. A runner that
+ * was drained is not to blame.
+ */
+export function runnersToLeaveOut(attempts: readonly Ended[]): string[] {
+  const blamed = attempts.filter(({ reasonCode }) => reasonCode !== null && reasonCode !== 'RUNNER_DRAINED');
+  const sorts = Map.groupBy(blamed, ({ runnerId, reasonCode }) => `${reasonCode} ${runnerId}`);
+  return [...new Set([...sorts.values()].flatMap(([first, second]) => (first && second ? [first.runnerId] : [])))];
+}

@@ -1,0 +1,102 @@
+// The queue and the runners as placement sees them: what waits, what is free, who uses how much.
+import { and, asc, desc, eq, gt, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
+import { now } from '../database/columns.ts';
+import type { Db } from '../database/database.ts';
+import type { Job } from '../job/job.ts';
+import { job } from '../job/table.ts';
+import { listOnlineRunners } from '../runner/runner.ts';
+import { type Cluster, type Machine, type Queued, rank, type Request, weightOf } from './place.ts';
+import { attempt, placement } from './table.ts';
+
+/** Jobs that a claim looks at, in order of priority and age. */
+const queueDepth = 1_000;
+/** A runner that has not asked for work for so long offers none of its GPUs: it is full, drains, or hangs. */
+const offerMs = 30_000;
+
+/** What a job asks of a runner. */
+export function requestOf(row: Pick<Job, 'effective'>): Request {
+  return toRequest(row.effective['resources'] as Resources);
+}
+
+type Resources = { gpus: number; gpu_model?: string; labels?: string[] };
+
+function toRequest({ gpus, gpu_model: gpuModel, labels }: Resources): Request {
+  return { gpus, gpuModel: gpuModel ?? null, labels: labels ?? [] };
+}
+
+/** Queued jobs that may run now by the database's clock, the first of the queue. */
+export async function readQueue(db: Db): Promise<Queued[]> {
+  return readJobs(db, or(isNull(job.notBefore), lte(job.notBefore, now)));
+}
+
+async function readJobs(db: Db, condition: SQL | undefined, ...first: SQL[]): Promise<Queued[]> {
+  const rows = await db
+    .select({
+      id: job.id,
+      projectId: job.projectId,
+      priority: job.priority,
+      createdAt: job.createdAt,
+      leftOut: job.leftOut,
+      resources: sql<Resources>`${job.effective} -> 'resources'`,
+    })
+    .from(job)
+    .where(and(eq(job.state, 'QUEUED'), condition))
+    .orderBy(...first, desc(job.priority), asc(job.createdAt), asc(job.id))
+    .limit(queueDepth);
+  return rows.map(({ createdAt, resources, ...row }) => {
+    return { ...row, submittedAt: createdAt.getTime(), request: toRequest(resources) };
+  });
+}
+
+/** The runners that are there with what they offer, and what projects use. */
+export async function readCluster(db: Db): Promise<Cluster> {
+  const runners = await listOnlineRunners(db);
+  const active = await db
+    .select({ runnerId: attempt.runnerId, gpus: attempt.gpus, projectId: job.projectId })
+    .from(attempt)
+    .innerJoin(job, eq(job.id, attempt.jobId))
+    .where(isNull(attempt.finishedAt));
+  const [turn] = await db.select().from(placement);
+  const inUse = new Map<string, number>();
+  for (const { projectId, gpus } of active) inUse.set(projectId, (inUse.get(projectId) ?? 0) + weightOf(gpus.length));
+  const busy = Map.groupBy(active, ({ runnerId }) => runnerId);
+  const machines = runners.map(({ id, gpus, labels, claimedAt }): Machine => {
+    const offers = claimedAt !== null && Date.now() - claimedAt.getTime() < offerMs;
+    const taken = new Set(busy.get(id)?.flatMap((row) => row.gpus));
+    return {
+      id,
+      gpus,
+      labels,
+      free: offers ? gpus.map(({ index }) => index).filter((index) => !taken.has(index)) : [],
+    };
+  });
+  return { machines, inUse, sinceOldest: turn?.sinceOldest ?? 0 };
+}
+
+/** Ids of queued jobs in the order in which they are served, as far as claims look; those that pause come last. */
+export async function listQueue(db: Db, cluster: Cluster): Promise<string[]> {
+  const ready = rank(await readQueue(db), cluster);
+  const paused = await readJobs(db, gt(job.notBefore, now), asc(job.notBefore));
+  return [...ready, ...paused].map(({ id }) => id);
+}
+
+/** Queued jobs before this one by priority and age: the place of a job that no claim looks at yet. */
+export async function countBefore(db: Db, { priority, createdAt, id }: Job): Promise<number> {
+  const older = or(
+    sql`${job.createdAt} < ${createdAt.toISOString()}::timestamptz`,
+    and(eq(job.createdAt, createdAt), sql`${job.id} < ${id}`),
+  );
+  return db.$count(
+    job,
+    and(eq(job.state, 'QUEUED'), or(gt(job.priority, priority), and(eq(job.priority, priority), older))),
+  );
+}
+
+/** Milliseconds until a job that pauses may run again; null when none does. */
+export async function untilNextRetry(db: Db): Promise<number | null> {
+  const [next] = await db
+    .select({ ms: sql<number | null>`(extract(epoch from min(${job.notBefore}) - ${now}) * 1000)::float8` })
+    .from(job)
+    .where(and(eq(job.state, 'QUEUED'), gt(job.notBefore, now)));
+  return next?.ms ?? null;
+}
