@@ -24,6 +24,7 @@ import {
   bearer,
   createProject,
   createToken,
+  dataOf,
   type Door,
   jsonType,
   openDoor,
@@ -44,6 +45,8 @@ let door: Door;
 let port: number;
 let jobId: string;
 let otherJobId: string;
+let endedJobId: string;
+let spareTokenId: string;
 const tokens: Record<Caller, string | null> = {
   anonymous: null,
   expired: null,
@@ -70,6 +73,11 @@ before(async () => {
   tokens.admin = await createToken(port, { projectId: mine, scopes: ['ADMIN'] });
   jobId = await submitJob(port, mine);
   otherJobId = await submitJob(port, other);
+  endedJobId = await submitJob(port, mine);
+  await dataOf(port, { query: `mutation { cancelJob(input: { id: "${endedJobId}" }) { __typename } }` });
+  const spare = await createToken(port, { projectId: mine, scopes: ['READ'] });
+  const viewer = await dataOf(port, { query: '{ viewer { token { id } } }', token: spare });
+  spareTokenId = (viewer['viewer'] as unknown as { token: { id: string } }).token.id;
   const runner = { name: 'machine', version: '1', labels: [], gpus: [], bootId: 'boot' };
   const headers = { ...jsonType, ...bearer(tokens.runner) };
   const registered = await send(port, { path: '/runner/v1/register', headers, body: JSON.stringify(runner) });
@@ -111,7 +119,11 @@ const table: Record<string, Partial<Record<Caller, Answer>>> = {
   'Mutation.createToken': { ...ofProject, writer: 'PERMISSION_DENIED' },
   // "text" is no path of a job spec: whoever may set a policy is told so.
   'Mutation.setPolicy': { ...ofProject, writer: 'PERMISSION_DENIED', admin: 'INVALID_INPUT' },
+  'Mutation.retryJob': ofProject,
+  'Mutation.revokeToken': { ...ofProject, writer: 'PERMISSION_DENIED' },
   'Mutation.submitJob': ofProject,
+  'Mutation.updateJob': ofProject,
+  'Mutation.updateProject': { ...ofProject, writer: 'PERMISSION_DENIED' },
   'Subscription.jobEvents': { ...ofProject, reader: 'stream' },
   'Subscription.jobLogs': { ...ofProject, reader: 'stream' },
   'Subscription.jobMetrics': { ...ofProject, reader: 'stream' },
@@ -187,8 +199,14 @@ function fieldsOf(type: GraphQLObjectType, depth: number, siblings: readonly Gra
 
 function withIds(root: Root, caller: Caller): string {
   const project = `${mine}-${caller}`;
-  const id = root.path === 'Query.project' ? mine : root.path === 'Mutation.createProject' ? project : jobId;
-  return root.query.replaceAll(/ID_OF_\w+/g, id);
+  const ids: Record<string, string> = {
+    'Query.project': mine,
+    'Mutation.createProject': project,
+    'Mutation.retryJob': endedJobId,
+    'Mutation.revokeToken': spareTokenId,
+    'Mutation.updateProject': mine,
+  };
+  return root.query.replaceAll(/ID_OF_\w+/g, ids[root.path] ?? jobId);
 }
 
 async function answerOf(root: Root, caller: Caller): Promise<{ answer: Answer; text: string }> {
