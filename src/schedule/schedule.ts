@@ -13,6 +13,7 @@ import { randomName } from '../job/name.ts';
 import { terminalStates } from '../job/state.ts';
 import { job } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
+import { getProject, requireActive } from '../project/project.ts';
 import { takeKey } from '../replay/replay.ts';
 import { snakeKeys } from '../spec/input.ts';
 import { calendarIssues, openCalendar } from './calendar.ts';
@@ -52,12 +53,14 @@ const atSpec = [...at, 'spec'];
 
 /**
  * Creates a schedule. Its first due time is the first one from now on. Throws what `submitJob` would throw for the
- * template now, and INVALID_INPUT with every problem of both, ALREADY_EXISTS for a name in use.
+ * template now, and INVALID_INPUT with every problem of both, ALREADY_EXISTS for a name in use. `now` is for tests; it
+ * is the database's clock.
  */
 export async function createSchedule(
   tx: Tx,
   actor: Actor,
   { idempotencyKey, spec, issues: specIssues, ...input }: NewSchedule,
+  now?: Date,
 ): Promise<{ schedule: Schedule; replayed: boolean }> {
   const projectId = String(spec['project_id'] ?? '');
   requireScope(actor, projectId, 'WRITE', [...atSpec, 'projectId']);
@@ -67,7 +70,7 @@ export async function createSchedule(
     const known = await takeKey(tx, { ...keyed, input: { ...snakeKeys(input), spec } });
     if (known) return { schedule: await requireSchedule(tx, actor, known), replayed: true };
   }
-  const clock = await readClock(tx);
+  const clock = now ?? (await readClock(tx));
   const settings = { ...input, name: input.name ?? randomName() };
   const defaultsVersion = await requireTemplate(tx, actor, {
     spec,
@@ -90,9 +93,9 @@ export async function createSchedule(
  * Changes a schedule; jobs that it started are not affected. Due times that a pause or a change of the calendar left out
  * are recorded as skipped; the next one is the first from now on.
  */
-export async function updateSchedule(tx: Tx, actor: Actor, change: ScheduleChange): Promise<Schedule> {
+export async function updateSchedule(tx: Tx, actor: Actor, change: ScheduleChange, now?: Date): Promise<Schedule> {
   const row = await lockSchedule(tx, actor, change.id);
-  const clock = await readClock(tx);
+  const clock = now ?? (await readClock(tx));
   const { id: _, spec, issues = [], paused, ...said } = change;
   const settings: ScheduleSettings = { ...settingsOf(row), ...said };
   const wrong = settingIssues(settings, clock);
@@ -239,7 +242,9 @@ export async function readClock(db: Db): Promise<Date> {
 async function lockSchedule(tx: Tx, actor: Actor, id: string): Promise<Schedule> {
   await requireSchedule(tx, actor, id, 'WRITE');
   const [row] = await tx.select().from(schedule).where(eq(schedule.id, id)).for('update');
-  if (!row) throw notFound('Schedule', id, [...at, 'id']); // deleted since
+  const project = row && (await getProject(tx, actor, row.projectId));
+  if (!project) throw notFound('Schedule', id, [...at, 'id']); // deleted since
+  requireActive(project, [...at, 'id']);
   return row;
 }
 
