@@ -336,6 +336,17 @@ suite('a claim', () => {
     assert.deepEqual(await claimed(), await claimed());
   });
 
+  test('that is repeated while the first is under way gets the same assignment', async () => {
+    const { id } = await newRunner(store, 'impatient', 5);
+    await Promise.all(Array.from({ length: 5 }, () => newJob(store, { priority: 100 })));
+    const request = { runnerId: id, freeGpus: [0, 1, 2, 3, 4], requestId: 'again', waitSeconds: 0 };
+    const claims = await Promise.all(
+      Array.from({ length: 5 }, () => commit(store, (tx) => claimJob(tx, store.runnerActor, request, leaseSeconds))),
+    );
+    assert.ok(claims[0]);
+    for (const claim of claims) assert.deepEqual(claim, claims[0]);
+  });
+
   test('gets no GPU that another attempt holds, whatever the runner says', async () => {
     const request = (requestId: string) => ({ runnerId: runner.id, freeGpus: [61, 62], requestId, waitSeconds: 0 });
     await newJob(store, { priority: 100 });

@@ -36,14 +36,15 @@ export async function claimJob(
 ): Promise<Assignment | null> {
   const runner = await requireRunner(tx, actor, request.runnerId);
   await touchRunner(tx, runner.id, { claims: true });
+  await tx.insert(placement).values({}).onConflictDoNothing();
+  await tx.select().from(placement).for('update');
+  // Under the lock: a claim whose answer is lost is repeated while the first one may still be under way.
   const [repeated] = await tx
     .select()
     .from(attempt)
     .where(and(eq(attempt.runnerId, runner.id), eq(attempt.requestId, request.requestId)));
   if (repeated) return repeated.finishedAt ? null : assign(tx, repeated, secretKeys);
 
-  await tx.insert(placement).values({}).onConflictDoNothing();
-  await tx.select().from(placement).for('update');
   const next = await findNext(tx, runner, request.freeGpus);
   if (!next) return null;
   await tx.update(placement).set({ sinceOldest: next.sinceOldest });
