@@ -1,6 +1,7 @@
 // Rules as somebody sends them → rules that can be kept: every problem of all of them at once. A rule that is kept can
 // always be obeyed: its default lies within its limits and is a value that a job spec may hold there.
 import { invalid, type Issue, type PolicyRule, quote } from '../errors.ts';
+import { findCredentials, isCredential } from '../spec/credential.ts';
 import { kindOfPath, pathHint, readValue } from '../spec/path.ts';
 import { brokenLimits } from './check.ts';
 
@@ -32,7 +33,13 @@ export function readRules(inputs: readonly RuleInput[], at: readonly string[]): 
   const paths = inputs.map((input) => input.path);
   const issues: Issue[] = [];
   const rules = inputs.map((input, index) => {
-    const report = reporter(issues, input.path, [...at, String(index)]);
+    const here = [...at, String(index)];
+    const open = openCredentials(input, here);
+    if (open.length > 0) {
+      issues.push(...open);
+      return readRule({ path: 'model', required: true }, () => {}); // nothing of it is repeated
+    }
+    const report = reporter(issues, input.path, here);
     if (paths.indexOf(input.path) < index) {
       report('NOT_ALLOWED', 'path', 'has a rule already.', 'Make one rule of the two.');
     }
@@ -40,6 +47,16 @@ export function readRules(inputs: readonly RuleInput[], at: readonly string[]): 
   });
   if (issues.length > 0) throw invalid(issues.slice(0, 100));
   return rules.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** Values that jobs would show to everybody. */
+function openCredentials(input: RuleInput, at: string[]): Issue[] {
+  if (isCredential(input.path)) return findCredentials({ path: input.path }, at);
+  return [
+    ...findCredentials(input.default, [...at, 'default'], input.path),
+    ...findCredentials(input.allowed, [...at, 'allowed'], input.path),
+    ...findCredentials(input.message, [...at, 'message']),
+  ];
 }
 
 /** Notes a problem of a field; the sentence goes on after the rule's path. */

@@ -7,6 +7,7 @@ import { keyset } from '../database/keyset.ts';
 import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import type { Tx } from '../live/commit.ts';
+import { findCredentials } from '../spec/credential.ts';
 import { accessToken, project } from './table.ts';
 
 export type Project = typeof project.$inferSelect;
@@ -92,7 +93,7 @@ export function archivedRefusal(id: string, path?: string[]): Refusal {
 }
 
 function projectIssues(input: NewProject): Issue[] {
-  const issues: Issue[] = [];
+  const issues = findCredentials({ name: input.name, command: input.command }, ['input']);
   if (!/^p-[a-z0-9][a-z0-9-]{0,61}$/.test(input.id)) {
     const hint = 'Use p- and then lower-case letters, digits and hyphens, 64 characters at most, e.g. p-demo.';
     issues.push({ code: 'MALFORMED', path: ['input', 'id'], message: 'id is not a project key.', hint });

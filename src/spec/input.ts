@@ -29,11 +29,15 @@ export function fromInput(input: object): Json {
   return extra ? { ...(extra as Json), ...own } : own;
 }
 
-/** The operations of `augmentation` and the entries of `env` lose their nulls; their keys are the same in both. */
+/** The operations of `augmentation` and the entries of `env` lose their nulls; what is inside of theirs is passed on. */
 function untouched(name: string, value: unknown): unknown {
   if (name !== 'augmentation' && name !== 'env') return value;
   return (value as object[]).map((item) =>
-    Object.fromEntries(Object.entries(item).filter(([, inner]) => inner !== null && inner !== undefined)),
+    Object.fromEntries(
+      Object.entries(item)
+        .filter(([, inner]) => inner !== null && inner !== undefined)
+        .map(([key, inner]: [string, unknown]) => [snake(key), inner]),
+    ),
   );
 }
 
@@ -43,6 +47,7 @@ export function toInput(spec: object, inside = ''): Json {
   const extra: Json = {};
   for (const [key, value] of Object.entries(spec) as [string, unknown][]) {
     if (inside === 'hyperparams' && !knownHyperparams.includes(key)) extra[key] = value;
+    else if (key === 'env') input[key] = (value as object[]).map((variable) => toInput(variable));
     else input[camel(key)] = containers.has(key) && isObject(value) ? toInput(value, key) : value;
   }
   return Object.keys(extra).length > 0 ? { ...input, extra } : input;

@@ -257,8 +257,8 @@ function unknownField(path: string[], key: string, known: string[]): Issue {
   const specPath = path.join('.');
   const at = { path, specPath };
   if (specPath === 'schedule') {
-    const message = 'schedule: this version submits jobs at once and has no schedules yet.';
-    const hint = 'Remove schedule from the spec and submit it when it is due, for example from cron.';
+    const message = 'schedule: a job is submitted once; what submits it again and again is a schedule of its own.';
+    const hint = 'Create it with the mutation createSchedule, or astraml submit -f; or remove schedule from the spec.';
     return { ...at, code: 'NOT_ALLOWED', message, hint };
   }
   const near = closest(key, known);

@@ -1,0 +1,352 @@
+// What looks like a credential is refused wherever a job's spec, a policy or a project may hold it, is named without being
+// repeated, and is stored nowhere; what only resembles one passes.
+import { expectNoLeaks } from './support/leaks.ts';
+import assert from 'node:assert/strict';
+import { after, suite, test } from 'node:test';
+import { Refusal } from '../src/errors.ts';
+import { newId } from '../src/id.ts';
+import { planJob, submitJob } from '../src/job/job.ts';
+import { commit } from '../src/live/commit.ts';
+import { setPolicy } from '../src/policy/policy.ts';
+import { createProject } from '../src/project/project.ts';
+import { newTokenText } from '../src/project/token.ts';
+import { findCredentials } from '../src/spec/credential.ts';
+import { fromInput, toInput } from '../src/spec/input.ts';
+import { parseSpec } from '../src/spec/spec.ts';
+import { openStore, testProject } from './support/store.ts';
+
+const base = { project_id: testProject, model: 'm', dataset: 'd' };
+const store = await openStore();
+after(async () => {
+  await store.close();
+  await expectNoLeaks();
+});
+
+// Put together here, so that no scanner takes this file for a leak.
+const join = (...parts: string[]) => parts.join('');
+const alnum = 'Zx81Kq0vTn5LwB2yRf7uJc9eHd3gMs6aPiQo4tXk';
+const credentials: Record<string, string> = {
+  'an AWS access key id': join('AKIA', 'IOSFODNN7EXAMPLE'),
+  'an AWS secret access key': join('aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/', 'bPxRfiCYEXAMPLEKEY'),
+  'a GitHub token': join('ghp_', alnum.slice(0, 36)),
+  'a GitHub token, fine-grained': join('github_pat_', alnum, alnum),
+  'a GitLab token': join('glpat-', alnum.slice(0, 20)),
+  'a Hugging Face token': join('hf_', alnum.slice(0, 34)),
+  'an OpenAI key': join('sk-proj-', alnum),
+  'an OpenAI key, old': join('sk-', alnum),
+  'an Anthropic key': join('sk-ant-', 'api03-', alnum),
+  'a Slack token': join('xoxb-', '123456789012-', alnum.slice(0, 24)),
+  'a Google API key': join('AIza', alnum.slice(0, 35)),
+  'a private key': '-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----',
+  'a JSON Web Token': join(
+    'eyJhbGciOiJIUzI1NiJ9.',
+    'eyJzdWIiOiIxMjM0NTY3ODkwIn0.',
+    'dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U',
+  ),
+  'a URL with a password': 'postgres://app:hunter2@db.example/train',
+  'a URL with a password, without a user': 'redis://:hunter2@cache:6379',
+  'a signed URL': `https://b.example/d.tar?X-Amz-Signature=${'0123456789abcdef'.repeat(4)}`,
+  'a token of this platform': newTokenText(),
+  'a bearer token': `curl -H 'Authorization: Bearer ${alnum}'`,
+};
+
+const openVariables: [name: string, value: string][] = [
+  ['WANDB_API_KEY', '0123456789abcdef0123456789abcdef01234567'],
+  ['DB_PASSWORD', 'Winter2024!'],
+  ['DB_PASSWORD', 'correcthorsebatterystaple'],
+  ['PGPASSWORD', 'tr0ub4dor&3'],
+  ['CLIENT_SECRET', 'b3f1c9d27a6e4850'],
+  ['API_KEY', '550e8400-e29b-41d4-a716-446655440000'],
+  ['MY_TOKEN', alnum.slice(0, 24)],
+  ['ENCRYPTION_KEY', 'q1w2e3r4t5y6'],
+  ['AWS_SECRET_ACCESS_KEY', join('wJalrXUtnFEMI/K7MDENG/', 'bPxRfiCYEXAMPLEKEY')],
+];
+
+/** Each is a spec's part that holds nothing secret. */
+const harmless: Record<string, Record<string, unknown>> = {
+  URIs: { dataset: 's3://bucket/dataset', notes: 'see https://user@example.com/x:80/y and gs://b/2026-11-23T17:34@v2' },
+  'names of models': {
+    model: 'meta-llama/Llama-3-8B',
+    name: 'Qwen2.5-7B-Instruct-GPTQ-Int4',
+    tags: ['sk-learn', 'hf_hub', 'ghp_'],
+  },
+  'a git hash': {
+    notes: '3f786850e387550fdab836ed7e6dc881de23001b',
+    hyperparams: { git_sha: '3f786850e387550fdab836ed7e6dc881de23001b' },
+  },
+  'a digest': {
+    hyperparams: {
+      image: `ghcr.io/acme/train@sha256:${'0123456789abcdef'.repeat(4)}`,
+      checksum: '0123456789abcdef'.repeat(4),
+    },
+  },
+  'UUIDs and ids of ours': {
+    notes: newId('job'),
+    hyperparams: { run_key: '550e8400-e29b-41d4-a716-446655440000', resume_token: newId('att') },
+  },
+  'W&B run ids and dates': {
+    notes: 'acme/proj/1x9k2j3q, 20261123T173442Z',
+    hyperparams: { wandb_run: '1x9k2j3q', date_key: '20261123T173442Z' },
+  },
+  'long numbers': { hyperparams: { seed_key: '123456789012345678901234567890', n: 123456789012345 } },
+  'names that hold the word': {
+    hyperparams: {
+      tokenizer: 'bert-base-uncased',
+      tokenizer_key: 'bert',
+      KEYBOARD: 'a1B2c3D4e5F6g7H8i9',
+      max_tokens: '1a2B3c4D5e6F7g8H9',
+      secret_santa: 'x1Y2z3A4b5C6d7E8',
+    },
+  },
+  'tokens of text': { hyperparams: { eos_token: '<|end_of_text|>', pad_token: 'a1B2c3D4e5F6g7H8i9', token: '[MASK]' } },
+  'keys of data': {
+    hyperparams: {
+      image_key: 'observation.images.top_camera_rgb_640x480',
+      sort_key: 'createdAt2Desc',
+      cache_key: '3f786850e387550fdab836ed7e6dc881de23001b',
+      primary_key: 'id',
+    },
+  },
+  'words as a value': { hyperparams: { auth_secret: 'my-hf-secret', password: 'required', api_key: 'prod-key-v2' } },
+  commands: {
+    command: [
+      'python',
+      'train.py',
+      '--tokenizer=bert-base',
+      '--key',
+      'value',
+      '--lr=3e-5',
+      '--token-count=4096',
+      '/data/Ab1Cd2Ef3Gh4/x',
+      'dGVzdA==',
+    ],
+  },
+  'what a shell fills in': {
+    command: [
+      'sh',
+      '-c',
+      'curl https://u:${GITHUB_TOKEN}@github.com/x; TOKEN=$HF_TOKEN; export API_KEY="$(cat /run/k)"',
+    ],
+  },
+  references: {
+    env: [
+      { name: 'DB_PASSWORD_FILE', from: { value: '/run/secrets/Db1Pass2' } },
+      { name: 'TOKENIZER_KEY', from: { value: 'bert' } },
+      { name: 'X_SECRET', from: { value: 'arn:aws:secretsmanager:eu-1:1:secret:Ab1Cd2' } },
+    ],
+  },
+  'names of secrets': { env: [{ name: 'OPENAI_API_KEY', from: { secret: 'OPENAI_KEY_PROD1a' } }] },
+  placeholders: { notes: `hf_${'x'.repeat(34)} and https://user:****@host and password: ********` },
+  'parameters of a URL': { dataset: 'https://example.com/d?key=train&token=first&page=2' },
+};
+
+const open = (part: Record<string, unknown>) =>
+  parseSpec({ ...base, ...part }).issues.filter(({ code }) => code === 'SECRET_LITERAL');
+const variable = (name: string, value: string, more = {}) => ({ env: [{ name, from: { value }, ...more }] });
+
+suite('a credential is refused', () => {
+  for (const [name, value] of Object.entries(credentials)) {
+    test(`${name}, anywhere`, () => {
+      const places: [Record<string, unknown>, string][] = [
+        [{ notes: `use ${value} please` }, 'notes'],
+        [{ dataset: value }, 'dataset'],
+        [{ tags: ['a', value] }, 'tags.1'],
+        [{ hyperparams: { deep: { list: [1, value] } } }, 'hyperparams.deep.list.1'],
+        [{ augmentation: [{ op: 'crop', params: { from: value } }] }, 'augmentation.0.params.from'],
+        [{ command: ['sh', '-c', `X="${value}" run`] }, 'command.2'],
+        [variable('PLAIN', value), 'env.0.from.value'],
+        [{ unknown_field: value }, 'unknown_field'],
+      ];
+      for (const [part, place] of places) {
+        const issues = open(part);
+        assert.deepEqual(
+          issues.map(({ specPath }) => specPath),
+          [place],
+        );
+        const said = JSON.stringify(parseSpec({ ...base, ...part }));
+        assert.ok(!said.includes(JSON.stringify(value).slice(1, -1)), said);
+        assert.ok(issues[0]?.message.includes(name.split(',')[0] ?? ''), said);
+      }
+    });
+  }
+
+  test('under a name of secrets, in each way to give one', () => {
+    for (const [name, value] of openVariables) {
+      const places: Record<string, unknown>[] = [
+        variable(name, value),
+        { hyperparams: { [name]: value } },
+        { hyperparams: { [name.toLowerCase()]: value } },
+        { augmentation: [{ op: 'crop', params: { [name]: value } }] },
+        { command: ['run', `--${name.toLowerCase().replaceAll('_', '-')}=${value}`] },
+        { command: ['run', `--${name.toLowerCase().replaceAll('_', '-')}`, value] },
+        { command: ['sh', '-c', `${name}=${value} run`] },
+        { notes: `${name}: "${value}"` },
+      ];
+      for (const part of places) {
+        const issues = open(part);
+        assert.equal(issues.length, 1, `${name} ${JSON.stringify(part)}`);
+        assert.ok(!JSON.stringify(issues).includes(value));
+      }
+    }
+  });
+
+  test('also as a key, which is not repeated', () => {
+    const value = credentials['a Hugging Face token'] ?? '';
+    for (const part of [{ hyperparams: { [value]: 1 } }, { [value]: 1 }, variable(value, 'x')]) {
+      const parsed = parseSpec({ ...base, ...part });
+      assert.equal(parsed.spec, null);
+      assert.ok(!JSON.stringify(parsed).includes(value), JSON.stringify(parsed));
+      assert.deepEqual(
+        parsed.issues.map(({ code }) => code),
+        ['SECRET_LITERAL'],
+      );
+    }
+  });
+
+  test('with what to do instead', () => {
+    const [issue] = open(variable('HF_TOKEN', credentials['a Hugging Face token'] ?? ''));
+    assert.equal(issue?.message, 'env.0.from.value looks like a Hugging Face token: it must not stand in the open.');
+    assert.equal(
+      issue?.hint,
+      'Keep it with "astraml secrets set HF_TOKEN", and name it: env: [{name: HF_TOKEN, from: {secret: HF_TOKEN}}]. If it is no credential, add not_secret: true (notSecret in GraphQL) to this variable.',
+    );
+    const [noted] = open({ notes: credentials['an OpenAI key'] });
+    assert.match(noted?.hint ?? '', /from: \{secret: OPENAI_API_KEY\}/);
+  });
+
+  test('together with every other problem', () => {
+    const { issues } = parseSpec({ ...base, epochs: 1, notes: credentials['a GitHub token'] });
+    assert.deepEqual(
+      issues.map(({ code }) => code),
+      ['SECRET_LITERAL', 'UNKNOWN_FIELD'],
+    );
+  });
+});
+
+suite('no credential is', () => {
+  for (const [name, part] of Object.entries(harmless)) {
+    test(name, () => assert.deepEqual(open(part), []));
+  }
+
+  test('what its submitter says is none', () => {
+    const part = variable('API_KEY', '550e8400-e29b-41d4-a716-446655440000', { not_secret: true });
+    assert.deepEqual(open(part), []);
+    assert.equal(open(variable('API_KEY', '550e8400-e29b-41d4-a716-446655440000', { not_secret: false })).length, 1);
+  });
+});
+
+test('notSecret of GraphQL is not_secret of the file, both ways', () => {
+  const env = [{ name: 'A', from: { value: 'x' }, notSecret: true }];
+  assert.deepEqual(fromInput({ env }), { env: [{ name: 'A', from: { value: 'x' }, not_secret: true }] });
+  assert.deepEqual(toInput(fromInput({ env })), { env });
+});
+
+async function refused(work: Promise<unknown>): Promise<Refusal> {
+  const error: unknown = await work.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof Refusal, String(error));
+  return error;
+}
+
+const canary = credentials['a GitHub token'] ?? '';
+const submission = (spec: Record<string, unknown>, number = 1) => ({
+  spec: { ...base, ...spec },
+  idempotencyKey: 'key-1',
+  number,
+  at: ['input', 'spec'],
+});
+
+/** Every row of every table, as text. */
+async function everything(): Promise<string> {
+  const { rows: tables } = {
+    rows: await store.database.db.execute<{ name: string }>(
+      "select quote_ident(tablename) as name from pg_tables where schemaname = 'public'",
+    ),
+  };
+  const dumps = await Promise.all(
+    [...tables].map(({ name }) => store.database.db.execute<{ row: string }>(`select t::text as row from ${name} t`)),
+  );
+  return dumps.flatMap((rows) => [...rows].map(({ row }) => row)).join('\n');
+}
+
+test('a submission with a credential is refused at submit and preview, and leaves no trace', async () => {
+  const spec = variable('HF', canary);
+  const error = await refused(commit(store, (tx) => submitJob(tx, store.admin, submission(spec))));
+  assert.equal(error.code, 'INVALID_INPUT');
+  assert.deepEqual(
+    error.details.issues?.map(({ code, path }) => [code, path.join('.')]),
+    [['SECRET_LITERAL', 'input.spec.env.0.from.value']],
+  );
+  const plan = await planJob(store.database.db, store.admin, submission(spec));
+  assert.ok(!plan.ready && plan.refusal.details.issues?.[0]?.code === 'SECRET_LITERAL');
+  assert.ok(!JSON.stringify([error, error.message, plan]).includes(canary));
+  assert.ok(!(await everything()).includes(canary));
+  // The key is free: the corrected submission takes it.
+  const { replayed } = await commit(store, (tx) => submitJob(tx, store.admin, submission({})));
+  assert.equal(replayed, false);
+});
+
+test('a variable that is said to be no secret is recorded by its name in the job’s first event', async () => {
+  const spec = variable('CACHE_API_KEY', '550e8400-e29b-41d4-a716-446655440000', { not_secret: true });
+  const { job } = await commit(store, (tx) =>
+    submitJob(tx, store.admin, { ...submission(spec, 2), idempotencyKey: null }),
+  );
+  assert.deepEqual(job.effective['env'], [
+    { name: 'CACHE_API_KEY', from: { value: '550e8400-e29b-41d4-a716-446655440000' } },
+  ]);
+  const [event] = await store.database.db.execute<{ message: string; data: unknown }>(
+    `select message, data from event where job_id = '${job.id}'`,
+  );
+  assert.match(event?.message ?? '', /Said to be no credential: CACHE_API_KEY\.$/);
+  assert.deepEqual(event?.data, { notSecret: ['CACHE_API_KEY'] });
+});
+
+test('a policy holds no credential: not in a default, an allowed value, a message or a path', async () => {
+  const rules = [
+    { path: 'hyperparams.api_token', default: canary },
+    { path: 'hyperparams.password', allowed: ['Winter2024!'] },
+    { path: 'model', required: true, message: `Ask for ${canary}.` },
+    { path: `hyperparams.${canary}`, required: true },
+    { path: 'hyperparams.tokenizer', default: 'bert' },
+  ];
+  const error = await refused(
+    commit(store, (tx) => setPolicy(tx, store.admin, { projectId: testProject, rules, ifRevision: null })),
+  );
+  assert.deepEqual(
+    error.details.issues?.map(({ code, path }) => [code, path.join('.')]),
+    [
+      ['SECRET_LITERAL', 'input.rules.0.default'],
+      ['SECRET_LITERAL', 'input.rules.1.allowed.0'],
+      ['SECRET_LITERAL', 'input.rules.2.message'],
+      ['SECRET_LITERAL', 'input.rules.3.path'],
+    ],
+  );
+  assert.ok(!JSON.stringify([error, error.message]).includes(canary));
+});
+
+test('a project’s command and name hold no credential', async () => {
+  const input = { id: 'p-open', name: `Ours ${canary}`, command: ['run', '--token', canary] };
+  const error = await refused(commit(store, (tx) => createProject(tx, store.admin, input)));
+  assert.deepEqual(
+    error.details.issues?.map(({ path }) => path.join('.')),
+    ['input.name', 'input.command.2'],
+  );
+  assert.ok(!JSON.stringify([error, error.message]).includes(canary));
+});
+
+test('a megabyte of text is looked through at once', () => {
+  const startedAt = performance.now();
+  for (const text of [
+    'a=b&'.repeat(250_000),
+    'secret_key '.repeat(90_000),
+    'https://a:'.repeat(100_000),
+    'aws-aws-'.repeat(125_000),
+    'x'.repeat(1_000_000),
+  ]) {
+    findCredentials(text, ['notes']);
+  }
+  const took = performance.now() - startedAt;
+  assert.ok(took < 3_000, `${took} ms`);
+});
