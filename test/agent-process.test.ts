@@ -249,7 +249,7 @@ suite('the environment', () => {
     attemptNumber: 2,
     leaseToken: 'lease',
     gpus: [3, 1],
-    job: { id: 'job_1', number: 42, name: 'brave-otter', projectId: 'p-demo' },
+    job: { id: 'job_1', number: 42, name: 'brave-otter', projectId: 'p-demo', scheduleId: 'sch_1' },
     spec: {
       model: 'bert-base',
       dataset: 's3://bucket/dataset',
@@ -307,6 +307,7 @@ suite('the environment', () => {
     assert.equal(made['PATH'], '/job/bin');
     assert.equal(made['COLUMNS'], '80');
     assert.equal(made['ASTRAML_MODEL'], 'bert-base');
+    assert.equal(made['ASTRAML_SCHEDULE_ID'], 'sch_1');
     assert.equal(made['CUDA_VISIBLE_DEVICES'], '3,1');
   });
 

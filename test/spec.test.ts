@@ -80,10 +80,11 @@ suite('a spec', () => {
     });
   });
 
-  test('with a schedule is refused clearly while there are no schedules', () => {
+  test('with a schedule is refused with the way to create one', () => {
     const [issue] = parseSpec({ ...least, schedule: { cron: '0 * * * *' } }).issues;
     assert.equal(issue?.code, 'NOT_ALLOWED');
-    assert.match(issue.message, /schedule: this version .* has no schedules yet/);
+    assert.match(issue.message, /schedule: a job is submitted once/);
+    assert.match(issue.hint ?? '', /createSchedule/);
   });
 
   test('with text that cannot be stored is refused where it stands', () => {

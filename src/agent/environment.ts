@@ -31,6 +31,7 @@ export function environmentOf(
     ASTRAML_JOB_NUMBER: String(job.number),
     ASTRAML_JOB_NAME: job.name,
     ASTRAML_PROJECT_ID: job.projectId,
+    ...(job.scheduleId === null ? {} : { ASTRAML_SCHEDULE_ID: job.scheduleId }),
     ASTRAML_ATTEMPT: String(attemptNumber),
     ASTRAML_MODEL: String(spec['model']),
     ASTRAML_DATASET: String(spec['dataset']),

@@ -150,7 +150,7 @@ async function toAssignment(
     attemptNumber: row.number,
     leaseToken: row.leaseToken,
     gpus: row.gpus,
-    job: { id: of.id, number: of.number, name: of.name, projectId: of.projectId },
+    job: { id: of.id, number: of.number, name: of.name, projectId: of.projectId, scheduleId: of.scheduleId },
     spec: of.effective,
     command: of.effective['command'] as string[],
     env: Object.fromEntries(variables.map((variable) => [variable.name, valueOf(variable)])),

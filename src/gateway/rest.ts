@@ -7,7 +7,8 @@
 // The answer is the job: id, number, name, project_id, state, state_reason { code, message, hint, log_excerpt }; the
 // effective spec with the keys of the spec file (model, dataset, command, hyperparams, augmentation, resources, env, …);
 // resolved [{ path, value, source, overrides }], spec (as sent), defaults_version, policy_revision, spec_hash; tags,
-// notes; submitted_by { id, name }; created_at, started_at, finished_at, updated_at; warnings when it was just submitted.
+// notes; schedule_id, due_at (null for a job of no schedule), submitted_by { id, name }; created_at, started_at,
+// finished_at, updated_at; warnings when it was just submitted.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
 import { type Actor, requireActor, requireScope } from '../actor.ts';
@@ -22,6 +23,7 @@ import { withJobNumber } from '../job/number.ts';
 import { commit } from '../live/commit.ts';
 import { loadTokens } from '../project/token.ts';
 import { listOnlineRunners } from '../runner/runner.ts';
+import { loadSchedules } from '../schedule/schedule.ts';
 import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
@@ -159,7 +161,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 async function jobAnswer({ database }: Gateway, job: Job) {
   const { db } = database;
-  const by = job.submittedBy === null ? undefined : (await loadTokens(db, [job.submittedBy])).get(job.submittedBy);
+  const by = await submitterOf(db, job);
   return {
     id: job.id,
     number: job.number,
@@ -174,12 +176,20 @@ async function jobAnswer({ database }: Gateway, job: Job) {
     defaults_version: job.defaultsVersion,
     policy_revision: job.policyRevision,
     spec_hash: job.specHash,
+    schedule_id: job.scheduleId,
+    due_at: job.dueAt,
     submitted_by: by ? { id: by.id, name: by.name } : null,
     created_at: job.createdAt,
     started_at: job.startedAt,
     finished_at: job.finishedAt,
     updated_at: job.updatedAt,
   };
+}
+
+async function submitterOf(db: Gateway['database']['db'], { submittedBy }: Job) {
+  if (submittedBy === null) return undefined;
+  const loadActors = idPrefix(submittedBy) === 'sch' ? loadSchedules : loadTokens;
+  return (await loadActors(db, [submittedBy])).get(submittedBy);
 }
 
 async function reasonOf(db: Gateway['database']['db'], job: Job) {

@@ -38,7 +38,14 @@ export const assignment = z.object({
   attemptNumber: z.number(),
   leaseToken: z.string(),
   gpus: z.array(z.number()),
-  job: z.object({ id: z.string(), number: z.number(), name: z.string(), projectId: z.string() }),
+  job: z.object({
+    id: z.string(),
+    number: z.number(),
+    name: z.string(),
+    projectId: z.string(),
+    /** Null for a job that no schedule submitted. */
+    scheduleId: z.string().nullable().default(null),
+  }),
   /** Effective spec, snake_case as in the job spec file. */
   spec: z.record(z.string(), z.unknown()),
   command: z.array(z.string()).min(1),
@@ -66,6 +73,8 @@ export const acknowledgement = z.object({
   /** Every record up to this number is in the database. */
   committed: z.number(),
   directives: z.array(directive),
+  /** The send that it answers: the lease runs anew since then at the earliest. */
+  send: z.number().optional(),
 });
 
 export type Gpu = z.output<typeof gpu>;
