@@ -1,6 +1,7 @@
 // Runs the tests: `node test/run.ts [files…]`, all of test/**/*.test.ts when none is named. Beyond what node:test fails,
 // it fails when nothing ran, when a file never ends, when a process or a temporary file of the run is left at its
-// end, and under CI=true when a test is skipped for a reason that support/absent.ts does not list.
+// end, when a test that docs/statements.md names did not run (of the files that were named), and under CI=true when a
+// test is skipped for a reason that support/absent.ts does not list.
 import { chmodSync, globSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -11,6 +12,7 @@ import { type TestEvent, spec } from 'node:test/reporters';
 import { isListed } from './support/absent.ts';
 import { guard } from './support/guard.ts';
 import { type Process, listProcesses, listProcessesOf } from './support/processes.ts';
+import { listUnshown } from './support/statements.ts';
 import { until } from './support/until.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -30,10 +32,13 @@ interface Counts {
 }
 
 const counts: Counts = { tests: 0, suites: 0, passed: 0, failed: 0, cancelled: 0, skipped: 0, todo: 0 };
+/** Names of the tests that ran, by file. */
+const ran = new Map<string, Set<string>>();
 const skips: { name: string; reason: string }[] = [];
 const overdue: string[] = [];
 const startedAt = performance.now();
 
+const isWhole = process.argv.length <= 2;
 const files = listFiles(process.argv.slice(2));
 const folder = makeFolder();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => void abandon(signal));
@@ -65,6 +70,9 @@ async function* runFiles(some: string[], concurrency: number): AsyncGenerator<Te
     }
     if (event.type === 'test:pass' && event.data.skip !== undefined) {
       skips.push({ name: event.data.name, reason: skipReason(event.data.skip) });
+    }
+    if ((event.type === 'test:pass' || event.type === 'test:fail') && event.data.file) {
+      ran.set(event.data.file, (ran.get(event.data.file) ?? new Set()).add(event.data.name));
     }
     if (!isSummaryLine(event)) yield event;
   }
@@ -144,6 +152,7 @@ function listProblems(): string[] {
     ...quiet.map(
       ({ name, reason }) => `skipped for a reason that test/support/absent.ts does not list: ${name} (${reason})`,
     ),
+    ...listUnshown(ran, isWhole ? 'all' : 'some'),
     ...(counts.passed + counts.failed + counts.cancelled === 0 ? ['nothing ran'] : []),
   ];
 }
@@ -169,6 +178,7 @@ function abandon(signal: NodeJS.Signals): never {
 function printSummary(problems: string[]): void {
   const failed = counts.failed + counts.cancelled || problems.length;
   for (const { name, reason } of skips) console.log(`﹣ skipped: ${name} (${reason})`);
+  if (!isWhole) console.log('﹣ docs/statements.md: compared with the files that were named only');
   for (const problem of problems) console.log(`✖ ${problem}`);
   const lines = {
     tests: counts.tests,

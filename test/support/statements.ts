@@ -1,0 +1,51 @@
+// docs/statements.md as data: which test shows which statement. Read by the test of that page, and at the end of a run,
+// which compares it with the tests that ran.
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+const root = resolve(import.meta.dirname, '../..');
+
+export interface Statement {
+  text: string;
+  tests: NamedTest[];
+  /** Whether the page admits that no test shows it. */
+  isOpen: boolean;
+}
+
+export interface NamedTest {
+  /** From the root of the repository, e.g. `test/job.test.ts`. */
+  file: string;
+  name: string;
+}
+
+/** Throws for a line under a statement that is neither a test nor the admission that there is none. */
+export function readStatements(): Statement[] {
+  const [, ...sections] = readFileSync(join(root, 'docs/statements.md'), 'utf8').split(/^### /m);
+  return sections.map((section) => {
+    const [text = '', ...lines] = section.split('\n');
+    const items = lines.filter((line) => line !== '' && !line.startsWith('## '));
+    const tests = items.filter((line) => line !== '- not shown yet').map(parseTest);
+    return { text, tests, isOpen: tests.length < items.length };
+  });
+}
+
+function parseTest(line: string): NamedTest {
+  const [, file, name] = /^- `(test\/[\w./-]+)` › (.+)$/.exec(line) ?? [];
+  if (!file || !name) throw new Error(`docs/statements.md: neither a test nor "not shown yet": ${line}`);
+  return { file, name };
+}
+
+/**
+ * Tests that the page names and that did not run; with `some`, of the files that did only. `ran` has the names of tests
+ * by absolute path of their file.
+ */
+export function listUnshown(ran: ReadonlyMap<string, ReadonlySet<string>>, files: 'all' | 'some'): string[] {
+  return readStatements().flatMap(({ text, tests }) =>
+    tests
+      .filter(({ file, name }) => {
+        const names = ran.get(join(root, file));
+        return names ? !names.has(name) : files === 'all';
+      })
+      .map(({ file, name }) => `docs/statements.md names a test that did not run: ${file} › ${name} (${text})`),
+  );
+}
