@@ -132,6 +132,19 @@ export const variables = {
     'Seconds of the window of ASTRAML_RATE_LIMIT_POINTS.',
     '300',
   ),
+  ASTRAML_LOG_RETENTION_DAYS: variable(positive, '30', 'Days that a log is kept after the end of its job.', '30'),
+  ASTRAML_METRIC_RAW_DAYS: variable(
+    positive,
+    '30',
+    'Days that points and windows shorter than 5 minutes are kept after the end of their job.',
+    '30',
+  ),
+  ASTRAML_METRIC_WINDOW_DAYS: variable(
+    positive,
+    '365',
+    'Days that windows shorter than an hour are kept after the end of their job; those of an hour stay.',
+    '365',
+  ),
   ASTRAML_RUNNER_LEASE_SECONDS: variable(
     positive.min(3),
     '30',
@@ -181,6 +194,9 @@ export type Config = {
   /** 0 for no limit. */
   rateLimitPoints: number;
   rateLimitWindowSeconds: number;
+  logRetentionDays: number;
+  metricRawDays: number;
+  metricWindowDays: number;
   leaseSeconds: number;
   shutdownSeconds: number;
   /** 0 for none. */
@@ -228,6 +244,9 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     maxInFlight: values.ASTRAML_MAX_IN_FLIGHT,
     rateLimitPoints: values.ASTRAML_RATE_LIMIT_POINTS,
     rateLimitWindowSeconds: values.ASTRAML_RATE_LIMIT_WINDOW_SECONDS,
+    logRetentionDays: values.ASTRAML_LOG_RETENTION_DAYS,
+    metricRawDays: values.ASTRAML_METRIC_RAW_DAYS,
+    metricWindowDays: values.ASTRAML_METRIC_WINDOW_DAYS,
     leaseSeconds: values.ASTRAML_RUNNER_LEASE_SECONDS,
     shutdownSeconds: values.ASTRAML_SHUTDOWN_SECONDS,
     metricsPort: values.ASTRAML_METRICS_PORT,

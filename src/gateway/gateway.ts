@@ -23,6 +23,7 @@ import { createPipeline } from './pipeline.ts';
 import { createHttpServer } from './server.ts';
 import { startSessions } from './sessions.ts';
 import { createSockets } from './sockets.ts';
+import { startUpkeep } from './upkeep.ts';
 
 export type RunningGateway = {
   /** Address under which it is reached, without a slash at the end. */
@@ -117,6 +118,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
       }),
     report: (error, name) => log.error({ err: loggable(error) }, name),
   });
+  const upkeep = startUpkeep(store, config, (error, name) => log.error({ err: loggable(error) }, name));
   const watch = database.engine === 'embedded' ? watchEmbedded() : undefined;
 
   function watchEmbedded(): NodeJS.Timeout {
@@ -144,6 +146,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     clearInterval(watch);
     await Promise.all(loops.map((loop) => loop.stop()));
     await schedules.stop();
+    await upkeep.stop();
     await consumer.stop();
     await sessions.close();
     feeds.close();

@@ -17,6 +17,7 @@ import '../runner/schema.ts';
 import '../attempt/schema.ts';
 import '../log/schema.ts';
 import '../metric/schema.ts';
+import '../metric/series-schema.ts';
 import '../schedule/schema.ts';
 
 const description = `AstraML: submit ML training jobs, follow their logs and metrics live.

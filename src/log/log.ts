@@ -1,8 +1,9 @@
 // The log of a job: lines with dense numbers given under the job's lock, read on from any number in either direction.
 // Missing lines are data: a reader gets a gap with its reason, never a silent jump.
 import { stripVTControlCharacters } from 'node:util';
-import { and, asc, desc, eq, gt, gte, lt, lte, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, gte, inArray, lt, lte, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
+import type { Pruned } from '../job/ended.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
 import { logChunk } from './table.ts';
@@ -86,7 +87,7 @@ async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
   const middle = tx
     .select({ first: sizes.first })
     .from(sizes)
-    .where(and(gt(sizes.fromStart, half), gt(sizes.fromEnd, half)));
+    .where(and(gt(sizes.first, 1), gt(sizes.fromStart, half), gt(sizes.fromEnd, half))); // the head stays: see isPruned
   const removed = await tx
     .delete(logChunk)
     .where(and(eq(logChunk.jobId, jobId), sql`${logChunk.first} in ${middle}`))
@@ -127,7 +128,9 @@ export async function readLog(
   const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
   const matches = matcher(filter);
   let size = 0;
-  let take = isFiltered(filter) ? chunksPerQuery : fewChunks;
+  const filtered = isFiltered(filter);
+  if (filtered) await skipPruned(db, jobId, head, reading);
+  let take = filtered ? chunksPerQuery : fewChunks;
   for (let seen = 0; reading.position < head && seen < chunksPerRead; seen += take) {
     if (seen > 0) take = Math.min(2 * take, chunksPerQuery);
     const chunks = await db
@@ -144,9 +147,10 @@ export async function readLog(
       .orderBy(asc(logChunk.last))
       .limit(take);
     for (const chunk of chunks) {
-      // Without a filter, numbers that no chunk holds are lines that the limit removed.
-      if (!isFiltered(filter) && chunk.first > reading.position + 1) {
-        reading.gaps.push({ fromSeq: reading.position + 1, toSeq: chunk.first - 1, reason: 'LOG_LIMIT' });
+      // Without a filter, numbers that no chunk holds are lines that were removed.
+      if (!filtered && chunk.first > reading.position + 1) {
+        const reason = (await isPruned(db, jobId, chunk.first)) ? 'RETENTION' : 'LOG_LIMIT';
+        reading.gaps.push({ fromSeq: reading.position + 1, toSeq: chunk.first - 1, reason });
       }
       for (const item of itemsOf(chunk)) {
         const last = 'toSeq' in item ? item.toSeq : item.seq;
@@ -160,9 +164,54 @@ export async function readLog(
         }
       }
     }
-    if (chunks.length < take) return { ...reading, position: Math.max(reading.position, head), more: false };
+    if (chunks.length < take) {
+      // The limit leaves the tail: only retention removes the last lines.
+      if (!filtered && reading.position < head) {
+        reading.gaps.push({ fromSeq: reading.position + 1, toSeq: head, reason: 'RETENTION' });
+      }
+      return { ...reading, position: Math.max(reading.position, head), more: false };
+    }
   }
   return { ...reading, more: reading.position < head };
+}
+
+/** Number of the first line that is kept; null when none is. */
+async function firstKept(db: Db, jobId: string): Promise<number | null> {
+  const [row] = await db
+    .select({ first: logChunk.first })
+    .from(logChunk)
+    .where(eq(logChunk.jobId, jobId))
+    .orderBy(asc(logChunk.first))
+    .limit(1);
+  return row?.first ?? null;
+}
+
+/** Whether what is missing before a chunk was past retention, which removes a log from its head on; the limit never does. */
+async function isPruned(db: Db, jobId: string, chunkFirst: number): Promise<boolean> {
+  return (await firstKept(db, jobId)) === chunkFirst;
+}
+
+/** A filter cannot say which of the lines that are gone it would have matched: the whole of them is a gap. */
+async function skipPruned(db: Db, jobId: string, head: number, reading: LogReading): Promise<void> {
+  const last = Math.min(head, ((await firstKept(db, jobId)) ?? head + 1) - 1);
+  if (last <= reading.position) return;
+  reading.gaps.push({ fromSeq: reading.position + 1, toSeq: last, reason: 'RETENTION' });
+  reading.position = last;
+}
+
+/** Removes chunks of logs, the first lines first, up to `limit` of them. The caller has locked the jobs. */
+export async function pruneLogs(tx: Tx, jobIds: readonly string[], limit: number): Promise<Pruned> {
+  const oldest = tx
+    .select({ jobId: logChunk.jobId, first: logChunk.first })
+    .from(logChunk)
+    .where(inArray(logChunk.jobId, [...jobIds]))
+    .orderBy(asc(logChunk.jobId), asc(logChunk.first))
+    .limit(limit);
+  const removed = await tx
+    .delete(logChunk)
+    .where(sql`(${logChunk.jobId}, ${logChunk.first}) in ${oldest}`)
+    .returning({ first: logChunk.first });
+  return removed.length < limit ? 'ALL' : 'MORE';
 }
 
 /** Lines with numbers below `before`, in order: the last `maxLines` of them. */
@@ -198,9 +247,25 @@ export async function readLogBackward(
         else if (matches(item)) reading.lines.push(item);
       }
     }
-    if (chunks.length < take) return inOrder({ ...reading, more: false });
+    if (chunks.length < take) return inOrder(await endOfBackward(db, jobId, reading, maxLines, filter));
   }
   return inOrder({ ...reading, more: true });
+}
+
+/** The head of the log, when it is past retention, is a gap of its own; a full page leaves it to the next one. */
+async function endOfBackward(
+  db: Db,
+  jobId: string,
+  reading: LogReading,
+  maxLines: number,
+  filter: LogFilter,
+): Promise<LogReading> {
+  const first = isFiltered(filter) ? ((await firstKept(db, jobId)) ?? reading.position) : reading.position;
+  const toSeq = Math.min(first, reading.position) - 1;
+  if (toSeq < 1) return reading;
+  if (reading.lines.length >= maxLines) return { ...reading, more: true };
+  reading.gaps.push({ fromSeq: 1, toSeq, reason: 'RETENTION' });
+  return { ...reading, position: 1 };
 }
 
 function inOrder(reading: LogReading): LogReading {

@@ -5,7 +5,7 @@ import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
-import { metric, metricChunk, metricWindow, type StoredPoint } from './table.ts';
+import { metric, metricChunk, type metricTier, metricWindow, type StoredPoint } from './table.ts';
 import { type Aggregate, aggregateOf, fromStored, mergeAggregates, toStored } from './window.ts';
 
 export type Metric = typeof metric.$inferSelect;
@@ -120,6 +120,7 @@ async function mergeWindows(
       revision: (old?.revision ?? 0) + 1,
       change: ++locked.stream.window,
       closed: old?.closed ?? false,
+      rolled: false,
     };
   });
   await tx
@@ -127,7 +128,13 @@ async function mergeWindows(
     .values(rows)
     .onConflictDoUpdate({
       target: [metricWindow.jobId, metricWindow.name, metricWindow.attempt, metricWindow.seconds, metricWindow.start],
-      set: { state: excluded('state'), revision: excluded('revision'), change: excluded('change') },
+      // A closed window that changes once more is not what the tiers hold.
+      set: {
+        state: excluded('state'),
+        revision: excluded('revision'),
+        change: excluded('change'),
+        rolled: excluded('rolled'),
+      },
     });
 }
 
@@ -163,8 +170,8 @@ async function closeWindows(tx: Tx, locked: LockedJob, which: SQL): Promise<void
 }
 
 /** Condition for a list of names; a trailing `*` matches a prefix. */
-function named(
-  column: typeof metric.name | typeof metricWindow.name,
+export function named(
+  column: typeof metric.name | typeof metricWindow.name | typeof metricTier.name,
   names: readonly string[] | null,
 ): SQL | undefined {
   if (!names) return undefined;
@@ -174,6 +181,16 @@ function named(
     exact.length > 0 ? inArray(column, exact) : sql`false`,
     ...prefixes.map((prefix) => sql`starts_with(${column}, ${prefix})`),
   );
+}
+
+/** Whether a metric is better when it is smaller or larger: by its name, else by what the job stops early for. */
+export function goalOf({ effective }: LockedJob['job'], name: string): 'MINIMIZE' | 'MAXIMIZE' | null {
+  if (/loss/i.test(name)) return 'MINIMIZE';
+  if (/accuracy/i.test(name)) return 'MAXIMIZE';
+  const { early_stopping: stopping } = (effective['hyperparams'] ?? {}) as {
+    early_stopping?: { monitor?: string; goal?: 'MINIMIZE' | 'MAXIMIZE' };
+  };
+  return stopping?.monitor === name ? (stopping.goal ?? null) : null;
 }
 
 /** Metrics of a job with their latest values and extremes, ordered by name. Reads no points. */
@@ -217,25 +234,6 @@ export async function listWindows(
     .orderBy(...order.orderBy)
     .limit(order.limit);
   return order.inOrder(rows);
-}
-
-/**
- * The change from which a follower must go on so that it gets every window behind a place of `listWindows`: one before
- * the earliest change among them; null when there is none.
- */
-export async function changeBefore(
-  db: Db,
-  jobId: string,
-  name: string,
-  place: readonly number[],
-): Promise<number | null> {
-  const [start, attempt] = place;
-  const behind = sql`(${metricWindow.start}, ${metricWindow.attempt}) > (${start}::bigint, ${attempt}::integer)`;
-  const [row] = await db
-    .select({ change: sql<string | null>`min(${metricWindow.change})` })
-    .from(metricWindow)
-    .where(and(eq(metricWindow.jobId, jobId), eq(metricWindow.name, name), behind));
-  return row?.change ? Number(row.change) - 1 : null;
 }
 
 export type WindowSelection = { names: readonly string[] | null; closedOnly: boolean };

@@ -5,23 +5,36 @@ import { channels } from '../bus/bus.ts';
 import { asOfNow, builder, type Context, loadExisting } from '../graphql/builder.ts';
 import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
-import { getJob, loadJobs, readJob, requireJob } from '../job/job.ts';
+import { getJob, type Job, loadJobs, readJob, requireJob } from '../job/job.ts';
 import { JobRef } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
 import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
 import type { Reading } from '../live/feed.ts';
+import { MetricGoal } from '../spec/schema.ts';
 import {
-  changeBefore,
   getMetric,
+  goalOf,
   listMetrics,
-  listWindows,
   type Metric,
-  type MetricWindow,
   readLastWindows,
   readWindowChanges,
   type WindowSelection,
 } from './metric.ts';
 import type { StoredPoint } from './table.ts';
+import { keysAt, textOf } from './tier.ts';
+import {
+  changeBefore,
+  listLately,
+  listWide,
+  type Plan,
+  planByCount,
+  planWindows,
+  readClosedTo,
+  readLastWide,
+  readWide,
+  readWideChanges,
+  type Window,
+} from './wide.ts';
 import { fromStored, meanOf, quantileOf } from './window.ts';
 
 const maxBatchWindows = 500;
@@ -36,7 +49,7 @@ function metricId(jobId: string, name: string): string {
 type MetricNode = Metric & { id: string };
 const withId = (metric: Metric): MetricNode => ({ ...metric, id: metricId(metric.jobId, metric.name) });
 
-const MetricPointRef = builder.objectRef<StoredPoint>('MetricPoint').implement({
+export const MetricPointRef = builder.objectRef<StoredPoint>('MetricPoint').implement({
   description: 'One reported value.',
   fields: (t) => ({
     step: t.expose('step', {
@@ -59,7 +72,7 @@ const MetricPointRef = builder.objectRef<StoredPoint>('MetricPoint').implement({
   }),
 });
 
-const MetricRef = builder.objectRef<MetricNode>('Metric').implement({
+export const MetricRef = builder.objectRef<MetricNode>('Metric').implement({
   description: 'A metric of a job.',
   interfaces: [NodeInterface],
   fields: (t) => ({
@@ -70,6 +83,12 @@ const MetricRef = builder.objectRef<MetricNode>('Metric').implement({
       resolve: (metric, _, context) => loadExisting(context, loadJobs, metric.jobId),
     }),
     name: t.exposeString('name', { description: 'Name of the metric, e.g. `train/loss`.' }),
+    goal: t.field({
+      type: MetricGoal,
+      nullable: true,
+      description: 'Whether smaller or larger is better; null when unknown.',
+      resolve: async ({ jobId, name }, _, context) => goalOf(await loadExisting(context, loadJobs, jobId), name),
+    }),
     count: t.expose('count', { type: 'SafeInt', description: 'Number of points.' }),
     last: t.expose('last', { type: MetricPointRef, description: 'Newest point.' }),
     min: t.expose('min', {
@@ -116,7 +135,7 @@ function checkNames(names: string[] | null | undefined): string[] | null {
   return names;
 }
 
-const MetricWindowRef = builder.objectRef<MetricWindow>('MetricWindow').implement({
+const MetricWindowRef = builder.objectRef<Window>('MetricWindow').implement({
   description: 'Aggregates of one metric in one time window, aligned to the Unix epoch.',
   fields: (t) => ({
     id: t.id({
@@ -208,13 +227,21 @@ const MetricWindowRef = builder.objectRef<MetricWindow>('MetricWindow').implemen
   }),
 });
 
-const MetricWindowConnection = connectionType<MetricWindow>('MetricWindow', MetricWindowRef, {
+const MetricWindowConnection = connectionType<Window>('MetricWindow', MetricWindowRef, {
   plural: 'windows',
   noun: 'window',
   description: 'A page of windows.',
   edgeDescription: 'A window and its cursor.',
   pageInfoDescription: 'Position of the page. `endCursor` is a valid `after` of `Subscription.jobMetrics`.',
 });
+
+type WindowPage = Page<Window> & { windowSeconds?: number };
+builder.objectField(MetricWindowConnection, 'windowSeconds', (t) =>
+  t.int({
+    description: 'Length of the windows in seconds: which tier answered.',
+    resolve: (page: WindowPage) => page.windowSeconds ?? 0,
+  }),
+);
 
 /** A cursor's position: the change that a subscription goes on from, then the place that a page goes on from, if any. */
 type Position = { change: number; place?: readonly number[] };
@@ -236,39 +263,56 @@ builder.objectField(MetricRef, 'windows', (t) =>
     type: MetricWindowConnection,
     description: 'Windows, oldest first. `endCursor` is a valid `after` of `Subscription.jobMetrics`.',
     args: {
+      windowSeconds: t.arg.int({
+        description: "Length of a window; the job's own when null.",
+      }),
       since: t.arg({ type: 'DateTime', description: 'From this timestamp on.' }),
       until: t.arg({ type: 'DateTime', description: 'Before this timestamp.' }),
+      maxWindows: t.arg.int({ description: 'Pick the finest tier that gives at most so many windows.' }),
       ...pageArgs(1_000),
     },
-    async resolve(metric, args, { database }): Promise<Page<MetricWindow>> {
+    async resolve(metric, args, context): Promise<WindowPage> {
       const { jobId, name } = metric;
+      const { db } = context.database;
       const request = readPageArgs(args, maxLast);
-      const place = (cursor: string | undefined) => {
-        if (cursor === undefined) return undefined;
-        const position = fromCursor(jobId, cursor);
-        if (!position.place) throw badInput('The cursor comes from a subscription: it has no place in this page.');
-        return position.place;
-      };
-      const after = place(request.after);
-      const { window: head } = await readJob(database.db, jobId);
-      const of = { jobId, name, since: args.since, until: args.until };
-      const rows = await listWindows(database.db, of, {
-        limit: request.limit,
-        backward: request.backward,
-        after,
-        before: place(request.before),
-      });
-      const page = toPage(rows, request, (row) => toCursor(jobId, { change: 0, place: [row.start, row.attempt] }));
+      const after = placeIn(jobId, request.after);
+      const before = placeIn(jobId, request.before);
+      const { job, window: head } = await readJob(db, jobId);
+      const range = { name, since: args.since, until: args.until };
+      const plan = await planPage(context, job, range, args);
+      const { windows, limit } = await listWide(db, plan, range, { ...request, after, before });
+      const cursor = (row: Window) => toCursor(jobId, { change: 0, place: [row.start, row.attempt] });
+      const page = toPage(windows, { ...request, limit }, cursor);
       const last = page.edges.at(-1)?.node;
       const end = last ? [last.start, last.attempt] : (after ?? [0, 0]);
       // A subscription from here must also bring what lies behind this page and has not changed since.
-      const behind = await changeBefore(database.db, jobId, name, end);
-      return { ...page, endCursor: toCursor(jobId, { change: Math.min(head, behind ?? head), place: end }) };
+      const behind = await changeBefore(db, plan, name, end);
+      const endCursor = toCursor(jobId, { change: Math.min(head, behind ?? head), place: end });
+      return { ...page, endCursor, windowSeconds: plan.seconds };
     },
   }),
 );
 
-type MetricWindowBatch = { windows: MetricWindow[]; endCursor: string; caughtUp: boolean; done: boolean };
+function placeIn(jobId: string, cursor: string | undefined): readonly number[] | undefined {
+  if (cursor === undefined) return undefined;
+  const { place } = fromCursor(jobId, cursor);
+  if (!place) throw badInput('The cursor comes from a subscription: it has no place in this page.');
+  return place;
+}
+
+async function planPage(
+  { database, config }: Context,
+  job: Job,
+  range: { name: string; since?: Date | null; until?: Date | null },
+  { windowSeconds, maxWindows }: { windowSeconds?: number | null; maxWindows?: number | null },
+): Promise<Plan> {
+  if (typeof maxWindows !== 'number') return planWindows(database.db, job, windowSeconds ?? null, config);
+  if (typeof windowSeconds === 'number') throw badInput('Pass windowSeconds or maxWindows, not both.', ['maxWindows']);
+  if (maxWindows < 1) throw badInput(`maxWindows is ${maxWindows}; it is 1 at least.`, ['maxWindows']);
+  return planByCount(database.db, job, range, maxWindows, config);
+}
+
+type MetricWindowBatch = { windows: Window[]; endCursor: string; caughtUp: boolean; done: boolean };
 
 const MetricWindowBatchRef = builder.objectRef<MetricWindowBatch>('MetricWindowBatch').implement({
   description:
@@ -298,12 +342,16 @@ A window that is sent again has the same \`id\` and a higher \`revision\`.`,
       names: t.arg.stringList({
         description: 'Only metrics with these names; a trailing `*` matches a prefix (`train/*`).',
       }),
+      windowSeconds: t.arg.int({
+        description:
+          "Length of the windows in seconds; the job's own (30 by default) when null. A multiple of it, or a tier.",
+      }),
       closedOnly: t.arg.boolean({ defaultValue: false, description: 'Sends each window only when it closes.' }),
       after: t.arg.string({ description: 'Cursor to resume after, from here or from `Metric.windows`.' }),
       last: t.arg.int({ description: 'Without `after`: this many windows of each metric before the end, 0–1000.' }),
     },
-    async subscribe(_, { jobId, names, closedOnly, after, last }, context) {
-      await requireJob(context.database.db, requireActor(context.actor), jobId, ['jobId']);
+    async subscribe(_, { jobId, names, windowSeconds, closedOnly, after, last }, context) {
+      const job = await requireJob(context.database.db, requireActor(context.actor), jobId, ['jobId']);
       if (typeof after === 'string' && typeof last === 'number')
         throw badInput('Pass after or last, not both.', ['last']);
       if (typeof last === 'number' && (last < 0 || last > maxLast)) {
@@ -311,32 +359,72 @@ A window that is sent again has the same \`id\` and a higher \`revision\`.`,
       }
       const start = typeof after === 'string' ? fromCursor(jobId, after).change : 0;
       const selection = { names: checkNames(names), closedOnly: closedOnly ?? false };
-      const read = windowReader(context, jobId, start, last ?? null, selection);
+      const plan = await planWindows(context.database.db, job, windowSeconds ?? null, context.config);
+      const read = windowReader(context, plan, start, last ?? null, selection);
       return context.feeds.follow<MetricWindowBatch>({ channel: channels.job(jobId), read, minIntervalMs });
     },
     resolve: asOfNow,
   }),
 );
 
-function windowReader(context: Context, jobId: string, start: number, last: number | null, selection: WindowSelection) {
+type Found = { windows: Window[]; position: number; more: boolean };
+type ReadWindows = (start: number, head: number, last: number | null) => Promise<Found>;
+
+function windowReader(context: Context, plan: Plan, start: number, last: number | null, selection: WindowSelection) {
+  const { jobId } = plan;
+  const read =
+    plan.seconds === plan.base ? ownReader(context, jobId, selection) : wideReader(context, plan, start, selection);
   let position = start;
   return async (first: boolean): Promise<Reading<MetricWindowBatch>> => {
-    const { db } = context.database;
-    const { job, window: head } = await readJob(db, jobId);
-    const tail = first && last !== null;
-    const found = tail
-      ? await readLastWindows(db, jobId, head, last, selection)
-      : await readWindowChanges(db, jobId, { after: position, head, limit: maxBatchWindows + 1 }, selection);
-    const more = !tail && found.length > maxBatchWindows;
-    const rows = more ? found.slice(0, maxBatchWindows) : found;
-    position = more ? (rows.at(-1)?.change ?? head) : head;
+    const { job, window: head } = await readJob(context.database.db, jobId);
+    const found = await read(position, head, first ? last : null);
+    position = found.position;
+    const { windows, more } = found;
     const ended = isTerminal(job.state);
     const done = ended && !more;
-    // Oldest first within the batch; the order of changes only decides what belongs to it.
-    const windows = rows.sort((a, b) => a.start - b.start || (a.name < b.name ? -1 : 1) || a.attempt - b.attempt);
     const news = first || done || windows.length > 0;
     const endCursor = toCursor(jobId, { change: position });
     const value = news ? { windows, endCursor, caughtUp: !more, done } : null;
     return { value, seen: { window: head, end: Number(ended) }, more, done };
+  };
+}
+
+/** Reads the job's own windows. */
+function ownReader({ database: { db } }: Context, jobId: string, selection: WindowSelection): ReadWindows {
+  return async (start, head, last) => {
+    const found =
+      last === null
+        ? await readWindowChanges(db, jobId, { after: start, head, limit: maxBatchWindows + 1 }, selection)
+        : await readLastWindows(db, jobId, head, last, selection);
+    const more = last === null && found.length > maxBatchWindows;
+    const windows = more ? found.slice(0, maxBatchWindows) : found;
+    const position = more ? (windows.at(-1)?.change ?? head) : head;
+    // Oldest first within the batch; the order of changes only decides what belongs to it.
+    windows.sort((a, b) => a.start - b.start || (a.name < b.name ? -1 : 1) || a.attempt - b.attempt);
+    return { windows, position, more };
+  };
+}
+
+/**
+ * Reads longer windows: those with a changed part, and when all of these are read, those that closed by the mere course
+ * of time. `sent` holds the revisions of the last batch: pages of a backlog may touch a window again that is the same.
+ */
+function wideReader({ database: { db } }: Context, plan: Plan, start: number, selection: WindowSelection): ReadWindows {
+  let closedTo: number | null = null;
+  let sent = new Map<string, number>();
+  return async (position, head, last) => {
+    closedTo ??= await readClosedTo(db, plan.jobId, start > 0 ? start : undefined);
+    const to = await readClosedTo(db, plan.jobId);
+    const changes = await readWideChanges(db, plan, { after: position, head, limit: maxBatchWindows }, selection);
+    const more = last === null && changes.more;
+    const lately = more || last !== null ? [] : await listLately(db, plan, { from: closedTo, to }, position, selection);
+    const keys = keysAt(plan.seconds, [...changes.keys, ...lately]);
+    const found = last === null ? await readWide(db, plan, keys) : await readLastWide(db, plan, last, selection);
+    if (!more) closedTo = to;
+    const windows = found.filter(
+      (window) => sent.get(textOf(window)) !== window.revision && (window.closed || !selection.closedOnly),
+    );
+    sent = new Map(found.map((window) => [textOf(window), window.revision]));
+    return { windows, position: more ? changes.position : head, more };
   };
 }

@@ -1,0 +1,57 @@
+// Background work on what jobs said and measured: windows are rolled up into tiers, and what is past retention is
+// removed. A step is one short transaction on jobs that it has locked; any number of gateways share the work.
+import type { Config } from '../config.ts';
+import { type EndedJob, listEnded, lockJobs, type Pruned } from '../job/ended.ts';
+import { commit, type Store, type Tx } from '../live/commit.ts';
+import { pruneLogs } from '../log/log.ts';
+import { prunePoints, pruneWindows } from '../metric/retention.ts';
+import { rollUpNext } from '../metric/tier.ts';
+import { type LoopOptions, startLoop } from './loops.ts';
+
+const rollUpEveryMs = 5_000;
+const pruneEveryMs = 600_000;
+const [jobsPerStep, rowsPerStep] = [20, 1_000];
+
+/** Starts the loops; stopping waits for the steps in progress. */
+export function startUpkeep(
+  store: Store,
+  config: Pick<Config, 'logRetentionDays' | 'metricRawDays' | 'metricWindowDays'>,
+  report: LoopOptions['report'],
+): { stop(): Promise<void> } {
+  const prune = (name: string, days: number, work: Prune) =>
+    startLoop({ name, everyMs: pruneEveryMs, step: pruneStep(store, days, work), report });
+  const loops = [
+    startLoop({ name: 'roll-up', everyMs: rollUpEveryMs, step: () => commit(store, (tx) => rollUpNext(tx)), report }),
+    prune('log retention', config.logRetentionDays, pruneLogs),
+    prune('point retention', config.metricRawDays, prunePoints),
+    prune('window retention', config.metricWindowDays, pruneWindows),
+  ];
+  return {
+    async stop() {
+      await Promise.all(loops.map((loop) => loop.stop()));
+    },
+  };
+}
+
+/** Removes up to about `limit` rows of these jobs, which are locked. */
+type Prune = (tx: Tx, jobIds: readonly string[], limit: number) => Promise<Pruned>;
+
+/**
+ * A step that goes over the jobs that ended so many days ago, in the order of their ends, some at a time; it goes on where
+ * the one before stopped, since jobs come to the end of their time in that order. A gateway that starts begins anew.
+ */
+export function pruneStep(store: Store, days: number, prune: Prune): () => Promise<boolean> {
+  let place: EndedJob | null = null;
+  return async () => {
+    const before = new Date(Date.now() - days * 86_400_000);
+    const jobs = await listEnded(store.database.db, before, place, jobsPerStep);
+    if (jobs.length === 0) return false;
+    const ids = jobs.map(({ id }) => id);
+    const pruned = await commit(store, async (tx) => {
+      await lockJobs(tx, ids);
+      return prune(tx, ids, rowsPerStep);
+    });
+    if (pruned === 'ALL') place = jobs.at(-1) ?? null;
+    return pruned !== 'LATER';
+  };
+}

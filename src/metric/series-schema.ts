@@ -1,0 +1,124 @@
+// `Metric.series`: points of a metric for a chart. What an operation asks of one job is read together.
+import DataLoader from 'dataloader';
+import { loadAttemptsOfJobs } from '../attempt/attempt.ts';
+import { builder, type Context } from '../graphql/builder.ts';
+import { badInput } from '../graphql/node.ts';
+import { type Job, loadJobs } from '../job/job.ts';
+import { axes, readSeries, type Series, type SeriesRequest } from './points.ts';
+import { MetricPointRef, MetricRef } from './schema.ts';
+import { downsamplings } from './series.ts';
+
+const MetricAxis = builder.enumType('MetricAxis', {
+  description: 'X axis of a metric series.',
+  values: {
+    STEP: { description: 'Training step (default).' },
+    EPOCH: { description: 'Epoch, fractional.' },
+    TIME: { description: 'Wall-clock time, as seconds since the Unix epoch.' },
+    RELATIVE_TIME: { description: 'Seconds since the attempt started running.' },
+  } satisfies Record<(typeof axes)[number], object>,
+});
+
+const DownsamplingEnum = builder.enumType('Downsampling', {
+  description: 'How a long series is reduced to `maxPoints`.',
+  values: {
+    LTTB: { description: 'Largest-Triangle-Three-Buckets: keeps the visual shape (default).' },
+    MIN_MAX: { description: 'Minimum and maximum of every bucket: keeps every spike.' },
+    MEAN: { description: 'Mean of every bucket, with min and max alongside for a band.' },
+    NONE: {
+      description: 'No reduction; fails with `BAD_USER_INPUT` if the series is longer than 50 000 points.',
+    },
+  } satisfies Record<(typeof downsamplings)[number], object>,
+});
+
+const MetricSeriesRef = builder.objectRef<Series>('MetricSeries').implement({
+  description: 'A series in columns, ready for a chart library: `x[i]` belongs to `y[i]`.',
+  fields: (t) => ({
+    x: t.exposeFloatList('x', { description: 'X values, ascending.' }),
+    y: t.exposeFloatList('y', {
+      nullable: { list: false, items: true },
+      description: 'Y values; null marks a gap or a value that is not finite.',
+    }),
+    yMin: t.exposeFloatList('yMin', {
+      nullable: { list: true, items: true },
+      description: 'Smallest value of each bucket; null unless `MEAN`.',
+    }),
+    yMax: t.exposeFloatList('yMax', {
+      nullable: { list: true, items: true },
+      description: 'Largest value of each bucket; null unless `MEAN`.',
+    }),
+    nonFinite: t.expose('nonFinite', {
+      type: [MetricPointRef],
+      description: 'Points that are NaN or infinite, oldest first, at most 1000.',
+    }),
+    sourceCount: t.expose('sourceCount', { type: 'SafeInt', description: 'Number of points before reduction.' }),
+    windowSeconds: t.exposeInt('windowSeconds', {
+      nullable: true,
+      description: 'Length in seconds of the windows that answered; null when raw points did.',
+    }),
+  }),
+});
+
+builder.objectField(MetricRef, 'series', (t) =>
+  t.field({
+    type: MetricSeriesRef,
+    description: 'Points of the metric, reduced to at most `maxPoints`.',
+    args: {
+      x: t.arg({ type: MetricAxis, defaultValue: 'STEP', description: 'X axis.' }),
+      from: t.arg.float({ description: 'Smallest x, inclusive.' }),
+      to: t.arg.float({ description: 'Largest x, inclusive.' }),
+      maxPoints: t.arg.int({ defaultValue: 500, description: 'Largest number of points returned, 10–5000.' }),
+      downsampling: t.arg({ type: DownsamplingEnum, defaultValue: 'LTTB', description: 'How to reduce.' }),
+      attempt: t.arg.int({
+        description: 'Only this attempt; by default each attempt overwrites the steps it repeats.',
+      }),
+    },
+    resolve({ jobId, name }, args, context, info) {
+      const maxPoints = args.maxPoints ?? 500;
+      if (maxPoints < 10 || maxPoints > 5_000) {
+        throw badInput(`maxPoints is ${maxPoints}; it goes from 10 to 5000.`, ['maxPoints']);
+      }
+      const { from = null, to = null, attempt = null } = args;
+      if (from !== null && to !== null && from > to) throw badInput(`from is ${from}, beyond to, ${to}.`, ['from']);
+      const { x, downsampling } = args;
+      const request = { name, x: x ?? 'STEP', from, to, maxPoints, downsampling: downsampling ?? 'LTTB', attempt };
+      return loaderOf(context, info.getAbortSignal()).load({ jobId, request });
+    },
+  }),
+);
+
+type Wanted = { jobId: string; request: SeriesRequest };
+
+function loaderOf(context: Context, signal: AbortSignal | undefined): DataLoader<Wanted, Series, string> {
+  const known = context.loaders.get(loaderOf) as DataLoader<Wanted, Series, string> | undefined;
+  if (known) return known;
+  const loader = new DataLoader<Wanted, Series, string>((wanted) => inTurn(() => loadSeries(context, wanted, signal)), {
+    cacheKeyFn: (wanted) => JSON.stringify(wanted),
+  });
+  context.loaders.set(loaderOf, loader);
+  return loader;
+}
+
+async function loadSeries({ database: { db }, config }: Context, wanted: readonly Wanted[], signal?: AbortSignal) {
+  const found = new Map<Wanted, Series | Error>();
+  for (const [jobId, group] of Map.groupBy(wanted, (item) => item.jobId)) {
+    const job = (await loadJobs(db, [jobId])).get(jobId) as Job;
+    const attempts = (await loadAttemptsOfJobs(db, [jobId])).get(jobId) ?? [];
+    const source = { job, attempts, retention: config, ...(signal ? { signal } : {}) };
+    const series = await readSeries(
+      db,
+      source,
+      group.map(({ request }) => request),
+    );
+    for (const [index, item] of group.entries()) found.set(item, series[index] ?? new Error('A series is missing.'));
+  }
+  return wanted.map((item) => found.get(item) ?? new Error('A series is missing.'));
+}
+
+let turn: Promise<unknown> = Promise.resolve();
+
+/** One operation's series at a time: each may hold some hundred megabytes while it reads. */
+async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+  const mine = turn.then(work);
+  turn = mine.catch(() => {});
+  return mine;
+}

@@ -1,0 +1,149 @@
+// Series, pure: a long line of points reduced to few for a chart. Points come with x ascending; a value that is not
+// finite breaks the line.
+
+export const downsamplings = ['LTTB', 'MIN_MAX', 'MEAN', 'NONE'] as const;
+export type Downsampling = (typeof downsamplings)[number];
+
+/** Columns of a line. `low` and `high` are `y` itself for points, the extremes of each window for windows. */
+export type Line = {
+  x: ArrayLike<number>;
+  y: ArrayLike<number>;
+  low: ArrayLike<number>;
+  high: ArrayLike<number>;
+};
+
+export type ReducedPoint = { x: number; y: number | null; low: number | null; high: number | null };
+
+/** At most one in so many points of a reduced line marks a gap. */
+const gapShare = 10;
+
+/** The line in at most `maxPoints` points (`NONE`: in all), x ascending; y is null where the line is broken. */
+export function reduceLine(line: Line, method: Downsampling, maxPoints: number): ReducedPoint[] {
+  if (method === 'NONE') return Array.from(line.y, (_, index) => pointAt(line, index));
+  const { finite, breaks } = split(line);
+  const gaps = evenly(breaks, Math.floor(maxPoints / gapShare)).map((index) => pointAt(line, index));
+  const reduced = reducers[method](line, finite, maxPoints - gaps.length);
+  return [...reduced, ...gaps].sort((a, b) => a.x - b.x);
+}
+
+type Reduce = (line: Line, finite: readonly number[], count: number) => ReducedPoint[];
+
+const reducers: Record<Exclude<Downsampling, 'NONE'>, Reduce> = {
+  LTTB: (line, finite, count) => pickLttb(line, finite, count).map((index) => pointAt(line, index)),
+  MIN_MAX: reduceMinMax,
+  MEAN: reduceMean,
+};
+
+function pointAt({ x, y, low, high }: Line, index: number): ReducedPoint {
+  const at = (column: ArrayLike<number>) => {
+    const value = column[index] ?? NaN;
+    return Number.isFinite(value) ? value : null;
+  };
+  return { x: x[index] ?? 0, y: at(y), low: at(low), high: at(high) };
+}
+
+/** Places of the finite values, and of the first of each run of others. */
+function split({ y }: Line): { finite: number[]; breaks: number[] } {
+  const finite: number[] = [];
+  const breaks: number[] = [];
+  let broken = false;
+  for (let index = 0; index < y.length; index++) {
+    if (Number.isFinite(y[index])) {
+      finite.push(index);
+      broken = false;
+    } else if (!broken) {
+      breaks.push(index);
+      broken = true;
+    }
+  }
+  return { finite, breaks };
+}
+
+/** At most `count` of the items, spread evenly. */
+function evenly<T>(items: readonly T[], count: number): T[] {
+  if (items.length <= count) return [...items];
+  const turn = (index: number) => Math.floor((index * count) / items.length);
+  return items.filter((_, index) => turn(index) !== turn(index - 1));
+}
+
+/**
+ * Largest-Triangle-Three-Buckets (Steinarsson 2013): the first point, the last, and of each bucket between the one that
+ * spans the largest triangle with the point chosen before and the mean of the next bucket.
+ */
+function pickLttb({ x, y }: Line, finite: readonly number[], count: number): readonly number[] {
+  const total = finite.length;
+  if (total <= count) return finite;
+  const at = (column: ArrayLike<number>, place: number) => column[finite[place] ?? 0] ?? 0;
+  const every = (total - 2) / (count - 2);
+  const startOf = (bucket: number) => Math.min(total - 1, Math.floor(bucket * every) + 1);
+  const picked = [finite[0] ?? 0];
+  let before = 0;
+  for (let bucket = 0; bucket < count - 2; bucket++) {
+    const [start, end, nextEnd] = [startOf(bucket), startOf(bucket + 1), Math.min(total, startOf(bucket + 2) + 1)];
+    const size = Math.max(1, nextEnd - end);
+    let [meanX, meanY] = [0, 0];
+    for (let place = end; place < nextEnd; place++) {
+      meanX += at(x, place) / size;
+      meanY += at(y, place) / size;
+    }
+    const [fromX, fromY] = [at(x, before), at(y, before)];
+    let [best, largest] = [start, -1];
+    for (let place = start; place < end; place++) {
+      const area = Math.abs((fromX - meanX) * (at(y, place) - fromY) - (fromX - at(x, place)) * (meanY - fromY));
+      if (area > largest) [best, largest] = [place, area];
+    }
+    picked.push(finite[best] ?? 0);
+    before = best;
+  }
+  picked.push(finite[total - 1] ?? 0);
+  return picked;
+}
+
+/** Cuts places into at most `count` runs of about the same size. */
+function* bucketsOf(finite: readonly number[], count: number): Generator<readonly number[]> {
+  const used = Math.min(count, finite.length);
+  for (let n = 0; n < used; n++) {
+    yield finite.slice(Math.floor((n * finite.length) / used), Math.floor(((n + 1) * finite.length) / used));
+  }
+}
+
+function reduceMinMax(line: Line, finite: readonly number[], count: number): ReducedPoint[] {
+  if (finite.length <= count && line.low === line.high) return finite.map((index) => pointAt(line, index));
+  const reduced: ReducedPoint[] = [];
+  for (const bucket of bucketsOf(finite, Math.floor(count / 2))) {
+    const { lowest, highest } = extremes(line, bucket);
+    const point = (index: number, value: number) => ({ x: line.x[index] ?? 0, y: value, low: value, high: value });
+    const low = point(lowest, line.low[lowest] ?? 0);
+    const high = point(highest, line.high[highest] ?? 0);
+    if (lowest === highest && low.y === high.y) reduced.push(low);
+    else reduced.push(...(lowest <= highest ? [low, high] : [high, low]));
+  }
+  return reduced;
+}
+
+function reduceMean(line: Line, finite: readonly number[], count: number): ReducedPoint[] {
+  if (finite.length <= count) return finite.map((index) => pointAt(line, index));
+  return Array.from(bucketsOf(finite, count), (bucket) => {
+    const { lowest, highest } = extremes(line, bucket);
+    let [x, y] = [0, 0];
+    for (const index of bucket) {
+      x += (line.x[index] ?? 0) / bucket.length;
+      y += (line.y[index] ?? 0) / bucket.length;
+    }
+    const [low, high] = [line.low[lowest] ?? 0, line.high[highest] ?? 0];
+    // Sums round: neither the mean nor its place may leave the bucket.
+    const within = (value: number, least: number, most: number) => Math.min(most, Math.max(least, value));
+    const [first, last] = [line.x[bucket[0] ?? 0] ?? 0, line.x[bucket.at(-1) ?? 0] ?? 0];
+    return { x: within(x, first, last), y: within(y, low, high), low, high };
+  });
+}
+
+function extremes({ low, high }: Line, bucket: readonly number[]): { lowest: number; highest: number } {
+  let lowest = bucket[0] ?? 0;
+  let highest = lowest;
+  for (const index of bucket) {
+    if ((low[index] ?? 0) < (low[lowest] ?? 0)) lowest = index;
+    if ((high[index] ?? 0) > (high[highest] ?? 0)) highest = index;
+  }
+  return { lowest, highest };
+}

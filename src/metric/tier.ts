@@ -1,0 +1,185 @@
+// Tiers: windows of five minutes and of an hour, merged in the background from the job's own windows, so that a long
+// job is read in few rows and its story outlives its detail. A closed window that the tiers do not hold yet, or hold in
+// an older revision, is not `rolled`; a tier window is always merged anew from all that it spans, so doing it twice is
+// the same as once.
+import { and, asc, eq, getTableColumns, inArray, sql, type SQL } from 'drizzle-orm';
+import type { Db } from '../database/database.ts';
+import { lockFree } from '../job/ended.ts';
+import type { Tx } from '../live/commit.ts';
+import { metricTier, metricWindow } from './table.ts';
+import { type Aggregate, mergeAggregates } from './window.ts';
+
+/** Lengths of the tiers in seconds. */
+export const [fiveMinutes, hour] = [300, 3_600];
+
+/**
+ * Lengths at which windows of a job are stored, finest first: its own, and each tier that is a multiple of it. Windows of
+ * 45 s fill an hour but not five minutes, windows of 7 s neither.
+ */
+export function lengthsOf(base: number): number[] {
+  return [base, ...[fiveMinutes, hour].filter((seconds) => seconds > base && seconds % base === 0)];
+}
+
+/** Which window of a job: of what metric, attempt and start (seconds since the Unix epoch). */
+export type WindowKey = { name: string; attempt: number; start: number };
+
+/** What is merged: windows of any length. */
+export type Part = WindowKey & { state: Aggregate; revision: number; change: number; closed: boolean };
+
+const jobsPerLook = 20;
+
+/** Rolls up to `limit` windows of one job into its tiers; false when no job has any that is free. */
+export async function rollUpNext(tx: Tx, limit = 200): Promise<boolean> {
+  const waiting = await tx
+    .selectDistinct({ jobId: metricWindow.jobId })
+    .from(metricWindow)
+    .where(and(eq(metricWindow.closed, true), notRolled))
+    .limit(jobsPerLook);
+  const jobId = await lockFree(
+    tx,
+    waiting.map((row) => row.jobId),
+  );
+  if (jobId === null) return false;
+  await rollUp(tx, jobId, limit);
+  return true;
+}
+
+const notRolled = sql`not ${metricWindow.rolled}`;
+
+async function rollUp(tx: Tx, jobId: string, limit: number): Promise<void> {
+  const { name, attempt, start, seconds } = metricWindow;
+  const rows = await tx
+    .select({ name, attempt, start, seconds })
+    .from(metricWindow)
+    .where(and(eq(metricWindow.jobId, jobId), eq(metricWindow.closed, true), notRolled))
+    .orderBy(asc(name), asc(attempt), asc(start))
+    .limit(limit);
+  const base = rows[0]?.seconds;
+  if (base === undefined) return; // another gateway was faster
+  let finer = base;
+  for (const length of lengthsOf(base).slice(1)) {
+    const keys = keysAt(length, rows);
+    const read = finer === base ? readOwn : readTier(finer);
+    await storeTier(tx, jobId, length, mergeParts(length, await read(tx, jobId, length, keys)));
+    finer = length;
+  }
+  await tx
+    .update(metricWindow)
+    .set({ rolled: true })
+    .where(and(eq(metricWindow.jobId, jobId), sql`(${name}, ${attempt}, ${start}) in (select * from ${listOf(rows)})`));
+}
+
+async function storeTier(tx: Tx, jobId: string, seconds: number, parts: readonly Part[]): Promise<void> {
+  if (parts.length === 0) return;
+  await tx
+    .insert(metricTier)
+    .values(
+      parts.map(({ name, attempt, start, state, revision, change }) => {
+        return { jobId, name, attempt, seconds, start, state, revision, change };
+      }),
+    )
+    .onConflictDoUpdate({
+      target: [metricTier.jobId, metricTier.name, metricTier.seconds, metricTier.start, metricTier.attempt],
+      set: {
+        state: sql.raw('excluded."state"'),
+        revision: sql.raw('excluded."revision"'),
+        change: sql.raw('excluded."change"'),
+      },
+    });
+}
+
+/** The windows of a length that hold these ones, each once. */
+export function keysAt(length: number, keys: readonly WindowKey[]): WindowKey[] {
+  const found = new Map<string, WindowKey>();
+  for (const { name, attempt, start } of keys) {
+    const key = { name, attempt, start: Math.floor(start / length) * length };
+    found.set(textOf(key), key);
+  }
+  return [...found.values()];
+}
+
+export function textOf({ name, attempt, start }: WindowKey): string {
+  return `${start} ${attempt} ${name}`;
+}
+
+/** Merges parts into windows of a length, each in the order of its parts' starts. */
+export function mergeParts(length: number, parts: readonly Part[]): Part[] {
+  const merged = new Map<string, Part>();
+  for (const part of parts.toSorted((a, b) => a.start - b.start)) {
+    const start = Math.floor(part.start / length) * length;
+    const key = textOf({ ...part, start });
+    const before = merged.get(key);
+    merged.set(
+      key,
+      before
+        ? {
+            ...before,
+            state: mergeAggregates(before.state, part.state),
+            revision: before.revision + part.revision,
+            change: Math.max(before.change, part.change),
+            closed: before.closed && part.closed,
+          }
+        : { ...part, start },
+    );
+  }
+  return [...merged.values()];
+}
+
+/** The job's own windows inside of windows of a length. */
+export async function readOwn(db: Db, jobId: string, length: number, keys: readonly WindowKey[]): Promise<Part[]> {
+  if (keys.length === 0) return [];
+  return db
+    .select(getTableColumns(metricWindow))
+    .from(metricWindow)
+    .innerJoin(listOf(keys), within(metricWindow, length))
+    .where(eq(metricWindow.jobId, jobId));
+}
+
+/** Windows of a tier inside of windows of a length. What a tier holds was closed when it was merged. */
+export function readTier(seconds: number): typeof readOwn {
+  return async (db, jobId, length, keys) => {
+    if (keys.length === 0) return [];
+    const rows = await db
+      .select(getTableColumns(metricTier))
+      .from(metricTier)
+      .innerJoin(listOf(keys), within(metricTier, length))
+      .where(and(eq(metricTier.jobId, jobId), eq(metricTier.seconds, seconds)));
+    return rows.map((row) => ({ ...row, closed: true }));
+  };
+}
+
+/** Own windows inside of windows of a length that the tiers do not hold. */
+export async function listUnrolled(
+  db: Db,
+  jobId: string,
+  length: number,
+  keys: readonly WindowKey[],
+): Promise<WindowKey[]> {
+  if (keys.length === 0) return [];
+  const { name, attempt, start } = metricWindow;
+  return db
+    .select({ name, attempt, start })
+    .from(metricWindow)
+    .innerJoin(listOf(keys), within(metricWindow, length))
+    .where(and(eq(metricWindow.jobId, jobId), notRolled));
+}
+
+/** Whether all windows of these jobs are in their tiers. */
+export async function isRolledUp(db: Db, jobIds: readonly string[]): Promise<boolean> {
+  const [row] = await db
+    .select({ jobId: metricWindow.jobId })
+    .from(metricWindow)
+    .where(and(inArray(metricWindow.jobId, [...jobIds]), notRolled))
+    .limit(1);
+  return !row;
+}
+
+/** Keys as a table `k` of a query. One parameter, however many they are. */
+function listOf(keys: readonly WindowKey[]): SQL {
+  const rows = JSON.stringify(keys.map(({ name, attempt, start }) => ({ name, attempt, start })));
+  return sql`jsonb_to_recordset(${rows}::jsonb) as k(name text, attempt integer, start bigint)`;
+}
+
+function within(table: typeof metricWindow | typeof metricTier, length: number): SQL {
+  return sql`${table.name} = k.name and ${table.attempt} = k.attempt and ${table.start} >= k.start and ${table.start} < k.start + ${length}`;
+}
