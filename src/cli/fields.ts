@@ -116,6 +116,32 @@ export const previewFields: Fields = {
   errors: '{ ...Problem }',
 };
 
+export const scheduleFields: Fields = {
+  id: '',
+  name: '',
+  project: '{ id }',
+  cron: '',
+  description: '',
+  timezone: '',
+  onOverlap: '',
+  startingDeadlineSeconds: '',
+  defaultsVersion: '',
+  pausedAt: '',
+  nextRuns: '',
+  lastJob: '{ id number state project { id } }',
+  spec: '',
+  createdAt: '',
+  updatedAt: '',
+};
+
+/** One schedule on a page of its own. */
+export const schedulePageFields: Fields = {
+  ...scheduleFields,
+  runs: '(first: 10) { nodes { dueAt lastDueAt outcome reason { code message } job { id number state project { id } } } }',
+};
+
+export const cronFields: Fields = { cron: '', timezone: '', description: '', nextRuns: '' };
+
 /** A selection set of these fields. */
 export function select(fields: Fields): string {
   return `{ ${Object.entries(fields)

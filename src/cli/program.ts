@@ -10,6 +10,7 @@ import { addDefaultsCommands } from './defaults/commands.ts';
 import { addJobCommands } from './jobs/commands.ts';
 import { addPolicyCommands } from './policies/commands.ts';
 import { addSecretCommands } from './secrets/commands.ts';
+import { addScheduleCommands } from './schedules/commands.ts';
 import { addSubmitCommand } from './submit/commands.ts';
 import type { RunnerStartOptions } from './serve/runner.ts';
 
@@ -73,6 +74,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   addSubmitCommand(program, add);
   addJobCommands(program, add);
   addDefaultsCommands(program, add);
+  addScheduleCommands(program, add);
   addPolicyCommands(program, add);
   addSecretCommands(program, add);
   return program;
@@ -115,7 +117,8 @@ function addRunnerCommands(program: Command, add: AddCommand): void {
     .option('--gpus <count>', 'GPUs to use at most, virtual where there are none', toWhole('--gpus', 64))
     .option('--work-dir <folder>', 'its files (default: ASTRAML_RUNNER_WORK_DIR, else /var/lib/astraml)')
     .option('--grace <seconds>', 'between SIGTERM and SIGKILL (default: 30)', toWhole('--grace', 3_600))
-    .option('--drain-timeout <seconds>', 'how long a drain waits (default: 3600)', toWhole('--drain-timeout', 1e9));
+    .option('--drain-timeout <seconds>', 'how long a drain waits (default: 3600)', toWhole('--drain-timeout', 1e9))
+    .option('--when-cut <what>', 'when no gateway is heard: continue or stop (default: continue)');
 }
 
 function toWhole(flag: string, max: number): (text: string) => number {

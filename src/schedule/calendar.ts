@@ -52,12 +52,20 @@ export function calendarIssues({ cron, timezone }: CalendarInput, at: readonly s
   const issues = [...cronIssues(cron, [...at, 'cron']), ...timezoneIssues(timezone, [...at, 'timezone'])];
   if (issues.length > 0 || openCalendar({ cron, timezone }).after(now)) return issues;
   const message = `cron ${quote(cron)} is never due: no day is on that date.`;
-  return [{ code: 'MALFORMED', path: [...at, 'cron'], message, hint: 'February has 29 days at most, April 30.' }];
+  return [
+    {
+      code: 'MALFORMED',
+      path: [...at, 'cron'],
+      specPath: 'schedule.cron',
+      message,
+      hint: 'February has 29 days at most, April 30.',
+    },
+  ];
 }
 
 function cronIssues(cron: string, path: string[]): Issue[] {
   const malformed = (why: string, hint: string): Issue[] => [
-    { code: 'MALFORMED', path, message: `cron ${quote(cron)} ${why}`, hint },
+    { code: 'MALFORMED', path, specPath: 'schedule.cron', message: `cron ${quote(cron)} ${why}`, hint },
   ];
   const example = 'Give minute, hour, day of the month, month and day of the week, e.g. "0 2 * * 1-5".';
   const text = cron.trim();
@@ -93,7 +101,15 @@ function timezoneIssues(timezone: string, path: string[]): Issue[] {
   if (isNamed && isKnownZone(timezone)) return [];
   const near = closest(timezone, Intl.supportedValuesOf('timeZone'));
   const hint = near ? `Did you mean "${near}"?` : 'Use a name such as UTC or Europe/Berlin.';
-  return [{ code: 'MALFORMED', path, message: `timezone ${quote(timezone)} is no IANA time zone.`, hint }];
+  return [
+    {
+      code: 'MALFORMED',
+      path,
+      specPath: 'schedule.timezone',
+      message: `timezone ${quote(timezone)} is no IANA time zone.`,
+      hint,
+    },
+  ];
 }
 
 function isKnownZone(timezone: string): boolean {

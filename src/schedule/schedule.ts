@@ -271,12 +271,22 @@ function settingIssues(settings: ScheduleSettings, clock: Date): Issue[] {
   const issues = calendarIssues(settings, at, clock);
   const { name, startingDeadlineSeconds: deadline } = settings;
   if (name.length < 1 || name.length > 100 || name.includes('\0') || !name.isWellFormed()) {
-    issues.push({ code: 'OUT_OF_RANGE', path: [...at, 'name'], message: 'name takes 1 to 100 characters.' });
+    issues.push({
+      code: 'OUT_OF_RANGE',
+      path: [...at, 'name'],
+      specPath: 'schedule.name',
+      message: 'name takes 1 to 100 characters.',
+    });
   }
   const { min, max } = deadlineRange;
   if (deadline < min || deadline > max) {
     const message = `startingDeadlineSeconds goes from ${min} to ${max}.`;
-    issues.push({ code: 'OUT_OF_RANGE', path: [...at, 'startingDeadlineSeconds'], message });
+    issues.push({
+      code: 'OUT_OF_RANGE',
+      path: [...at, 'startingDeadlineSeconds'],
+      specPath: 'schedule.starting_deadline_seconds',
+      message,
+    });
   }
   return issues;
 }

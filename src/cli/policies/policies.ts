@@ -4,21 +4,26 @@ import { closest } from '../../errors.ts';
 import { toInput } from '../../spec/input.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
-import { policyFields, ruleFields, select, violationFields } from '../fields.ts';
+import { policyFields, ruleFields, select, violationFields, type Warning } from '../fields.ts';
 import { cell } from '../output.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { splitSchedule } from '../schedules/input.ts';
 import { isObject, parseValue, readYamlFile, requireSpec, wrongContent } from '../submit/spec-file.ts';
 import { mergeSpec } from '../submit/spec-flags.ts';
+import { cleanText } from '../text.ts';
 
 export type PolicyListOptions = { header?: boolean };
-export type PolicyFileOptions = { file: string; header?: boolean };
+export type PolicyFileOptions = { file: string; header?: boolean; dryRun?: boolean };
 export type RuleOptions = {
   default?: string;
   min?: string;
   max?: string;
   allowed?: string;
   required?: boolean;
+  warn?: boolean;
+  deny?: boolean;
   message?: string;
+  dryRun?: boolean;
 };
 
 type Rule = {
@@ -29,6 +34,7 @@ type Rule = {
   max: number | null;
   allowed: unknown[] | null;
   required: boolean;
+  enforcement: 'DENY' | 'WARN';
   message: string | null;
 };
 type Policy = { revision: number; project: { id: string }; rules: Rule[] };
@@ -45,10 +51,15 @@ export async function runPolicies(cli: Cli, options: PolicyListOptions): Promise
       cell(rule.max),
       (rule.allowed ?? []).map(cell).join(','),
       rule.required ? 'required' : '',
+      rule.enforcement.toLowerCase(),
       cell(rule.message),
     ]);
     if (rows.length > 0) {
-      await cli.out.table(['PATH', 'DEFAULT', 'MIN', 'MAX', 'ALLOWED', 'REQUIRED', 'MESSAGE'], rows, options);
+      await cli.out.table(
+        ['PATH', 'DEFAULT', 'MIN', 'MAX', 'ALLOWED', 'REQUIRED', 'VIOLATED', 'MESSAGE'],
+        rows,
+        options,
+      );
     }
     cli.out.note(`Policy of ${project.id}, revision ${revision}${rules.length === 0 ? ': no rules' : ''}.`);
   }
@@ -63,13 +74,19 @@ export async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']
   const before = asInput(rules.find((other) => other.path === path));
   const rule = isObject(before) ? { ...before, ...said } : said;
   const others = rules.filter((other) => other.path !== path).map(asInput);
-  return sendRules(cli, { projectId: project.id, rules: [...others, rule], ifRevision: revision });
+  const input = { projectId: project.id, rules: [...others, rule], ifRevision: revision };
+  return options.dryRun ? tryRules(cli, input) : sendRules(cli, input);
 }
 
 function ruleOf(path: string, options: RuleOptions): object {
-  const { default: given, min, max, allowed, required, message } = options;
-  const says = [given, min, max, allowed, required].some((option) => option !== undefined);
-  if (!says) throw usage(`policies set ${path}: say at least one of --default, --min, --max, --allowed, --required.`);
+  const { default: given, min, max, allowed, required, warn, deny, message } = options;
+  if (warn && deny) throw usage(`policies set ${path}: --warn and --deny exclude each other.`);
+  const says = [given, min, max, allowed, required, warn, deny].some((option) => option !== undefined);
+  if (!says) {
+    throw usage(
+      `policies set ${path}: say at least one of --default, --min, --max, --allowed, --required, --warn, --deny.`,
+    );
+  }
   return {
     path,
     ...(given === undefined ? {} : { default: parseValue(given) }),
@@ -77,6 +94,7 @@ function ruleOf(path: string, options: RuleOptions): object {
     ...(max === undefined ? {} : { max: toBound('--max', max) }),
     ...(allowed === undefined ? {} : { allowed: toList(allowed) }),
     ...(required === undefined ? {} : { required }),
+    ...(warn || deny ? { enforcement: warn ? 'WARN' : 'DENY' } : {}),
     ...(message === undefined ? {} : { message }),
   };
 }
@@ -106,11 +124,12 @@ export async function runPoliciesUnset(cli: Cli, _options: object, [path = '']: 
 }
 
 /** All rules from a file: a list of them, or an object that holds it as `rules`. */
-export async function runPoliciesApply(cli: Cli, { file }: PolicyFileOptions): Promise<number> {
+export async function runPoliciesApply(cli: Cli, { file, dryRun }: PolicyFileOptions): Promise<number> {
   const content = await readYamlFile(file);
   const rules = isObject(content) ? content['rules'] : content;
   if (!Array.isArray(rules)) throw wrongContent(file, content, 'a policy is a list of rules, or an object with rules');
-  return sendRules(cli, { projectId: cli.requireProject(), rules: rules.map((rule: unknown) => asInput(rule)) });
+  const input = { projectId: cli.requireProject(), rules: rules.map((rule: unknown) => asInput(rule)) };
+  return dryRun ? tryRules(cli, input) : sendRules(cli, input);
 }
 
 /** What `policies list --json` prints is taken too: it tells a default of null from none by `hasDefault`. */
@@ -122,14 +141,19 @@ function asInput(rule: unknown): unknown {
 
 /** Prints what a job spec violates; exit code 6 when it is anything. */
 export async function runPoliciesTest(cli: Cli, { file, header }: PolicyFileOptions): Promise<number> {
-  const spec = requireSpec(await mergeSpec(cli, { file }, []));
+  const spec = requireSpec(splitSchedule(await mergeSpec(cli, { file }, []), {}).template);
   const query = `query($spec: JobSpecInput!) {
     previewJob(spec: $spec) {
       policyRevision
+      warnings { code message }
       errors { ...Problem ... on PolicyViolationError { violations ${select(violationFields)} } }
     }
   } ${problemFragment}`;
-  type Preview = { policyRevision: number | null; errors: (Problem & { violations?: Violation[] })[] };
+  type Preview = {
+    policyRevision: number | null;
+    warnings: Warning[];
+    errors: (Problem & { violations?: Violation[] })[];
+  };
   const { previewJob } = await cli.request<{ previewJob: Preview }>(query, { spec: toInput(spec) });
   const other = previewJob.errors.find(({ violations }) => !violations);
   if (other) throw refusedBy(other);
@@ -139,6 +163,8 @@ export async function runPoliciesTest(cli: Cli, { file, header }: PolicyFileOpti
     const rows = violations.map(({ path, value, kind, message }) => [path, cell(value), kind, cell(message)]);
     await cli.out.table(['PATH', 'VALUE', 'KIND', 'MESSAGE'], rows, { header });
   }
+  const warned = previewJob.warnings.filter(({ code }) => code === 'POLICY_WARNING');
+  for (const { message } of warned) cli.out.warn(`warning: ${cleanText(message)}`);
   const count = violations.length === 0 ? 'no violation' : `${violations.length} violation(s)`;
   cli.out.note(`${file}: ${count} of policy revision ${previewJob.policyRevision ?? ''}.`);
   return violations.length > 0 ? exitCodes.refused : exitCodes.done;
@@ -152,10 +178,36 @@ async function readPolicy(cli: Cli): Promise<Policy> {
   throw new Failure(exitCodes.notFound, `Project ${projectId} does not exist, or you may not see it.`);
 }
 
-async function sendRules(
-  cli: Cli,
-  input: { projectId: string; rules: unknown[]; ifRevision?: number },
-): Promise<number> {
+type NewRules = { projectId: string; rules: unknown[]; ifRevision?: number };
+
+/** Says which of the project's last jobs the rules would refuse, and changes nothing. */
+async function tryRules(cli: Cli, input: NewRules): Promise<number> {
+  const mutation = `mutation($input: SetPolicyInput!) {
+    setPolicy(input: $input) {
+      ... on PolicyPayload { policy { project { id } } refusedJobs { id number name state createdAt } } ...Problem
+    }
+  } ${problemFragment}`;
+  type Refused = { id: string; number: number; name: string; state: string; createdAt: string };
+  type Payload = { policy: Pick<Policy, 'project'>; refusedJobs: Refused[] };
+  const variables = { input: { ...input, dryRun: true } };
+  const { setPolicy: result } = await cli.request<{ setPolicy: Payload | Problem }>(mutation, variables);
+  if (!('policy' in result)) throw refusedBy(result);
+  const { refusedJobs: jobs, policy } = result;
+  if (cli.out.json) await cli.out.printJson(jobs);
+  else if (jobs.length > 0) {
+    const rows = jobs.map(({ number, name, state, createdAt }) => [
+      `${policy.project.id}/${number}`,
+      cell(name),
+      state,
+      createdAt,
+    ]);
+    await cli.out.table(['JOB', 'NAME', 'STATE', 'SUBMITTED'], rows);
+  }
+  cli.out.note(`Nothing was changed. These rules would refuse ${jobs.length} of the last 100 jobs.`);
+  return exitCodes.done;
+}
+
+async function sendRules(cli: Cli, input: NewRules): Promise<number> {
   const mutation = `mutation($input: SetPolicyInput!) {
     setPolicy(input: $input) { __typename ... on PolicyPayload { policy ${select(policyFields)} } ...Problem }
   } ${problemFragment}`;

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { type AddCommand, collect } from '../command.ts';
 import { usage } from '../failure.ts';
-import { jobFields, previewFields } from '../fields.ts';
+import { jobFields, previewFields, scheduleFields } from '../fields.ts';
 
 import type { SubmitOptions } from './submit.ts';
 
@@ -11,7 +11,7 @@ export function addSubmitCommand(program: Command, add: AddCommand): void {
     program,
     'submit',
     'submit a job; flags win over the file, the command goes behind --',
-    (options) => Object.keys(options.dryRun ? previewFields : jobFields),
+    (options) => Object.keys(options.dryRun ? previewFields : options.cron ? scheduleFields : jobFields),
     async () => {
       const { runSubmit } = await import('./submit.ts');
       return (cli, options, operands) => runSubmit(cli, options, commandVector(operands));
@@ -48,6 +48,8 @@ export function addSubmitCommand(program: Command, add: AddCommand): void {
     .option('--start-timeout <duration>', 'longest way from a runner to the running command, e.g. 10m')
     .option('--retries <n>', 'attempts after a failed one, 0 to 10')
     .option('--on-cut <what>', 'when its runner loses the gateway: continue or stop')
+    .option('--cron <expression>', 'create a schedule instead, e.g. "0 * * * *"')
+    .option('--tz <zone>', 'time zone of --cron, e.g. Europe/Berlin (default: UTC)')
     .optionsGroup('Submitting:')
     .option('--idempotency-key <key>', 'submit once under this key, however often it is said')
     .option('--expected-spec-hash <hash>', 'submit what --dry-run showed, or nothing')

@@ -12,6 +12,7 @@ type Preview = {
   defaultsVersion: string | null;
   resolved: Value[];
   command: string[] | null;
+  specHash: string | null;
   matchingRunners: number;
   warnings: Warning[];
   errors: Problem[];
@@ -27,8 +28,9 @@ export async function runPreview(cli: Cli, spec: Spec): Promise<number> {
   const [first, ...others] = preview.errors.map(refusedBy);
   for (const other of others) cli.out.warn(`error: ${cleanText(other.message)}`);
   if (first) throw first;
-  const { defaultsVersion, matchingRunners, command } = preview;
+  const { defaultsVersion, matchingRunners, command, specHash } = preview;
   cli.out.note(`Nothing was submitted. It would run: ${cell((command ?? []).join(' '))}`);
+  cli.out.note(`Spec hash ${specHash ?? ''}: --expected-spec-hash submits exactly this.`);
   cli.out.note(`Defaults ${defaultsVersion ?? ''}; ${matchingRunners} runner(s) could take it now.`);
   return exitCodes.done;
 }

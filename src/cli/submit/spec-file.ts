@@ -1,6 +1,6 @@
 // The job spec of a submission: a JSON or YAML file, flags over it, checked as a whole before anything is sent.
 import { readFileSync } from 'node:fs';
-import { closest } from '../../errors.ts';
+import { closest, type Issue } from '../../errors.ts';
 import { parseSpec, type Spec } from '../../spec/spec.ts';
 import { exitCodes, Failure, Refused, usage } from '../failure.ts';
 
@@ -132,10 +132,11 @@ export function parseValue(text: string): unknown {
   }
 }
 
-/** The spec when it has no problem; all of its problems otherwise. */
-export function requireSpec(content: Json): Spec {
-  const { spec, issues } = parseSpec(content);
-  if (spec) return spec;
+/** The spec when it has no problem and there are no `others`; all of them otherwise. */
+export function requireSpec(content: Json, others: readonly Issue[] = []): Spec {
+  const { spec, issues: ofSpec } = parseSpec(content);
+  if (spec && others.length === 0) return spec;
+  const issues = [...ofSpec, ...others];
   const projectHint = 'Name the project: -p p-demo, ASTRAML_PROJECT, or project_id in the file.';
   const said = issues.map((issue) =>
     issue.specPath === 'project_id' && issue.code === 'REQUIRED' ? { ...issue, hint: projectHint } : issue,

@@ -3,18 +3,27 @@
 import { randomUUID } from 'node:crypto';
 import { toInput } from '../../spec/input.ts';
 import type { Cli } from '../cli.ts';
-import { exitCodeOfState, exitCodes } from '../failure.ts';
+import type { Spec } from '../../spec/spec.ts';
+import { exitCodeOfState, exitCodes, usage } from '../failure.ts';
 import { type JobLine, jobAnswer, type Warning } from '../fields.ts';
 import { detachable, detachedMessage, followLog, followState, noteState } from '../jobs/follow.ts';
 import { jobName, outcomeLines } from '../jobs/outcome.ts';
 import { pick } from '../output.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { sendSchedule } from '../schedules/create.ts';
+import { missingCron, type ScheduleFlags, type ScheduleInput, splitSchedule } from '../schedules/input.ts';
 import { runPreview } from './preview.ts';
 import { requireSpec } from './spec-file.ts';
 import { mergeSpec, type SpecFlags } from './spec-flags.ts';
 import { cleanLine, cleanText } from '../text.ts';
 
-export type SubmitOptions = SpecFlags & { idempotencyKey?: string; dryRun?: boolean; follow?: boolean };
+export type SubmitOptions = SpecFlags &
+  Pick<ScheduleFlags, 'cron' | 'tz'> & {
+    idempotencyKey?: string;
+    expectedSpecHash?: string;
+    dryRun?: boolean;
+    follow?: boolean;
+  };
 
 type Payload = { __typename: 'SubmitJobPayload'; job: JobLine; replayed: boolean; warnings: Warning[] };
 
@@ -27,9 +36,15 @@ const submitMutation = `mutation($input: SubmitJobInput!) {
 } ${problemFragment}`;
 
 export async function runSubmit(cli: Cli, options: SubmitOptions, command: string[]): Promise<number> {
-  const spec = requireSpec(await mergeSpec(cli, options, command));
+  const { template, schedule, issues } = splitSchedule(await mergeSpec(cli, options, command), options);
+  const spec = requireSpec(template, [...issues, ...(schedule ? missingCron(schedule) : [])]);
   if (options.dryRun) return runPreview(cli, spec);
-  const input = { spec: toInput(spec), idempotencyKey: options.idempotencyKey ?? `cli-${randomUUID()}` };
+  if (schedule) return submitSchedule(cli, spec, schedule, options);
+  const input = {
+    spec: toInput(spec),
+    idempotencyKey: options.idempotencyKey ?? `cli-${randomUUID()}`,
+    expectedSpecHash: options.expectedSpecHash,
+  };
   const { submitJob: result } = await cli.request<{ submitJob: Payload | Problem }>(
     submitMutation,
     { input },
@@ -45,6 +60,14 @@ export async function runSubmit(cli: Cli, options: SubmitOptions, command: strin
   if (options.follow) return followToEnd(cli, job);
   if (!cli.out.json && cli.out.tty) cli.out.note(`follow it: astraml logs ${jobName(job)} -f`);
   return exitCodes.done;
+}
+
+/** The spec says when: what is created is a schedule, and the jobs are its own. */
+function submitSchedule(cli: Cli, spec: Spec, schedule: ScheduleInput, options: SubmitOptions): Promise<number> {
+  const { follow, expectedSpecHash, idempotencyKey } = options;
+  const flag = follow ? '--follow' : expectedSpecHash ? '--expected-spec-hash' : null;
+  if (flag) throw usage(`${flag} is about one job, and this creates a schedule.`, 'Leave it out, or remove schedule.');
+  return sendSchedule(cli, { spec, schedule, idempotencyKey });
 }
 
 /** The log on stdout, changes of state on stderr, then how it ended; as JSON one object a line. */

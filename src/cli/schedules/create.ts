@@ -1,0 +1,61 @@
+// Creating a schedule: from `schedules create`, and from `submit` when file or flags say when.
+import { randomUUID } from 'node:crypto';
+import { toInput } from '../../spec/input.ts';
+import type { Spec } from '../../spec/spec.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes } from '../failure.ts';
+import { scheduleFields, select } from '../fields.ts';
+import { cell } from '../output.ts';
+import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import type { ScheduleInput } from './input.ts';
+
+export type Schedule = {
+  id: string;
+  name: string;
+  project: { id: string };
+  cron: string;
+  description: string;
+  timezone: string;
+  onOverlap: string;
+  startingDeadlineSeconds: number;
+  defaultsVersion: string;
+  pausedAt: string | null;
+  nextRuns: string[];
+  lastJob: { number: number; state: string; project: { id: string } } | null;
+};
+
+const mutation = `mutation($input: CreateScheduleInput!) {
+  createSchedule(input: $input) {
+    __typename
+    ... on CreateSchedulePayload { replayed schedule ${select(scheduleFields)} }
+    ...Problem
+  }
+} ${problemFragment}`;
+
+export async function sendSchedule(
+  cli: Cli,
+  { spec, schedule, idempotencyKey }: { spec: Spec; schedule: ScheduleInput; idempotencyKey?: string | undefined },
+): Promise<number> {
+  const input = { ...schedule, spec: toInput(spec), idempotencyKey: idempotencyKey ?? `cli-${randomUUID()}` };
+  type Payload = { __typename: 'CreateSchedulePayload'; schedule: Schedule; replayed: boolean };
+  const { createSchedule: result } = await cli.request<{ createSchedule: Payload | Problem }>(
+    mutation,
+    { input },
+    { patient: true },
+  );
+  if (!('schedule' in result)) throw refusedBy(result);
+  if (result.replayed) cli.out.note('This idempotency key was used before: it is the same schedule, not a new one.');
+  await printSchedule(cli, result.schedule);
+  if (!cli.out.json && cli.out.tty) cli.out.note(`${cell(result.schedule.description)}, ${result.schedule.timezone}`);
+  return exitCodes.done;
+}
+
+/** One line, or JSON: of `submit`, whose fields are those of a job, all of it. */
+export async function printSchedule(cli: Cli, schedule: Schedule): Promise<void> {
+  const { json } = cli.out;
+  if (json?.every((name) => name in scheduleFields)) return cli.out.printJson(schedule);
+  if (json) return cli.out.print(JSON.stringify(schedule));
+  const { id, name, project, nextRuns, pausedAt } = schedule;
+  const next = pausedAt ? 'paused' : nextRuns[0] ? `next ${nextRuns[0]}` : 'never due again';
+  await cli.out.print(`${id} ${project.id} ${cell(name)} ${next}`);
+}
