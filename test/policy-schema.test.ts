@@ -25,7 +25,7 @@ after(async () => {
 
 type Json = Record<string, unknown>;
 
-const ruleFields = 'path default hasDefault min max allowed required message';
+const ruleFields = 'path default hasDefault min max allowed required enforcement message';
 const setMutation = `mutation ($input: SetPolicyInput!) {
   setPolicy(input: $input) {
     __typename
@@ -80,6 +80,7 @@ suite('a policy over GraphQL', () => {
       max: null,
       allowed: null,
       required: false,
+      enforcement: 'DENY',
       message: null,
     };
     assert.deepEqual(policy.rules, [

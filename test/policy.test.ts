@@ -8,6 +8,7 @@ import { type PolicyRule, Refusal, type RefusalCode } from '../src/errors.ts';
 import { event } from '../src/event/table.ts';
 import { planJob, submitJob } from '../src/job/job.ts';
 import { nextJobNumber } from '../src/job/number.ts';
+import { listRefused } from '../src/job/trial.ts';
 import { job } from '../src/job/table.ts';
 import { commit } from '../src/live/commit.ts';
 import { brokenLimits, checkRules } from '../src/policy/check.ts';
@@ -19,7 +20,9 @@ import {
   loadPolicies,
   type Policy,
   setPolicy,
+  tryPolicy,
 } from '../src/policy/policy.ts';
+import { policy } from '../src/policy/table.ts';
 import { readRules, type RuleInput } from '../src/policy/rule.ts';
 import { createProject, getProject, type Project } from '../src/project/project.ts';
 import { defaultsLayer } from '../src/defaults/defaults.ts';
@@ -110,6 +113,7 @@ suite('a policy', () => {
       max: null,
       allowed: null,
       required: false,
+      enforcement: 'DENY',
       message: null,
     });
     assert.equal(second.createdBy, store.admin.tokenId);
@@ -465,6 +469,101 @@ suite('a job', () => {
       'nothing is changed silently',
     );
     assert.equal((await getProject(store.database.db, store.admin, project.id))?.id, project.id);
+  });
+});
+
+suite('a rule that warns', () => {
+  test('lets the job pass with a warning, whatever it limits; a rule that refuses beside it still does', async () => {
+    const warning = { enforcement: 'WARN' } as const;
+    await set([
+      { path: 'hyperparams.epochs', min: 2, max: 20, ...warning },
+      { path: 'hyperparams.lr_scheduler', allowed: ['cosine'], message: 'Ask the team.', ...warning },
+      { path: 'hyperparams.warmup', required: true, ...warning },
+      { path: 'priority', max: 5 },
+    ]);
+    const { job: made, warnings } = await submit({ hyperparams: { epochs: 50, lr_scheduler: 'linear' } });
+    assert.equal(made.state, 'QUEUED');
+    assert.deepEqual(warnings, [
+      {
+        code: 'POLICY_WARNING',
+        message: "epochs 50 is above the project's maximum 20.",
+        path: [...at, 'hyperparams', 'epochs'],
+      },
+      { code: 'POLICY_WARNING', message: 'Ask the team.', path: [...at, 'hyperparams', 'lrScheduler'] },
+      {
+        code: 'POLICY_WARNING',
+        message: 'warmup must be set in the job spec: the project requires it.',
+        path: [...at, 'hyperparams', 'extra', 'warmup'],
+      },
+    ]);
+    const [told] = await store.database.db.select().from(event).where(eq(event.jobId, made.id));
+    assert.match(told?.message ?? '', /maximum 20\. Ask the team\./);
+    const low = await submit({ hyperparams: { epochs: 1, warmup: 1 } });
+    assert.match(low.warnings[0]?.message ?? '', /below the project's minimum 2/);
+    await assert.rejects(
+      submit({ hyperparams: { epochs: 50 }, priority: 9 }),
+      refused('POLICY_VIOLATION', ({ details }) => {
+        assert.deepEqual(
+          details.violations?.map(({ path }) => path),
+          ['priority'],
+        );
+      }),
+    );
+  });
+
+  test('is told from one that refuses in the revisions; rules kept before there was a choice refuse', async () => {
+    const first = await set([{ path: 'priority', max: 5, enforcement: 'WARN' }]);
+    const second = await set([{ path: 'priority', max: 5 }]);
+    assert.deepEqual([first.revision, second.revision], [1, 2]);
+    const { db } = store.database;
+    await db
+      .update(policy)
+      .set({ rules: sql`${JSON.stringify([{ ...second.rules[0], enforcement: undefined }])}::text::jsonb` })
+      .where(and(eq(policy.projectId, project.id), eq(policy.revision, 2)));
+    assert.deepEqual(await getPolicy(db, project, 2), second);
+    await assert.rejects(submit({ priority: 9 }), refused('POLICY_VIOLATION'));
+  });
+});
+
+suite('a dry run of rules', () => {
+  const tried = async (rules: RuleInput[]) => {
+    const input = { projectId: project.id, rules, ifRevision: null };
+    const { db } = store.database;
+    const { policy: current, tried: read } = await tryPolicy(db, store.admin, input);
+    const jobs = await listRefused(db, store.admin, project.id, read);
+    return { current, numbers: jobs.map(({ number }) => number) };
+  };
+
+  test('names the last jobs that they would refuse, by what each asked for, and changes nothing', async () => {
+    await set([{ path: 'hyperparams.epochs', default: 3 }]);
+    const asked = (await submit({ hyperparams: { epochs: 50 } })).job.number;
+    const given = (await submit({})).job.number;
+    const max = { path: 'hyperparams.epochs', max: 2 };
+    assert.deepEqual((await tried([max])).numbers, [given, asked], 'without its default 5 of v2.1');
+    assert.deepEqual((await tried([{ ...max, default: 2 }])).numbers, [asked], 'with a default of their own');
+    assert.deepEqual((await tried([{ ...max, enforcement: 'WARN' }])).numbers, []);
+    assert.deepEqual((await tried([{ path: 'hyperparams.epochs', required: true }])).numbers, [given]);
+    assert.deepEqual((await tried([{ path: 'hyperparams.lr', max: 1 }])).numbers, []);
+    const { current } = await tried([]);
+    assert.deepEqual([current.revision, current.rules.length], [1, 1]);
+  });
+
+  test('looks at the last 100 jobs of the project only', async () => {
+    for (let count = 0; count < 101; count++) await submit({});
+    const { numbers } = await tried([{ path: 'hyperparams.epochs', max: 1 }]);
+    assert.equal(numbers.length, 100);
+    assert.equal(Math.min(...numbers), 2);
+  });
+
+  test('is checked like rules that are set', async () => {
+    await assert.rejects(tried([{ path: 'epochs', max: 1 }]), refused('INVALID_INPUT'));
+    const input = { projectId: project.id, rules: [], ifRevision: 7 };
+    await assert.rejects(tryPolicy(store.database.db, store.admin, input), refused('INVALID_STATE'));
+    const stranger = actor(['WRITE'], project.id);
+    await assert.rejects(
+      tryPolicy(store.database.db, stranger, { ...input, ifRevision: null }),
+      refused('PERMISSION_DENIED'),
+    );
   });
 });
 

@@ -9,6 +9,7 @@ import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import type { Tx } from '../live/commit.ts';
 import { canonical, hashOf } from '../replay/replay.ts';
+import { findCredentials } from '../spec/credential.ts';
 import type { Layer, LayerValue, ResolvedValue } from '../spec/resolve.ts';
 import { defaultsCurrent, defaultsVersion } from './table.ts';
 import { readValues, unknownPaths } from './values.ts';
@@ -88,7 +89,7 @@ function headIssues({ version, notes }: NewDefaults): Issue[] {
     const message = `notes takes ${maxNotes} characters of Unicode text at most, without NUL.`;
     issues.push({ code: 'OUT_OF_RANGE', path: ['input', 'notes'], message });
   }
-  return issues;
+  return [...issues, ...findCredentials(notes, ['input', 'notes'])];
 }
 
 function alreadyPublished(version: string, isSame: boolean): Refusal {

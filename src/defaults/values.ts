@@ -1,7 +1,7 @@
 // Values that somebody wants to publish as a version → values by path: every problem of all of them at once. A version that
 // is published gives every job a whole set of values, and no value that a job could not ask for.
-import { closest, type Issue, quote } from '../errors.ts';
-import { canonical } from '../replay/replay.ts';
+import { type Issue, quote } from '../errors.ts';
+import { findCredentials } from '../spec/credential.ts';
 import { kindOfPath, layeredPaths, nearestPath, readValue } from '../spec/path.ts';
 import { containers, notLayered } from '../spec/resolve.ts';
 import { builtinVersions } from './versions.ts';
@@ -17,17 +17,11 @@ const documentedPaths = Object.keys(first?.documented ?? {});
  * it does what it did before there was one.
  */
 const requiredPaths = [...documentedPaths, ...Object.keys(first?.platform ?? {})].sort();
-/** Values of versions that came with the software where a job spec cannot say them: no other value is known to work. */
-const fixed = new Map(
-  builtinVersions
-    .flatMap(({ documented, platform }) => Object.entries({ ...documented, ...platform }))
-    .filter(([path]) => kindOfPath(path) === null),
-);
 /** Each job or each project says these itself. */
 const unversioned = new Set(['model', 'dataset', 'command']);
 
 /** Paths that a version may hold, as far as this build knows. */
-const knownPaths = [...new Set([...layeredPaths, ...fixed.keys()])].filter((path) => !unversioned.has(path));
+const knownPaths = layeredPaths.filter((path) => !unversioned.has(path));
 
 /** Paths that this build has no meaning for: a newer one published them. */
 export function unknownPaths(values: Values): string[] {
@@ -37,6 +31,8 @@ export function unknownPaths(values: Values): string[] {
 
 /** Values by path, with every problem; `at` is where the nested values were sent. Null means unset. */
 export function readValues(nested: Record<string, unknown>, at: readonly string[]): Values & { issues: Issue[] } {
+  const credentials = findCredentials(nested, at);
+  if (credentials.length > 0) return { documented: {}, platform: {}, issues: credentials }; // others would repeat it
   const leaves = leavesOf(nested, []);
   const issues: Issue[] = [];
   const values: Values = { documented: {}, platform: {} };
@@ -84,11 +80,6 @@ function readLeaf(keys: string[], value: unknown): { value: unknown; problems: P
     return refuse('NOT_ALLOWED', `${path} has no default for the whole platform.`, hint);
   }
   if (containers.has(path)) return refuse('WRONG_TYPE', `${path} must be an object.`);
-  if (fixed.has(path)) {
-    const only = JSON.stringify(fixed.get(path));
-    if (canonical(value) === canonical(fixed.get(path))) return { value, problems: [] };
-    return refuse('NOT_ALLOWED', `${path} takes no other value than ${only} here.`, `Set it to ${only}.`);
-  }
   if (!knownPaths.includes(path)) return refuse('UNKNOWN_FIELD', unknownMessage(path), unknownHint(path));
   const read = readValue(path, value);
   return { value: read.value, problems: read.issues };
@@ -101,7 +92,7 @@ function unknownMessage(path: string): string {
 }
 
 function unknownHint(path: string): string {
-  const near = nearestPath(path) ?? closest(path, knownPaths);
+  const near = nearestPath(path);
   if (near && knownPaths.includes(near)) return `Did you mean "${near}"?`;
   if (kindOfPath(path) === 'free') return "Make it a default of a project's policy instead.";
   return `Known: ${knownPaths.join(', ')}.`;

@@ -1,17 +1,8 @@
-// The commands about jobs that exist, and about the defaults, with their flags.
+// The commands about jobs that exist, with their flags.
 import type { Command } from 'commander';
 import type { CancelOptions } from './cancel.ts';
-import { type AddCommand, collect, withGlobals } from '../command.ts';
-import type { DefaultsOptions } from '../defaults/defaults.ts';
-import {
-  defaultsFields,
-  jobFields,
-  jobPageFields,
-  lineFields,
-  metricFields,
-  valueFields,
-  windowFields,
-} from '../fields.ts';
+import { type AddCommand, collect } from '../command.ts';
+import { jobFields, jobPageFields, lineFields, metricFields, valueFields, windowFields } from '../fields.ts';
 import type { JobsOptions } from './jobs.ts';
 import type { LogsOptions } from './logs.ts';
 import type { MetricsOptions } from './metrics.ts';
@@ -64,7 +55,6 @@ export function addJobCommands(program: Command, add: AddCommand): void {
     .option('--reason <text>', 'reason shown to people')
     .option('--grace <duration>', 'time between the request and the kill, e.g. 30s')
     .option('--wait', 'wait until they have stopped');
-  addDefaults(program, add);
 }
 
 function addJobs(program: Command, add: AddCommand): void {
@@ -95,29 +85,4 @@ function addJobs(program: Command, add: AddCommand): void {
     .option('--spec', 'print the spec as YAML, to be submitted again')
     .option('--config', 'print every value with its source')
     .option(...headerFlag);
-}
-
-function addDefaults(program: Command, add: AddCommand): void {
-  const defaults = withGlobals(program.command('defaults').description('show what a job gets when nobody says'));
-  add<DefaultsOptions>(
-    defaults,
-    'show',
-    'values of a version; with -p those of the project',
-    () => Object.keys(valueFields),
-    async () => {
-      return (await import('../defaults/defaults.ts')).runDefaults;
-    },
-    { isDefault: true },
-  )
-    .option('--version <version>', 'version, e.g. v2.1 (default: the current one)')
-    .option(...headerFlag);
-  add<DefaultsOptions>(
-    defaults,
-    'list',
-    'published versions',
-    () => Object.keys(defaultsFields),
-    async () => {
-      return (await import('../defaults/defaults.ts')).runDefaultsList;
-    },
-  ).option(...headerFlag);
 }
