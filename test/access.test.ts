@@ -23,6 +23,7 @@ import { expectNoLeaks } from './support/leaks.ts';
 import {
   bearer,
   createProject,
+  createSchedule,
   createToken,
   dataOf,
   type Door,
@@ -45,6 +46,7 @@ let door: Door;
 let port: number;
 let jobId: string;
 let otherJobId: string;
+let scheduleId: string;
 let endedJobId: string;
 let spareTokenId: string;
 const tokens: Record<Caller, string | null> = {
@@ -73,6 +75,7 @@ before(async () => {
   tokens.admin = await createToken(port, { projectId: mine, scopes: ['ADMIN'] });
   jobId = await submitJob(port, mine);
   otherJobId = await submitJob(port, other);
+  scheduleId = await createSchedule(port, mine);
   endedJobId = await submitJob(port, mine);
   await dataOf(port, { query: `mutation { cancelJob(input: { id: "${endedJobId}" }) { __typename } }` });
   const spare = await createToken(port, { projectId: mine, scopes: ['READ'] });
@@ -95,15 +98,20 @@ after(async () => {
  */
 type Answer = 'data' | 'null' | 'empty' | 'stream' | string;
 const ofProject = { runner: 'NOT_FOUND', stranger: 'NOT_FOUND', reader: 'PERMISSION_DENIED' };
+const signedIn = callers.filter((caller) => caller !== 'anonymous' && caller !== 'expired');
 const table: Record<string, Partial<Record<Caller, Answer>>> = {
   'Query.defaults': {},
+  // "text" is no published version: whoever is signed in is told so.
+  'Query.defaultsDiff': Object.fromEntries(signedIn.map((caller) => [caller, 'BAD_USER_INPUT'])),
   'Query.defaultsVersions': {},
   'Query.job': { runner: 'null', stranger: 'null' },
   'Query.jobs': { runner: 'empty' },
   'Query.node': { runner: 'null', stranger: 'null' },
   'Query.nodes': { runner: 'null', stranger: 'null' },
   'Query.policy': { runner: 'null', stranger: 'null' },
+  'Query.previewCron': {},
   'Query.previewJob': {},
+  'Query.previewMigration': { runner: 'NOT_FOUND', stranger: 'NOT_FOUND' },
   'Query.project': { runner: 'null', stranger: 'null' },
   'Query.runners': { runner: 'empty' },
   'Query.serverInfo': { anonymous: 'data' },
@@ -116,11 +124,32 @@ const table: Record<string, Partial<Record<Caller, Answer>>> = {
     writer: 'PERMISSION_DENIED',
     admin: 'PERMISSION_DENIED',
   },
+  'Mutation.createSchedule': ofProject,
+  'Mutation.deleteSchedule': { ...ofProject, admin: 'NOT_FOUND' }, // the writer has deleted it
+  'Mutation.triggerSchedule': ofProject,
+  'Mutation.updateSchedule': ofProject,
   'Mutation.createToken': { ...ofProject, writer: 'PERMISSION_DENIED' },
+  'Mutation.publishDefaults': {
+    runner: 'PERMISSION_DENIED',
+    stranger: 'PERMISSION_DENIED',
+    reader: 'PERMISSION_DENIED',
+    writer: 'PERMISSION_DENIED',
+    admin: 'PERMISSION_DENIED',
+  },
+  'Mutation.setCurrentDefaults': {
+    runner: 'PERMISSION_DENIED',
+    stranger: 'PERMISSION_DENIED',
+    reader: 'PERMISSION_DENIED',
+    writer: 'PERMISSION_DENIED',
+    admin: 'PERMISSION_DENIED',
+  },
   // "text" is no path of a job spec: whoever may set a policy is told so.
   'Mutation.setPolicy': { ...ofProject, writer: 'PERMISSION_DENIED', admin: 'INVALID_INPUT' },
   'Mutation.retryJob': ofProject,
   'Mutation.revokeToken': { ...ofProject, writer: 'PERMISSION_DENIED' },
+  // "text" is no name of a secret either.
+  'Mutation.setSecret': { ...ofProject, writer: 'PERMISSION_DENIED', admin: 'INVALID_INPUT' },
+  'Mutation.deleteSecret': { ...ofProject, writer: 'PERMISSION_DENIED', admin: 'NOT_FOUND' },
   'Mutation.submitJob': ofProject,
   'Mutation.updateJob': ofProject,
   'Mutation.updateProject': { ...ofProject, writer: 'PERMISSION_DENIED' },
@@ -169,6 +198,7 @@ function literalOf(type: GraphQLInputType, name: string): string {
     );
     return `{ ${fields.map((field) => `${field.name}: ${literalOf(field.type, field.name)}`).join(', ')} }`;
   }
+  if (name === 'cron') return '"0 * * * *"';
   if (type.name === 'ID') return JSON.stringify(name === 'projectId' ? mine : `ID_OF_${name}`);
   return (
     ({ String: '"text"', Int: '1', Float: '1.5', Boolean: 'true' } as Record<string, string>)[type.name] ?? '"text"'
@@ -205,6 +235,9 @@ function withIds(root: Root, caller: Caller): string {
     'Mutation.retryJob': endedJobId,
     'Mutation.revokeToken': spareTokenId,
     'Mutation.updateProject': mine,
+    'Mutation.deleteSchedule': scheduleId,
+    'Mutation.triggerSchedule': scheduleId,
+    'Mutation.updateSchedule': scheduleId,
   };
   return root.query.replaceAll(/ID_OF_\w+/g, ids[root.path] ?? jobId);
 }
