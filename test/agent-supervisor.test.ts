@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { after, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Executor } from '../src/agent/executor.ts';
 import { processExecutor } from '../src/agent/process.ts';
 import { Supervisor } from '../src/agent/supervisor.ts';
@@ -21,11 +22,14 @@ after(async () => {
 
 let attempts = 0;
 
-function startAttempt(source: string, options: { executor?: Executor; workDir?: string; graceMs?: number } = {}) {
+function startAttempt(
+  source: string,
+  options: { executor?: Executor; workDir?: string; graceMs?: number; leaseMs?: number; spec?: object } = {},
+) {
   const attemptId = `att_${++attempts}`;
   const records: RunnerRecord[] = [];
   const troubles: unknown[] = [];
-  const gateway = { away: false, committed: 0, directives: [] as Directive[] };
+  const gateway = { away: false, committed: 0, directives: [] as Directive[], heardAt: 0 };
   const workDir = options.workDir ?? root;
   const supervisor = new Supervisor({
     assignment: {
@@ -34,7 +38,7 @@ function startAttempt(source: string, options: { executor?: Executor; workDir?: 
       leaseToken: 'lease',
       gpus: [],
       job: { id: `job_${process.pid}_${attempts}`, number: 1, name: 'n', projectId: 'p', scheduleId: null },
-      spec: {},
+      spec: { ...options.spec },
       command: [process.execPath, '-e', source],
       env: {},
       secretEnv: [],
@@ -54,11 +58,12 @@ function startAttempt(source: string, options: { executor?: Executor; workDir?: 
       records.push(...fresh);
       gateway.committed += fresh.length;
       const { committed, directives } = gateway;
-      setImmediate(() => supervisor.acknowledge({ attemptId, committed, directives }));
+      gateway.heardAt = performance.now();
+      setImmediate(() => supervisor.acknowledge({ attemptId, committed, directives, send: batch.send }));
     },
     renew: () => Promise.reject(new Error('away')),
-    heartbeatMs: 10_000,
-    leaseMs: 30_000,
+    heartbeatMs: (options.leaseMs ?? 30_000) / 3,
+    leaseMs: options.leaseMs ?? 30_000,
     whenCut: 'continue',
     graceMs: options.graceMs ?? 1_000,
     host: process.env,
@@ -185,4 +190,59 @@ test('an attempt that is given up ends, also when the gateway is away', async ()
   await attempt.supervisor.done;
   assert.ok(performance.now() - startedAt < 1_500);
   assert.equal(isAlive(pid), false);
+});
+
+suite('a job that stops when it is cut off', () => {
+  const stubborn =
+    "process.on('SIGTERM', () => console.log('no')); console.log('pid=' + process.pid); setInterval(() => {}, 1e3)";
+  const pidOf = async (attempt: ReturnType<typeof startAttempt>) => {
+    const line = await until(() => attempt.lines('STDOUT').find((text) => text.startsWith('pid=')), {
+      what: 'its pid',
+    });
+    return Number(line.slice(4));
+  };
+
+  test('goes on for as long as the gateway is heard', async () => {
+    const attempt = startAttempt(stubborn, { leaseMs: 900, spec: { on_cut: 'stop' } });
+    const pid = await pidOf(attempt);
+    await sleep(2_000);
+    assert.ok(isAlive(pid));
+    attempt.supervisor.stop('CANCELLED', 0);
+    await attempt.supervisor.done;
+  });
+
+  test('is gone before its lease can lapse, also when it ignores SIGTERM, and says so when it is heard again', async () => {
+    const leaseMs = 3_000;
+    const attempt = startAttempt(stubborn, { leaseMs, graceMs: 30_000, spec: { on_cut: 'stop' } });
+    const pid = await pidOf(attempt);
+    attempt.gateway.away = true;
+    await until(() => !isAlive(pid), { timeoutMs: 10_000, what: 'the end of the process' });
+    const elapsedMs = performance.now() - attempt.gateway.heardAt;
+    assert.ok(elapsedMs < leaseMs, `${elapsedMs} ms after the last batch that was taken`);
+    assert.ok(elapsedMs > leaseMs / 2, `${elapsedMs} ms: no sooner than it must`);
+    attempt.gateway.away = false;
+    await attempt.supervisor.done;
+    assert.equal(attempt.finished().outcome, 'CUT_OFF');
+    assert.match(attempt.lines('SYSTEM').join(' '), /No gateway was heard for most of the lease/);
+  });
+
+  test('has less time than a cancellation gave it', async () => {
+    const attempt = startAttempt(stubborn, { leaseMs: 1_500, spec: { on_cut: 'stop' } });
+    const pid = await pidOf(attempt);
+    attempt.supervisor.stop('CANCELLED', 60_000);
+    attempt.gateway.away = true;
+    await until(() => !isAlive(pid), { timeoutMs: 5_000, what: 'the end of the process' });
+    attempt.gateway.away = false;
+    await attempt.supervisor.done;
+    assert.equal(attempt.finished().outcome, 'CANCELLED');
+  });
+});
+
+test('one that does not stop when it is cut off goes on without its lease', async () => {
+  const attempt = startAttempt("setTimeout(() => console.log('done'), 1_500)", { leaseMs: 600 });
+  attempt.gateway.away = true;
+  await sleep(1_000);
+  attempt.gateway.away = false;
+  await attempt.supervisor.done;
+  assert.deepEqual([attempt.finished().outcome, attempt.lines('STDOUT')], ['EXITED', ['done']]);
 });

@@ -4,6 +4,9 @@ import type { RecordOf } from '../protocol/record.ts';
 
 export type Outcome = RecordOf<'finished'>['outcome'];
 
+/** Go on without a gateway, or stop before somebody else can have the job. */
+export type WhenCut = 'continue' | 'stop';
+
 export type RunningAttempt = {
   readonly attemptId: string;
   /** Indexes of the GPUs that it holds. */

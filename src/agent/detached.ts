@@ -23,6 +23,8 @@ export const order = z.object({
   place: z.string(),
   virtualGpus: z.boolean(),
   heartbeatMs: z.number(),
+  leaseMs: z.number(),
+  whenCut: z.enum(['continue', 'stop']),
   graceMs: z.number(),
 });
 export type Order = z.output<typeof order>;

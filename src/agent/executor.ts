@@ -9,7 +9,12 @@ export type CommandOptions = {
   onOutput(stream: 'STDOUT' | 'STDERR', chunk: Buffer): void;
 };
 
-export type CommandEnd = { exitCode: number | null; signal: string | null };
+export type CommandEnd = {
+  exitCode: number | null;
+  signal: string | null;
+  /** The kernel ended a process for want of memory meanwhile: of this command, or of one that shares its limit. */
+  oomKilled?: boolean;
+};
 
 export type RunningCommand = {
   /** Resolves when the command itself ended and its output was read. */

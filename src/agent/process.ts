@@ -6,6 +6,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { CommandEnd, CommandOptions, Executor, RunningCommand } from './executor.ts';
+import { countOomKills } from './memory.ts';
 import { makePipes } from './pipe.ts';
 
 /** A child that left its pipe to a grandchild must not keep the attempt open after its end. */
@@ -17,6 +18,7 @@ export const processExecutor: Executor = {
   async start(options) {
     const [file = '', ...args] = options.command;
     const pipes = await makePipes(2);
+    const killsBefore = await countOomKills();
     let child: ChildProcess;
     try {
       child = spawn(file, args, {
@@ -36,7 +38,7 @@ export const processExecutor: Executor = {
       const stream = index === 0 ? 'STDOUT' : 'STDERR';
       output.on('data', (chunk: Buffer) => options.onOutput(stream, chunk));
     }
-    const ended = endOf(child, outputs);
+    const ended = endOf(child, outputs, killsBefore);
     await Promise.race([once(child, 'spawn'), ended]).catch((error: unknown) => {
       outputs.forEach((output) => output.destroy());
       throw new Error(explain(error, file), { cause: error });
@@ -74,13 +76,19 @@ function running(child: ChildProcess, ended: Promise<CommandEnd>, { env }: Comma
   };
 }
 
-async function endOf(child: ChildProcess, outputs: readonly Readable[]): Promise<CommandEnd> {
+async function endOf(
+  child: ChildProcess,
+  outputs: readonly Readable[],
+  killsBefore: number | null,
+): Promise<CommandEnd> {
   const drained = Promise.allSettled(outputs.map((output) => once(output, 'close')));
   const [exitCode, signal] = (await once(child, 'exit')) as [number | null, string | null];
   await Promise.race([drained, sleep(drainMs, undefined, { ref: false })]);
   await setImmediate(); // what stands in the pipe is read, also when we come late because we were busy
   outputs.forEach((output) => output.destroy());
-  return { exitCode, signal };
+  const kills = await countOomKills();
+  const oomKilled = killsBefore !== null && kills !== null && kills > killsBefore;
+  return { exitCode, signal, ...(oomKilled ? { oomKilled } : {}) };
 }
 
 function kill(pid: number, signal: 'SIGTERM' | 'SIGKILL'): void {

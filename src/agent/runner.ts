@@ -16,7 +16,7 @@ import {
 } from '../protocol/control.ts';
 import type { Executor } from './executor.ts';
 import { virtualModel } from './gpus.ts';
-import type { RunningAttempt } from './attempt.ts';
+import type { RunningAttempt, WhenCut } from './attempt.ts';
 import { answerMs, type Control, createControl } from './control.ts';
 import { findSupervisors, spawnSupervisor } from './detached.ts';
 import { Supervisor } from './supervisor.ts';
@@ -38,6 +38,8 @@ export type RunnerOptions = {
   workDir: string;
   /** Between SIGTERM and SIGKILL. */
   graceMs: number;
+  /** What attempts do when no gateway is heard. */
+  whenCut?: WhenCut;
   /** Environment of the host, of which jobs inherit a little. */
   host: Readonly<Record<string, string | undefined>>;
   onAttempt?: (event: 'started' | 'ended', assignment: Assignment) => void;
@@ -175,10 +177,11 @@ function begin(
   signedOn: RegisterAnswer,
   assignment: Assignment,
 ): RunningAttempt {
-  const { attempts, executor, workDir, url, token, graceMs, host, onTrouble } = options;
+  const { attempts, executor, workDir, url, token, graceMs, whenCut = 'continue', host, onTrouble } = options;
   const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
   const place = describePlace(options, assignment, virtualGpus);
   const heartbeatMs = signedOn.heartbeatSeconds * 1000;
+  const leaseMs = signedOn.leaseSeconds * 1000;
   if (attempts.in === 'own process') {
     const { runnerId } = signedOn;
     const redisUrl = attempts.redisUrl ?? signedOn.redisUrl ?? '';
@@ -191,6 +194,8 @@ function begin(
       place,
       virtualGpus,
       heartbeatMs,
+      leaseMs,
+      whenCut,
       graceMs,
     });
   }
@@ -204,6 +209,8 @@ function begin(
     append: (stream, batch) => attempts.bus.append(stream, batch),
     renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
     heartbeatMs,
+    leaseMs,
+    whenCut,
     graceMs,
     host,
     onTrouble,

@@ -29,6 +29,8 @@ const supervisor = new Supervisor({
   append: (stream, batch) => bus.append(stream, batch),
   renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
   heartbeatMs: given.heartbeatMs,
+  leaseMs: given.leaseMs,
+  whenCut: given.whenCut,
   graceMs: given.graceMs,
   host: process.env,
   onTrouble: (error) => console.error(error),

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '../bus/bus.ts';
 import type { Acknowledgement, Assignment, Directive } from '../protocol/control.ts';
 import { maxLineBytes, nextLinesCrc, type RunnerRecord } from '../protocol/record.ts';
-import type { Outcome, RunningAttempt } from './attempt.ts';
+import type { Outcome, RunningAttempt, WhenCut } from './attempt.ts';
 import { environmentOf, type Folders } from './environment.ts';
 import type { CommandEnd, Executor, RunningCommand } from './executor.ts';
 import { cutText, LineSplitter } from './lines.ts';
@@ -28,6 +28,9 @@ export type SupervisorOptions = {
   append: Bus['append'];
   renew(attemptId: string, leaseToken: string): Promise<Acknowledgement>;
   heartbeatMs: number;
+  leaseMs: number;
+  /** What the runner does when no gateway is heard; a job's own `on_cut: stop` wins. */
+  whenCut: WhenCut;
   graceMs: number;
   host: Readonly<Record<string, string | undefined>>;
   /** Failures that the attempt survives. */
@@ -39,6 +42,8 @@ const watchMs = 100;
 const maxCommandBytes = 2_000;
 /** What a command leaves behind, and what nobody wants any more, has so long between SIGTERM and SIGKILL at most. */
 const shortGraceMs = 5_000;
+/** Of a lease that nobody prolongs: when all must be gone, and how much of it SIGTERM has before SIGKILL. */
+const [goneBefore, longestCutGrace] = [0.9, 1 / 6];
 /** Between looks at whether all processes are gone: each looks at every process of the machine. */
 const [goneCheckMs, longestGoneCheckMs] = [20, 500];
 /** Records that wait in memory, because the disk takes nothing and the gateway neither, may take so much. */
@@ -135,7 +140,7 @@ export class Supervisor implements RunningAttempt {
       const end = await this.#execute(folder).catch((error: unknown) => notStarted(error, this.#redactor));
       this.#ended = true;
       if (!this.#abandoned) {
-        const { outcome, exitCode, signal, message } = end;
+        const { outcome, exitCode, signal, oomKilled, message } = end;
         const time = Date.now();
         this.#record({
           type: 'finished',
@@ -143,6 +148,7 @@ export class Supervisor implements RunningAttempt {
           outcome,
           exitCode,
           signal,
+          ...(oomKilled ? { oomKilled } : {}),
           message,
           lines: this.#lines,
           linesCrc: this.#linesCrc,
@@ -215,8 +221,21 @@ export class Supervisor implements RunningAttempt {
         this.stop('TIMEOUT');
       }
       this.#watchSpool();
+      this.#watchLease();
       if (performance.now() >= this.#killAt) command.signal('SIGKILL');
     }, watchMs);
+  }
+
+  /** A command that must run once at most is gone before the lease can lapse: others may start it then. */
+  #watchLease(): void {
+    const { assignment, leaseMs, whenCut, graceMs } = this.#options;
+    if (whenCut !== 'stop' && assignment.spec['on_cut'] !== 'stop') return;
+    const goneAt = this.#uplink.leasedAt + leaseMs * goneBefore;
+    const leftMs = goneAt - performance.now();
+    if (leftMs > Math.min(graceMs, leaseMs * longestCutGrace)) return;
+    if (!this.#stop)
+      this.#say('No gateway was heard for most of the lease: stopping, before another runner may start.');
+    this.stop('CUT_OFF', Math.max(0, leftMs));
   }
 
   /** Records that cannot be written wait in memory. When they become too many, the attempt ends before it loses one. */

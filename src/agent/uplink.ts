@@ -24,12 +24,18 @@ const gatherMs = 100;
 const resendMs = 1_000;
 /** A bus or a gateway that neither takes nor refuses is given up for this time. */
 const patienceMs = 10_000;
+/** An acknowledgement that is later than so many sends says nothing that we do not know. */
+const rememberedSends = 64;
 
 export class Uplink {
   readonly #options: UplinkOptions;
   #committed = 0;
   #acknowledgements = 0;
   #heardAt = performance.now();
+  #leasedAt = performance.now();
+  #send = 0;
+  /** When each of the last sends began, by its number. */
+  readonly #sentAt = new Map<number, number>();
   #ended = false;
   readonly #wakers = new Set<() => void>();
   #asked = false;
@@ -41,6 +47,14 @@ export class Uplink {
   constructor(options: UplinkOptions) {
     this.#options = options;
     this.#running = this.#run();
+  }
+
+  /**
+   * Since when the lease runs at the latest, by `performance.now()`: the beginning of the newest send that was
+   * acknowledged. Before the first it is our own beginning.
+   */
+  get leasedAt(): number {
+    return this.#leasedAt;
   }
 
   /** There is something new in the spool. */
@@ -59,6 +73,7 @@ export class Uplink {
     if (acknowledgement.attemptId !== this.#options.attemptId || this.#ended) return;
     this.#acknowledgements++;
     this.#heardAt = performance.now();
+    this.#leasedAt = Math.max(this.#leasedAt, this.#sentAt.get(acknowledgement.send ?? 0) ?? 0);
     this.#committed = Math.max(this.#committed, acknowledgement.committed);
     for (const directive of acknowledgement.directives) this.#options.onDirective(directive);
     this.#wake();
@@ -105,7 +120,9 @@ export class Uplink {
     await spool.release(this.#committed);
     const { first, last, records } = await spool.read(this.#committed, maxBatchRecords, maxBatchBytes);
     this.#backlog = last < spool.last;
-    const batch = encodeBatch({ version: 1, attemptId, leaseToken, first, records });
+    const send = ++this.#send;
+    this.#sentAt.set(send, performance.now()).delete(send - rememberedSends);
+    const batch = encodeBatch({ version: 1, attemptId, leaseToken, first, send, records });
     const heard = this.#acknowledgements;
     // Only one that says more than we knew answers a batch. Another is late, for a batch that was sent twice: taking it
     // for the answer would send this one twice as well, and so on.
@@ -122,8 +139,11 @@ export class Uplink {
   async #askOverHttp(): Promise<void> {
     const { heartbeatMs, renew } = this.#options;
     if (this.#ended || performance.now() - this.#heardAt < heartbeatMs) return;
+    const askedAt = performance.now();
     const answer = await this.#inTime(renew());
-    if (answer) this.acknowledge(answer);
+    if (!answer) return;
+    this.#leasedAt = Math.max(this.#leasedAt, askedAt);
+    this.acknowledge(answer);
   }
 
   #report(error: unknown): void {

@@ -9,6 +9,9 @@ import { addInitCommand } from './init/commands.ts';
 import { addDefaultsCommands } from './defaults/commands.ts';
 import { addJobCommands } from './jobs/commands.ts';
 import { addPolicyCommands } from './policies/commands.ts';
+import { addProjectCommands } from './projects/commands.ts';
+import { addRunnersCommands } from './runners/commands.ts';
+import { addTokenCommands } from './tokens/commands.ts';
 import { addSecretCommands } from './secrets/commands.ts';
 import { addScheduleCommands } from './schedules/commands.ts';
 import { addSubmitCommand } from './submit/commands.ts';
@@ -76,6 +79,9 @@ function createProgram(setExitCode: (code: number) => void): Command {
   addDefaultsCommands(program, add);
   addScheduleCommands(program, add);
   addPolicyCommands(program, add);
+  addProjectCommands(program, add);
+  addTokenCommands(program, add);
+  addRunnersCommands(program, add);
   addSecretCommands(program, add);
   return program;
 }

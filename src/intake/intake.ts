@@ -84,7 +84,8 @@ async function takeBatch(
   } else {
     counts.fenced++;
   }
-  return { channel, acknowledgement: acknowledge(attempt, locked.job, batch.leaseToken) };
+  const { leaseToken, send } = batch;
+  return { channel, acknowledgement: { ...acknowledge(attempt, locked.job, leaseToken), send } };
 }
 
 /** A record, or null for one that follows no known shape, with its number. */

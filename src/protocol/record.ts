@@ -72,6 +72,8 @@ const batch = z.object({
   leaseToken: z.string().max(64),
   /** Number of the first record. */
   first: z.number().int().positive(),
+  /** Number of the send, the same when it is sent again: its acknowledgement repeats it. */
+  send: z.number().int().optional(),
   records: z.array(z.unknown()).max(maxBatchRecords),
 });
 

@@ -19,6 +19,7 @@ export type RunnerStartOptions = {
   workDir?: string;
   grace?: number;
   drainTimeout?: number;
+  whenCut?: string;
 };
 
 const list = (text: string) =>
@@ -26,6 +27,8 @@ const list = (text: string) =>
     .split(',')
     .map((item) => item.trim())
     .filter((item) => item !== '');
+
+const whatWhenCut = ['continue', 'stop'] as const;
 
 /** The variables of a runner; flags win over them. */
 const environment = z.object({
@@ -38,6 +41,7 @@ const environment = z.object({
   ASTRAML_RUNNER_WORK_DIR: z.string().min(1).default('/var/lib/astraml'),
   ASTRAML_RUNNER_GRACE_SECONDS: z.coerce.number().min(0).max(3_600).default(30),
   ASTRAML_RUNNER_DRAIN_SECONDS: z.coerce.number().min(0).default(3_600),
+  ASTRAML_RUNNER_WHEN_CUT: z.enum(whatWhenCut).default('continue'),
   // Read by each supervisor, which inherits the environment; here it is only checked.
   ASTRAML_RUNNER_REDACT_VARS: z
     .string()
@@ -57,6 +61,8 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
   }
   const graceMs = (options.grace ?? env.ASTRAML_RUNNER_GRACE_SECONDS) * 1000;
   const drainMs = (options.drainTimeout ?? env.ASTRAML_RUNNER_DRAIN_SECONDS) * 1000;
+  const whenCut = whatWhenCut.find((what) => what === (options.whenCut ?? env.ASTRAML_RUNNER_WHEN_CUT));
+  if (!whenCut) throw usage(`--when-cut takes continue or stop, got "${options.whenCut}".`);
   const name = options.name ?? env.ASTRAML_RUNNER_NAME ?? hostname();
   const gpus = await findGpus(options.gpus ?? env.ASTRAML_RUNNER_GPUS);
   const signals = listenForSignals();
@@ -71,6 +77,7 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
     gpus,
     workDir,
     graceMs,
+    whenCut,
     host: process.env,
     onAttempt: (event, { job, attemptId }) =>
       say(`attempt ${event}`, { attemptId, job: `${job.projectId}/${job.number}` }),
