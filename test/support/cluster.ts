@@ -19,7 +19,10 @@ const startMs = 30_000;
 export type Cluster = {
   readonly postgres: PostgresServer;
   readonly redis: RedisServer;
+  readonly databaseUrl: string;
   readonly token: string;
+  /** Folder of the runner's files. */
+  readonly workDir: string;
   /** Addresses of the gateways; a restarted one keeps its own. */
   readonly urls: string[];
   readonly gateways: Child[];
@@ -33,7 +36,11 @@ export type Cluster = {
   stop(): Promise<void>;
 };
 
-export async function startCluster(options: { gateways: number; leaseSeconds?: number }): Promise<Cluster> {
+export async function startCluster(options: {
+  gateways: number;
+  leaseSeconds?: number;
+  logLevel?: string;
+}): Promise<Cluster> {
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
   const { url: databaseUrl } = await createDatabase(postgres);
   const [token, runnerToken] = [newTokenText(), newTokenText()];
@@ -60,7 +67,7 @@ export async function startCluster(options: { gateways: number; leaseSeconds?: n
       ASTRAML_SECRET_KEYS: secretKeys,
       ASTRAML_RUNNER_LEASE_SECONDS: String(options.leaseSeconds ?? 30),
       ASTRAML_METRICS_PORT: '0',
-      LOG_LEVEL: 'warn',
+      LOG_LEVEL: options.logLevel ?? 'warn',
     });
     const answers = () =>
       fetch(`${urls[index]}/readyz`).then(
@@ -82,7 +89,9 @@ export async function startCluster(options: { gateways: number; leaseSeconds?: n
   return {
     postgres,
     redis,
+    databaseUrl,
     token,
+    workDir,
     urls,
     gateways,
     runner: () => runner ?? all[0]!,
