@@ -29,7 +29,7 @@ const policies = (args: string[], { input = '', token = adminToken } = {}) =>
 
 /** What the gateway has. */
 async function rulesNow(): Promise<{ revision: number; rules: Record<string, unknown>[] }> {
-  const query = `{ policy(projectId: "${project}") { revision rules { path default hasDefault min max allowed required message } } }`;
+  const query = `{ policy(projectId: "${project}") { revision rules { path default hasDefault min max allowed required enforcement message } } }`;
   return (await dataOf(door.port, { query }))['policy'] as unknown as Awaited<ReturnType<typeof rulesNow>>;
 }
 
@@ -55,9 +55,9 @@ suite('policies', () => {
 
     const listed = await policies(['list', '--header']);
     assert.deepEqual(listed.stdout.split('\n'), [
-      'PATH\tDEFAULT\tMIN\tMAX\tALLOWED\tREQUIRED\tMESSAGE',
-      'hyperparams.epochs\t\t2\t20\t\trequired\t',
-      'hyperparams.lr_scheduler\t"cosine"\t\t\tcosine,constant\t\tAsk the team.',
+      'PATH\tDEFAULT\tMIN\tMAX\tALLOWED\tREQUIRED\tVIOLATED\tMESSAGE',
+      'hyperparams.epochs\t\t2\t20\t\trequired\tdeny\t',
+      'hyperparams.lr_scheduler\t"cosine"\t\t\tcosine,constant\t\tdeny\tAsk the team.',
       '',
     ]);
     const json = await policies(['--json=path,default,max']);
@@ -138,4 +138,31 @@ test('submit says every violation with its place, and exits with 6', async () =>
   assert.equal(code, 6, stderr);
   assert.match(stderr, /hyperparams.epochs: epochs 50 is above the project's maximum 20/);
   assert.match(stderr, /model "bert-base" is not among the values that the project allows: "a"/);
+});
+
+test('a dry run names the jobs that rules would refuse, and a rule that warns lets them pass', async () => {
+  await run(['policies', 'apply', '-f', '-'], { input: '[]' });
+  const warned = ['policies', 'set', 'hyperparams.epochs', '--max', '20', '--warn'];
+  assert.match((await run([...warned, '--dry-run'])).stderr, /would refuse 0 of the last 100 jobs/);
+  const set = await run(warned);
+  assert.equal(set.code, 0, set.stderr);
+  assert.match((await run(['policies'])).stdout, /^hyperparams\.epochs\t\t\t20\t\t\twarn\t$/m);
+  const passed = await run(['submit', '-f', 'job.yaml', '-p', project]);
+  assert.equal(passed.code, 0, passed.stderr);
+  assert.match(passed.stderr, /warning: epochs 50 is above the project's maximum 20/);
+  const tested = await run(['policies', 'test', '-f', 'job.yaml']);
+  assert.equal(tested.code, 0);
+  assert.match(tested.stderr, /warning: epochs 50 is above/);
+  const dry = await run(['submit', '-f', 'job.yaml', '-p', project, '--dry-run']);
+  assert.match(dry.stderr, /warning: epochs 50 is above the project's maximum 20/);
+
+  const before = await rulesNow();
+  const denied = await run(['policies', 'set', 'hyperparams.epochs', '--deny', '--dry-run']);
+  assert.equal(denied.code, 0, denied.stderr);
+  assert.match(denied.stdout, /^p-policies\/\d+\t[a-z-]+\t[A-Z]+\t\S+\n$/);
+  assert.match(denied.stderr, /Nothing was changed\. These rules would refuse 1 of the last 100 jobs/);
+  const rules = '[{ "path": "model", "allowed": ["a"] }]';
+  const json = await run(['policies', 'apply', '-f', '-', '--dry-run', '--json=state'], { input: rules });
+  assert.equal((JSON.parse(json.stdout) as object[]).length, 1);
+  assert.deepEqual(await rulesNow(), before);
 });
