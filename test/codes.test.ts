@@ -6,6 +6,7 @@ import { sql } from 'drizzle-orm';
 import { isEnumType } from 'graphql';
 import postgres from 'postgres';
 import { type RefusalCode, refusals } from '../src/errors.ts';
+import { ApiError, createClient } from '../src/client/client.ts';
 import { schema } from '../src/gateway/schema.ts';
 import { skipUnless } from './support/absent.ts';
 import {
@@ -23,6 +24,7 @@ import {
   transportNames,
   transports,
 } from './support/door.ts';
+import { commandLine } from './support/cli.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import { type PostgresServer, startPostgres } from './support/postgres.ts';
 import { until } from './support/until.ts';
@@ -279,19 +281,59 @@ suite('The share of a token', () => {
   });
 });
 
+suite('A client that is told to wait', () => {
+  test('does not try again when there is no time for that, and the command line says so with exit code 7', async () => {
+    await useUp();
+    const client = createClient({ url: limited.url, token: adminToken, retryForMs: 8_000 });
+    const since = performance.now();
+    await assert.rejects(client.request('{ viewer { token { id } } }', {}, { repeatable: true }), (error) => {
+      assert.ok(error instanceof ApiError);
+      assert.deepEqual([error.code, error.httpStatus, error.retryable], ['RATE_LIMITED', 429, true]);
+      assert.ok(error.retryAfterSeconds !== null && error.retryAfterSeconds > 8);
+      return true;
+    });
+    assert.ok(performance.now() - since < 4_000, 'at once');
+    const cli = commandLine(() => ({ ASTRAML_URL: limited.url, ASTRAML_TOKEN: adminToken }));
+    try {
+      const { code, stderr } = await cli.run(['jobs']);
+      assert.equal(code, 7, stderr);
+      assert.match(stderr, /it has new ones in \d+ s\./);
+    } finally {
+      cli.remove();
+    }
+  });
+
+  test('comes back after that time when there is some', async () => {
+    const client = createClient({ url: limited.url, token: null, retryForMs: 8_000 });
+    const answered = await whileBusy(limited, async () => {
+      const other = refused(defaults, limited, null);
+      const request = client.request<{ serverInfo: unknown }>(defaults, {}, { repeatable: true });
+      const { code } = await other; // one of the two is in flight until it is late, the other one is too many
+      assert.ok(['TIMEOUT', 'OVERLOADED'].includes(code), code);
+      return { request };
+    });
+    assert.ok((await answered.request).serverInfo);
+  });
+});
+
 suite('On a Postgres server', skipUnless('own postgres'), () => {
   test('an operation that takes too long ends with its statement', async () => {
     assert.ok(server);
-    const late = await openDoor({ DATABASE_URL: server.url, ASTRAML_OPERATION_SECONDS: '1' });
+    const late = await openDoor({ DATABASE_URL: server.url, ASTRAML_OPERATION_SECONDS: '1', LOG_LEVEL: 'silent' });
     const other = postgres(server.url, { max: 2, onnotice: () => {} });
     try {
       await other.begin(async (tx) => {
         await tx`lock table job in access exclusive mode`;
         const told = await refused('{ jobs { nodes { id } } }', late);
         assert.equal(told.code, 'TIMEOUT');
-        const waiting = () => other`select 1 from pg_stat_activity
-          where application_name = 'astraml' and state = 'active' and wait_event_type = 'Lock'`;
-        await until(async () => (await waiting()).length === 0, { what: 'the end of the statement' });
+        const waiting = async () => {
+          const rows = await other`select pid || ' ' || query_start as statement from pg_stat_activity
+            where application_name = 'astraml' and state = 'active' and wait_event_type = 'Lock'`;
+          return rows.map(({ statement }) => String(statement));
+        };
+        const then = await waiting();
+        const isOver = async () => !(await waiting()).some((statement) => then.includes(statement));
+        await until(isOver, { timeoutMs: 3_000, what: 'the end of the statement' });
       });
     } finally {
       await other.end();

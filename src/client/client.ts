@@ -16,10 +16,19 @@ export class ApiError extends Error {
   readonly httpStatus: number | null;
   readonly retryable: boolean;
   readonly hint: string | null;
+  /** How long the gateway asks to wait before a repeat; null when it does not say. */
+  readonly retryAfterSeconds: number | null;
 
   constructor(
     message: string,
-    details: { code: string; httpStatus?: number | null; retryable?: boolean; hint?: string | null; cause?: unknown },
+    details: {
+      code: string;
+      httpStatus?: number | null;
+      retryable?: boolean;
+      hint?: string | null;
+      retryAfterSeconds?: number | null;
+      cause?: unknown;
+    },
   ) {
     super(message, { cause: details.cause });
     this.name = 'ApiError';
@@ -27,6 +36,7 @@ export class ApiError extends Error {
     this.httpStatus = details.httpStatus ?? null;
     this.retryable = details.retryable ?? false;
     this.hint = details.hint ?? null;
+    this.retryAfterSeconds = details.retryAfterSeconds ?? null;
   }
 }
 
@@ -70,7 +80,10 @@ export function createClient(options: ClientOptions): Client {
 const firstPauseMs = 200;
 const longestPauseMs = 5_000;
 
-/** Repeats what may be repeated, with full jitter, until it succeeds or the time is over. */
+/**
+ * Repeats what may be repeated, with full jitter, until it succeeds or the time is over; at once no more when the gateway
+ * asks for a longer wait than there is time.
+ */
 async function withRetries<T>(
   forMs: number,
   repeatable: boolean,
@@ -85,8 +98,10 @@ async function withRetries<T>(
       const again = error instanceof ApiError && error.retryable && repeatable && !signal?.aborted;
       const leftMs = deadline - Date.now();
       if (!again || leftMs <= 0) throw error;
+      const askedMs = (error.retryAfterSeconds ?? 0) * 1000;
+      if (askedMs > Math.max(leftMs, longestPauseMs)) throw error;
       // The last pause is cut to the time that is left: giving up early would be a matter of luck.
-      const waitMs = Math.min(Math.random() * pauseMs, leftMs);
+      const waitMs = Math.min(askedMs + Math.random() * pauseMs, leftMs);
       await sleep(waitMs, undefined, { signal });
     }
   }
@@ -131,12 +146,13 @@ async function post<Data>(
 
 function toApiError(errors: NonNullable<Answer['errors']>, httpStatus: number | null): ApiError {
   const [first] = errors;
-  const { code, retryable, hint } = first?.extensions ?? {};
+  const { code, retryable, hint, retryAfterSeconds } = first?.extensions ?? {};
   return new ApiError(errors.map((error) => error.message).join('\n'), {
     code: typeof code === 'string' ? code : 'INTERNAL',
     httpStatus,
     retryable: retryable === true,
     hint: typeof hint === 'string' ? hint : null,
+    retryAfterSeconds: typeof retryAfterSeconds === 'number' ? retryAfterSeconds : null,
   });
 }
 

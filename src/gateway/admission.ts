@@ -32,9 +32,11 @@ export function createAdmission(config: Settings): Admission {
         await limiter.consume(actor.tokenId, Math.max(1, cost));
       } catch (error) {
         if (!(error instanceof RateLimiterRes)) throw error;
-        throw new Refusal('RATE_LIMITED', `This token has used its ${points} points of ${duration} s.`, {
+        const retryAfterSeconds = Math.max(1, Math.ceil(error.msBeforeNext / 1000));
+        const message = `This token has used its ${points} points of ${duration} s; it has new ones in ${retryAfterSeconds} s.`;
+        throw new Refusal('RATE_LIMITED', message, {
           hint: 'An operation costs as many points as it can return objects: ask for less, or subscribe.',
-          retryAfterSeconds: Math.max(1, Math.ceil(error.msBeforeNext / 1000)),
+          retryAfterSeconds,
         });
       }
     },
