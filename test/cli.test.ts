@@ -85,17 +85,15 @@ suite('submit', { concurrency: 3 }, () => {
     assert.equal(code, 6);
     assert.equal(stdout, '');
     for (const field of ['project_id', 'model', 'dataset']) assert.match(stderr, new RegExp(`${field} is required`));
-    assert.match(stderr, /schedule: .* no schedules yet/);
-    assert.match(stderr, /4 problems/);
+    assert.match(stderr, /3 problems/);
   });
 
-  test('the documented YAML with its missing fields as flags is refused for its schedule only', async () => {
+  test('the documented YAML with its missing fields as flags is a schedule of them', async () => {
     const args = ['-p', 'p-demo', '--model', 'bert-base', '--dataset', 's3://bucket/dataset'];
     const file = write('whole.yaml', documentedYaml);
-    const { code, stderr } = await astraml(['submit', '-f', file, ...args]);
-    assert.equal(code, 6);
-    assert.match(stderr, /^error: schedule: .* no schedules yet/);
-    assert.doesNotMatch(stderr, /required/);
+    const { code, stdout, stderr } = await astraml(['submit', '-f', file, ...args]);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^sch_[0-9a-z]{26} p-demo [a-z-]+ next \d{4}-\d\d-\d\dT\d\d:00:00\.000Z\n$/);
 
     const unscheduled = write('unscheduled.yaml', documentedYaml.replace(/schedule:\n.*\n/, ''));
     assert.equal((await astraml(['submit', '-f', unscheduled, ...args])).code, 0);

@@ -302,3 +302,12 @@ export async function submitJob(port: number, projectId: string): Promise<string
   const data = await dataOf(port, { query, variables: { input: { spec } } });
   return String((data['submitJob'] as unknown as { job: { id: string } }).job.id);
 }
+
+/** The id of a new schedule, due once a year. */
+export async function createSchedule(port: number, projectId: string): Promise<string> {
+  const query = `mutation ($input: CreateScheduleInput!) {
+    createSchedule(input: $input) { ... on CreateSchedulePayload { schedule { id } } ${typedError} } }`;
+  const input = { spec: { projectId, model: 'model', dataset: 'dataset' }, cron: '0 0 1 1 *' };
+  const data = await dataOf(port, { query, variables: { input } });
+  return String((data['createSchedule'] as unknown as { schedule: { id: string } }).schedule.id);
+}
