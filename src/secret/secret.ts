@@ -112,10 +112,8 @@ async function lockSecrets(tx: Tx, projectId: string): Promise<void> {
 
 function nameIssues(name: string): Issue[] {
   if (namePattern.test(name)) return [];
-  const upper = name.toUpperCase().replace(/[^A-Z0-9]+/g, '_');
-  const hint = namePattern.test(upper) ? `For example ${upper}.` : 'For example HF_TOKEN.';
   const message = 'name takes upper-case letters, digits and underscores, a letter first, 100 characters at most.';
-  return [{ code: 'MALFORMED', path: ['input', 'name'], message, hint }];
+  return [{ code: 'MALFORMED', path: ['input', 'name'], message, hint: 'For example HF_TOKEN.' }];
 }
 
 function valueIssues(value: string): Issue[] {
