@@ -16,6 +16,8 @@ export type Globals = {
 export type Cli = {
   readonly globals: Globals;
   readonly out: Output;
+  /** Address of the gateway. */
+  readonly server: string;
   /** The project that is named outside of the command's own arguments; null for none. */
   readonly project: string | null;
   /** The project that the next command knows without a flag; null for none. */
@@ -43,6 +45,9 @@ export function openCli(globals: Globals, json: readonly string[] | null): Cli {
   return {
     globals,
     out,
+    get server() {
+      return signIn().url;
+    },
     get project() {
       return signIn().project;
     },

@@ -12,6 +12,8 @@ export const exitCodes = {
   unreachable: 5,
   refused: 6,
   rateLimited: 7,
+  /** `wait --timeout` ran out; the job goes on. */
+  waitedTooLong: 101,
   detached: 130,
 } as const;
 

@@ -3,10 +3,13 @@ import type { Command } from 'commander';
 import type { CancelOptions } from './cancel.ts';
 import { type AddCommand, collect } from '../command.ts';
 import { jobFields, jobPageFields, lineFields, metricFields, valueFields, windowFields } from '../fields.ts';
+import type { EditOptions } from './edit.ts';
 import type { JobsOptions } from './jobs.ts';
 import type { LogsOptions } from './logs.ts';
 import type { MetricsOptions } from './metrics.ts';
+import type { RetryOptions } from './retry.ts';
 import type { ShowOptions } from './show.ts';
+import type { WaitOptions } from './wait.ts';
 
 const jobArgument = 'number (42, p-demo/42), id (job_…) or @last';
 const headerFlag = ['--header', 'print the header also where no terminal reads'] as const;
@@ -55,6 +58,32 @@ export function addJobCommands(program: Command, add: AddCommand): void {
     .option('--reason <text>', 'reason shown to people')
     .option('--grace <duration>', 'time between the request and the kill, e.g. 30s')
     .option('--wait', 'wait until they have stopped');
+  addRetryAndWait(program, add);
+}
+
+function addRetryAndWait(program: Command, add: AddCommand): void {
+  add<RetryOptions>(
+    program,
+    'retry',
+    'submit a finished job again, with the values it had',
+    () => Object.keys(jobFields),
+    async () => (await import('./retry.ts')).runRetry,
+  )
+    .argument('<job>', jobArgument)
+    .option('--set <k=v>', 'change a hyperparameter, or resources.<k> (repeat)', collect)
+    .option('--gpus <n>', 'GPUs')
+    .option('--idempotency-key <key>', 'retry once under this key, however often it is said')
+    .option('-w, --follow', 'print its log until it ends, and exit as it did');
+  add<WaitOptions>(
+    program,
+    'wait',
+    'wait until jobs have ended, and exit as they did',
+    () => Object.keys(jobFields),
+    async () => (await import('./wait.ts')).runWait,
+  )
+    .argument('<jobs...>', jobArgument)
+    .option('--timeout <duration>', 'give up after, e.g. 2h: exit code 101, the jobs go on')
+    .option('--any', 'until one of them has ended');
 }
 
 function addJobs(program: Command, add: AddCommand): void {
@@ -85,4 +114,16 @@ function addJobs(program: Command, add: AddCommand): void {
     .option('--spec', 'print the spec as YAML, to be submitted again')
     .option('--config', 'print every value with its source')
     .option(...headerFlag);
+  add<EditOptions>(
+    jobs,
+    'edit',
+    'change the name, tags, notes or priority of a job',
+    () => Object.keys(jobFields),
+    async () => (await import('./edit.ts')).runJobsEdit,
+  )
+    .argument('<job>', jobArgument)
+    .option('--name <text>', 'name')
+    .option('--tag <tag>', "label; replaces all of them (repeat; '' for none)", collect)
+    .option('--notes <text>', "notes in Markdown; '' removes them")
+    .option('--priority <n>', 'from -100 to 100, larger runs first; only while it is queued');
 }

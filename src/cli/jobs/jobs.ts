@@ -33,7 +33,7 @@ const lossNames = ['train/loss', 'loss', 'eval/loss'];
 export async function runJobs(cli: Cli, options: JobsOptions, operands: string[]): Promise<number> {
   const [unknown] = operands;
   if (unknown) {
-    const near = closest(unknown, ['show']);
+    const near = closest(unknown, ['show', 'edit']);
     throw usage(`unknown command '${unknown}' of jobs`, near ? `Did you mean "${near}"?` : 'See astraml jobs --help.');
   }
   const limit = options.all ? Infinity : toCount('-n', options.limit);

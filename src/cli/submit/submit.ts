@@ -71,7 +71,7 @@ function submitSchedule(cli: Cli, spec: Spec, schedule: ScheduleInput, options: 
 }
 
 /** The log on stdout, changes of state on stderr, then how it ended; as JSON one object a line. */
-async function followToEnd(cli: Cli, job: JobLine): Promise<number> {
+export async function followToEnd(cli: Cli, job: JobLine): Promise<number> {
   const { out } = cli;
   const ended = await detachable(detachedMessage(cli, job), async (signal) => {
     const log = followLog(cli, job.id, {}, signal, async (line) => {

@@ -1,0 +1,133 @@
+// `astraml tokens` and `astraml whoami`: access tokens, by those who may administer them, and the one in use.
+import { randomUUID } from 'node:crypto';
+import { closest } from '../../errors.ts';
+import type { Cli } from '../cli.ts';
+import { exitCodes, Failure, usage } from '../failure.ts';
+import { select } from '../fields.ts';
+import { cell } from '../output.ts';
+import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { toSeconds } from '../submit/spec-flags.ts';
+import { formatAge } from '../text.ts';
+import { tokenFields } from './commands.ts';
+
+export type TokenListOptions = { platform?: boolean; header?: boolean };
+export type NewTokenOptions = { scope?: string[]; name?: string; expires?: string; platform?: boolean };
+
+type Token = {
+  id: string;
+  name: string;
+  prefix: string;
+  scopes: string[];
+  project: { id: string } | null;
+  createdAt: string;
+  expiresAt: string | null;
+  lastUsedAt: string | null;
+};
+
+const scopes = ['READ', 'WRITE', 'ADMIN', 'RUNNER'];
+
+export async function runTokens(cli: Cli, { platform, header }: TokenListOptions): Promise<number> {
+  const tokens = await (platform ? listOfPlatform(cli) : listOfProject(cli));
+  const now = Date.now();
+  const age = (time: string | null) => (time === null ? '' : cli.out.tty ? `${formatAge(time, now)} ago` : time);
+  const rows = tokens.map((token) => [
+    token.id,
+    cell(token.name),
+    cell(token.prefix),
+    token.scopes.join(','),
+    cell(token.expiresAt),
+    age(token.lastUsedAt),
+  ]);
+  if (cli.out.json) await cli.out.printJson(tokens);
+  else if (rows.length === 0) cli.out.note('No token.');
+  else await cli.out.table(['ID', 'NAME', 'PREFIX', 'SCOPES', 'EXPIRES', 'USED'], rows, { header });
+  return exitCodes.done;
+}
+
+async function listOfPlatform(cli: Cli): Promise<Token[]> {
+  const query = `{ viewer { platformTokens ${select(tokenFields)} } }`;
+  const { viewer } = await cli.request<{ viewer: { platformTokens: Token[] | null } }>(query);
+  if (viewer.platformTokens) return viewer.platformTokens;
+  throw new Failure(exitCodes.notAllowed, 'Tokens of the platform are shown to its administrators only.');
+}
+
+async function listOfProject(cli: Cli): Promise<Token[]> {
+  const id = cli.requireProject();
+  const query = `query($id: ID!) { project(id: $id) { tokens ${select(tokenFields)} } }`;
+  const { project } = await cli.request<{ project: { tokens: Token[] | null } | null }>(query, { id });
+  if (!project) throw new Failure(exitCodes.notFound, `Project ${id} does not exist, or you may not see it.`);
+  if (project.tokens) return project.tokens;
+  throw new Failure(exitCodes.notAllowed, `Tokens of ${id} are shown to its administrators only.`);
+}
+
+/** The text alone is the answer, so that a script can keep it. */
+export async function runTokensCreate(cli: Cli, options: NewTokenOptions): Promise<number> {
+  const chosen = (options.scope ?? ['read']).flatMap((text) => text.split(',').map(toScope));
+  const seconds = options.expires === undefined ? null : toSeconds('--expires', options.expires);
+  const input = {
+    idempotencyKey: `cli-${randomUUID()}`,
+    projectId: options.platform ? null : cli.requireProject(),
+    name: options.name ?? chosen.join('-').toLowerCase(),
+    scopes: chosen,
+    expiresAt: seconds === null ? null : new Date(Date.now() + seconds * 1000).toISOString(),
+  };
+  const mutation = `mutation($input: CreateTokenInput!) {
+    createToken(input: $input) { __typename ... on CreateTokenPayload { secret token ${select(tokenFields)} } ...Problem }
+  } ${problemFragment}`;
+  type Payload = { token: Token; secret: string | null };
+  const { createToken: result } = await cli.request<{ createToken: Payload | Problem }>(mutation, { input });
+  if (!('token' in result)) throw refusedBy(result);
+  const { token, secret } = result;
+  if (secret === null) {
+    const message = `Token ${token.id} was created, and its text was lost with the answer.`;
+    throw new Failure(exitCodes.unexpected, message, `astraml tokens revoke ${token.id}, then create another.`);
+  }
+  if (cli.out.json) await cli.out.printJson({ ...token, secret });
+  else await cli.out.print(secret);
+  cli.out.note(`Token ${token.id} with ${token.scopes.join(', ')}: this is the only time that its text is shown.`);
+  return exitCodes.done;
+}
+
+function toScope(text: string): string {
+  const scope = text.trim().toUpperCase();
+  if (scopes.includes(scope)) return scope;
+  const near = closest(scope, scopes);
+  const hint = near ? `Did you mean "${near.toLowerCase()}"?` : `Known: ${scopes.join(', ').toLowerCase()}.`;
+  throw usage(`--scope: "${text}" is no scope of a token.`, hint);
+}
+
+export async function runTokensRevoke(cli: Cli, _options: object, ids: string[]): Promise<number> {
+  const mutation = `mutation($input: RevokeTokenInput!) {
+    revokeToken(input: $input) { __typename ... on DeletePayload { deletedId } ...Problem }
+  } ${problemFragment}`;
+  const revoked: { deletedId: string }[] = [];
+  for (const id of ids) {
+    type Answer = { revokeToken: { deletedId: string } | Problem };
+    const { revokeToken: result } = await cli.request<Answer>(mutation, { input: { id } });
+    if (!('deletedId' in result)) throw refusedBy(result);
+    revoked.push(result);
+    if (!cli.out.json) await cli.out.print(`${result.deletedId} revoked`);
+  }
+  if (cli.out.json) await cli.out.printJson(revoked);
+  return exitCodes.done;
+}
+
+export async function runWhoami(cli: Cli): Promise<number> {
+  const query = `{ viewer { token ${select(tokenFields)} } }`;
+  const { viewer } = await cli.request<{ viewer: { token: Token } }>(query);
+  const { token } = viewer;
+  if (cli.out.json) {
+    await cli.out.printJson({ ...token, server: cli.server });
+    return exitCodes.done;
+  }
+  const rows = [
+    ['token', `${cell(token.name)} (${token.id}, ${cell(token.prefix)}…)`],
+    ['server', cell(cli.server)],
+    ['scopes', token.scopes.join(',')],
+    ['for', token.project?.id ?? 'the whole platform'],
+    ['project', cell(cli.project)],
+    ['expires', token.expiresAt ?? 'never'],
+  ];
+  await cli.out.table(['', ''], rows, { header: false });
+  return exitCodes.done;
+}
