@@ -2,7 +2,7 @@
 // job is read in few rows and its story outlives its detail. A closed window that the tiers do not hold yet, or hold in
 // an older revision, is not `rolled`; a tier window is always merged anew from all that it spans, so doing it twice is
 // the same as once.
-import { and, asc, eq, getTableColumns, inArray, sql, type SQL } from 'drizzle-orm';
+import { and, asc, eq, inArray, sql, type SQL } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { lockFree } from '../job/ended.ts';
 import type { Tx } from '../live/commit.ts';
@@ -128,8 +128,9 @@ export function mergeParts(length: number, parts: readonly Part[]): Part[] {
 /** The job's own windows inside of windows of a length. */
 export async function readOwn(db: Db, jobId: string, length: number, keys: readonly WindowKey[]): Promise<Part[]> {
   if (keys.length === 0) return [];
+  const { name, attempt, start, state, revision, change, closed } = metricWindow;
   return db
-    .select(getTableColumns(metricWindow))
+    .select({ name, attempt, start, state, revision, change, closed })
     .from(metricWindow)
     .innerJoin(listOf(keys), within(metricWindow, length))
     .where(eq(metricWindow.jobId, jobId));
@@ -139,8 +140,9 @@ export async function readOwn(db: Db, jobId: string, length: number, keys: reado
 export function readTier(seconds: number): typeof readOwn {
   return async (db, jobId, length, keys) => {
     if (keys.length === 0) return [];
+    const { name, attempt, start, state, revision, change } = metricTier;
     const rows = await db
-      .select(getTableColumns(metricTier))
+      .select({ name, attempt, start, state, revision, change })
       .from(metricTier)
       .innerJoin(listOf(keys), within(metricTier, length))
       .where(and(eq(metricTier.jobId, jobId), eq(metricTier.seconds, seconds)));
