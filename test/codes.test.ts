@@ -26,7 +26,7 @@ import {
 } from './support/door.ts';
 import { commandLine } from './support/cli.ts';
 import { expectNoLeaks } from './support/leaks.ts';
-import { type PostgresServer, startPostgres } from './support/postgres.ts';
+import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
 import { until } from './support/until.ts';
 
 /** What a client is told, wherever it stands in the answer. */
@@ -319,8 +319,9 @@ suite('A client that is told to wait', () => {
 suite('On a Postgres server', skipUnless('own postgres'), () => {
   test('an operation that takes too long ends with its statement', async () => {
     assert.ok(server);
-    const late = await openDoor({ DATABASE_URL: server.url, ASTRAML_OPERATION_SECONDS: '1', LOG_LEVEL: 'silent' });
-    const other = postgres(server.url, { max: 2, onnotice: () => {} });
+    const { url } = await createDatabase(server); // apart from the loops of the other gateway
+    const late = await openDoor({ DATABASE_URL: url, ASTRAML_OPERATION_SECONDS: '1', LOG_LEVEL: 'silent' });
+    const other = postgres(url, { max: 2, onnotice: () => {} });
     try {
       await other.begin(async (tx) => {
         await tx`lock table job in access exclusive mode`;
@@ -328,7 +329,7 @@ suite('On a Postgres server', skipUnless('own postgres'), () => {
         assert.equal(told.code, 'TIMEOUT');
         const waiting = async () => {
           const rows = await other`select pid || ' ' || query_start as statement from pg_stat_activity
-            where application_name = 'astraml' and state = 'active' and wait_event_type = 'Lock'`;
+            where application_name = 'astraml' and datname = current_database() and state = 'active' and wait_event_type = 'Lock'`;
           return rows.map(({ statement }) => String(statement));
         };
         const then = await waiting();
