@@ -1,6 +1,7 @@
 // Limits of an operation, checked before anything runs or any stream opens, on every transport alike: tokens (by the
 // parser), depth, aliases, root fields, directives and cost. Cost is the number of objects that an operation returns at
-// most: an object 1, a list its `first`/`last` (else 20) times (1 + its children), `totalCount` 10, other fields 0.
+// most: an object 1, a list its `first`/`last` (else 20) times (1 + its children), `totalCount` 10, plain
+// values that are asked for by number (`nextRuns(first: 50)`) that number, other fields 0.
 import {
   type ASTVisitor,
   type FieldNode,
@@ -157,7 +158,7 @@ function measure(
     const inside = introspecting || name === '__schema' || name === '__type';
     const type = fieldType(schema, parent, name);
     if (!field.selectionSet) {
-      const cost = !inside && name === 'totalCount' ? 10 : 0;
+      const cost = inside ? 0 : name === 'totalCount' ? 10 : (askedSize(field, variables, defaults) ?? 0);
       return { depth: Number(!inside), introspectionDepth: Number(inside), cost, introspectionCost: 0 };
     }
     const asked = inside ? undefined : askedSize(field, variables, defaults);
