@@ -12,7 +12,7 @@ import { Refusal } from '../src/errors.ts';
 import { event } from '../src/event/table.ts';
 import { loadJobs, planJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { createProject } from '../src/project/project.ts';
+import { createProject, updateProject } from '../src/project/project.ts';
 import type { Runner } from '../src/runner/runner.ts';
 import { open, seal } from '../src/secret/cipher.ts';
 import { deleteSecret, getSecretById, listSecrets, setSecret } from '../src/secret/secret.ts';
@@ -224,6 +224,19 @@ suite('setting a secret', () => {
     assert.equal(keyless.code, 'INVALID_STATE');
     assert.match(keyless.details.hint ?? '', /ASTRAML_SECRET_KEYS.*openssl rand -base64 32/);
   });
+});
+
+test('an archived project keeps its secrets as they are', async () => {
+  const id = 'p-archived';
+  await commit(store, (tx) => createProject(tx, store.admin, { id, command: ['true'] }));
+  await set('KEPT', 'v', { projectId: id });
+  await commit(store, (tx) => updateProject(tx, store.admin, { id, archived: true }));
+  const both = [
+    () => set('KEPT', 'w', { projectId: id }),
+    () => commit(store, (tx) => deleteSecret(tx, store.admin, { projectId: id, name: 'KEPT' })),
+  ];
+  for (const work of both) assert.equal((await refusal(work())).details.currentState, 'ARCHIVED');
+  assert.equal((await listSecrets(store.database.db, id))[0]?.version, 1);
 });
 
 suite('a secret', () => {

@@ -38,7 +38,8 @@ export type NewSecret = { projectId: string; name: string; value: string };
 
 /**
  * Sets the value, as a new version each time: comparing it with the one before would need its key. Throws INVALID_INPUT
- * for a name or value that cannot be used, INVALID_STATE when the gateway has no key to encrypt with.
+ * for a name or value that cannot be used, INVALID_STATE for an archived project, or when
+ * the gateway has no key to encrypt with.
  */
 export async function setSecret(tx: Tx, actor: Actor, input: NewSecret, keys: readonly SecretKey[]): Promise<Secret> {
   const { projectId, name, value } = input;
