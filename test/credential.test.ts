@@ -5,11 +5,13 @@ import assert from 'node:assert/strict';
 import { after, suite, test } from 'node:test';
 import { Refusal } from '../src/errors.ts';
 import { newId } from '../src/id.ts';
+import { retryJob } from '../src/job/edit.ts';
 import { planJob, submitJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
 import { setPolicy } from '../src/policy/policy.ts';
 import { createProject } from '../src/project/project.ts';
 import { newTokenText } from '../src/project/token.ts';
+import { createSchedule } from '../src/schedule/schedule.ts';
 import { findCredentials } from '../src/spec/credential.ts';
 import { fromInput, toInput } from '../src/spec/input.ts';
 import { parseSpec } from '../src/spec/spec.ts';
@@ -324,6 +326,31 @@ test('a policy holds no credential: not in a default, an allowed value, a messag
     ],
   );
   assert.ok(!JSON.stringify([error, error.message]).includes(canary));
+});
+
+test('a retry and a schedule are refused likewise', async () => {
+  const { job: first } = await commit(store, (tx) =>
+    submitJob(tx, store.admin, { ...submission({}, 3), idempotencyKey: null }),
+  );
+  const changes = { hyperparams: { hub: canary } };
+  const retry = { id: first.id, changes, issues: [], idempotencyKey: 'key-2', number: 99 };
+  const retried = await refused(commit(store, (tx) => retryJob(tx, store.admin, retry)));
+  const wanted = {
+    ...{ cron: '0 * * * *', timezone: 'UTC', onOverlap: 'ALLOW' as const, startingDeadlineSeconds: 3600 },
+    ...{ name: canary, spec: { ...base, notes: canary }, issues: [], idempotencyKey: 'key-3' },
+  };
+  const scheduled = await refused(commit(store, (tx) => createSchedule(tx, store.admin, wanted)));
+  const issues = [retried, scheduled].flatMap(({ details }) => details.issues ?? []);
+  assert.deepEqual(
+    issues.map(({ code, path }) => [code, path.join('.')]),
+    [
+      ['SECRET_LITERAL', 'input.hyperparams.extra.hub'],
+      ['SECRET_LITERAL', 'input.spec.notes'],
+      ['SECRET_LITERAL', 'input.name'],
+    ],
+  );
+  assert.ok(!JSON.stringify([issues, retried.message, scheduled.message]).includes(canary));
+  assert.ok(!(await everything()).includes(canary));
 });
 
 test('a project’s command and name hold no credential', async () => {

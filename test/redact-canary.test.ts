@@ -186,8 +186,11 @@ test(
     });
 
     const heard: string[] = [];
+    const ending = new AbortController();
+    t.after(() => ending.abort());
     const listen = async (query: string) => {
-      for await (const event of client.follow<unknown>(query, { id: job.id })) heard.push(JSON.stringify(event));
+      for await (const event of client.follow<unknown>(query, { id: job.id }, { signal: ending.signal }))
+        heard.push(JSON.stringify(event));
     };
     const listening = Promise.all([
       listen(

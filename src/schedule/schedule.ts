@@ -15,7 +15,8 @@ import { job } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import { getProject, requireActive } from '../project/project.ts';
 import { takeKey } from '../replay/replay.ts';
-import { snakeKeys } from '../spec/input.ts';
+import { findCredentials, findSpecCredentials } from '../spec/credential.ts';
+import { atInput, snakeKeys } from '../spec/input.ts';
 import { calendarIssues, openCalendar } from './calendar.ts';
 import { passOver } from './run.ts';
 import { type OverlapPolicy, schedule } from './table.ts';
@@ -65,6 +66,9 @@ export async function createSchedule(
   const projectId = String(spec['project_id'] ?? '');
   requireScope(actor, projectId, 'WRITE', [...atSpec, 'projectId']);
   const id = newId('sch');
+  const open = findSpecCredentials(spec).map((issue) => atInput(issue, atSpec)); // before the key's row holds it
+  open.push(...findCredentials(input.name, [...at, 'name']));
+  if (open.length > 0) throw invalid(open);
   if (idempotencyKey !== null) {
     const keyed = { scope: projectId, mutation: 'createSchedule', key: idempotencyKey, objectId: id };
     const known = await takeKey(tx, { ...keyed, input: { ...snakeKeys(input), spec } });
@@ -278,6 +282,7 @@ function settingIssues(settings: ScheduleSettings, clock: Date): Issue[] {
       message: 'name takes 1 to 100 characters.',
     });
   }
+  issues.push(...findCredentials(name, [...at, 'name']));
   const { min, max } = deadlineRange;
   if (deadline < min || deadline > max) {
     const message = `startingDeadlineSeconds goes from ${min} to ${max}.`;
