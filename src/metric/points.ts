@@ -37,12 +37,12 @@ export type Series = {
 };
 
 /** Points of a job, of all its metrics, up to which its series are read from points: a scan parses them all. */
-export const maxPointsOfJob = 2_000_000;
+export const maxPointsOfJob = 1_000_000;
 const maxWindows = 20_000;
 const maxUnreduced = 50_000;
 const maxNonFinite = 1_000;
 /** Bytes of chunks that one query should bring, about. */
-const bytesPerQuery = 4 * 1024 * 1024;
+const bytesPerQuery = 1024 * 1024;
 const pageOfWindows = 1_000;
 
 export type SeriesSource = {
@@ -256,7 +256,11 @@ function inOrder({ x, step, runs }: Collector): number[] {
 }
 
 function lineOf({ x, y, low, high }: Collector, order: readonly number[]): Line {
-  const column = (values: readonly number[]) => Float64Array.from(order, (index) => values[index] ?? NaN);
+  const column = (values: readonly number[]) => {
+    const picked = new Float64Array(order.length); // its from() takes ten times as long for a million
+    for (let n = 0; n < order.length; n++) picked[n] = values[order[n] ?? 0] ?? NaN;
+    return picked;
+  };
   const line = { x: column(x), y: column(y) };
   return low === y ? { ...line, low: line.y, high: line.y } : { ...line, low: column(low), high: column(high) };
 }
