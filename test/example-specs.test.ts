@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { parse, stringify } from 'yaml';
+import { parse } from 'yaml';
 import { z } from 'zod';
 import { jobSpecSchema } from '../src/spec/json-schema.ts';
 import { commandLine } from './support/cli.ts';
@@ -42,8 +42,8 @@ suite('The recommended specs', { concurrency: 2 }, () => {
 
   for (const name of names) {
     test(`${name} is accepted without an error or a warning, and pins its version of the defaults`, async () => {
-      const { schedule: _schedule, ...spec } = parse(textOf(name)) as Record<string, unknown>;
-      const file = cli.write(`${name}.yaml`, stringify(spec));
+      const spec = parse(textOf(name)) as Record<string, unknown>;
+      const file = join(folder, `${name}.yaml`);
       const { code, stdout, stderr } = await cli.run(['submit', '-f', file, '--dry-run', '--json']);
       assert.equal(code, 0, stderr);
       const preview = JSON.parse(stdout) as Preview;
@@ -65,6 +65,15 @@ suite('The recommended specs', { concurrency: 2 }, () => {
     assert.match(log, /training: epochs 2, 32 updates of batch 64 x accumulation 1/);
     assert.equal(loss.count, 32);
     assert.ok(loss.last.value < loss.max.value / 2, `the loss falls: ${JSON.stringify(loss)}`);
+  });
+
+  test('hourly-retraining is a schedule that is due at the start of each hour', async () => {
+    const { code, stdout, stderr } = await cli.run(['submit', '-f', join(folder, 'hourly-retraining.yaml'), '--json']);
+    assert.equal(code, 0, stderr);
+    type Schedule = { cron: string; timezone: string; nextRuns: string[] };
+    const { cron, timezone, nextRuns } = JSON.parse(stdout) as Schedule;
+    assert.deepEqual([cron, timezone], ['0 * * * *', 'UTC']);
+    assert.match(nextRuns[0] ?? '', /T\d\d:00:00\.000Z$/);
   });
 
   test('large-batch makes one update of 64 accumulated batches', async () => {

@@ -9,6 +9,8 @@ export function jobSpecSchema(): Record<string, unknown> {
     cron: z.string(),
     timezone: z.string().optional(),
     name: z.string().optional(),
+    on_overlap: z.enum(['ALLOW', 'FORBID', 'REPLACE', 'allow', 'forbid', 'replace']).optional(),
+    starting_deadline_seconds: z.int().optional(),
   });
   const file = z.strictObject({ ...specShape, schedule: schedule.optional() });
   return { ...z.toJSONSchema(file, { target: 'draft-7', io: 'input' }), title: 'AstraML job spec' };
