@@ -1,9 +1,7 @@
 // The command line as people and scripts meet it: a process of its own against a real gateway with a real runner.
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { after, before, suite, test } from 'node:test';
@@ -11,6 +9,7 @@ import { createOutput, stateCell } from '../src/cli/output.ts';
 import { cleanLine, cleanText, formatDuration, parseDuration, textWidth } from '../src/cli/text.ts';
 import { spawnNode } from './support/child.ts';
 import { binary, commandLine } from './support/cli.ts';
+import { startProxy } from './support/proxy.ts';
 import { documentedJson, documentedLine, documentedYaml } from './support/documents.ts';
 import { createProject, script, type Stack, startStack, submit } from './support/stack.ts';
 
@@ -477,36 +476,4 @@ function fakeStdout(isTTY: boolean) {
   );
   const output = createOutput({ stdout, stderr: stdout, quiet: false, json: null });
   return { output, text: () => written };
-}
-
-/** A way to the gateway that can be cut. */
-async function startProxy(target: number) {
-  const sockets = new Set<Socket>();
-  const server = createServer((near) => {
-    const far = connect(target, '127.0.0.1');
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      sockets.add(from);
-      from.pipe(to);
-      from.on('error', () => {});
-      from.once('close', () => {
-        sockets.delete(from);
-        to.destroy();
-      });
-    }
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const cut = () => sockets.forEach((socket) => socket.destroy());
-  return {
-    port: (server.address() as AddressInfo).port,
-    cut,
-    async [Symbol.asyncDispose]() {
-      cut();
-      server.close();
-      await once(server, 'close');
-    },
-  };
 }

@@ -46,6 +46,10 @@ const needs = {
     isHere: () => libfaketime() !== undefined,
   },
   chromium: { otherwise: 'no Chromium or Chrome here', isHere: () => chromium() !== undefined },
+  'npm registry': {
+    otherwise: 'no npm registry answers, or it lacks a package of examples/clients',
+    isHere: () => runs('npm', 'view', 'graphql-ws@6.4.2', 'version'),
+  },
   'linux /proc': { otherwise: 'this system has no /proc', isHere: () => existsSync('/proc/self/stat') },
 } satisfies Record<string, Need>;
 
