@@ -3,10 +3,11 @@ import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { environmentOf } from '../src/agent/environment.ts';
 import type { CommandOptions, RunningCommand } from '../src/agent/executor.ts';
+import { countOomKills } from '../src/agent/memory.ts';
 import { processExecutor } from '../src/agent/process.ts';
 import type { Assignment } from '../src/protocol/control.ts';
 import { skipUnless } from './support/absent.ts';
@@ -335,4 +336,23 @@ suite('the environment', () => {
     assert.equal(env({ gpus: [] })['ASTRAML_GPUS'], '0');
     assert.equal(env()['ASTRAML_ATTEMPT'], '2');
   });
+});
+
+test('processes that were killed for want of memory are counted where the kernel says so', async () => {
+  const root = mkdtempSync(join(tmpdir(), 'cgroup-'));
+  const write = (path: string, text: string) => {
+    mkdirSync(dirname(join(root, path)), { recursive: true });
+    writeFileSync(join(root, path), text);
+  };
+  const count = () => countOomKills({ proc: join(root, 'proc'), cgroups: join(root, 'cgroup') });
+  assert.equal(await count(), null);
+  write('proc/self/cgroup', '4:cpu,memory:/job\n0::/\n');
+  write('cgroup/memory/job/memory.oom_control', 'oom_kill_disable 0\nunder_oom 0\noom_kill 2\n');
+  assert.equal(await count(), 2, 'version 1');
+  write('proc/self/cgroup', '0::/of/the/host\n');
+  write('cgroup/memory.events', 'low 0\noom 1\noom_kill 3\noom_group_kill 0\n');
+  assert.equal(await count(), 3, 'version 2, in a container');
+  write('cgroup/of/the/host/memory.events', 'oom 1\noom_kill 4\n');
+  assert.equal(await count(), 4);
+  rmSync(root, { recursive: true });
 });

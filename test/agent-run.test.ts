@@ -120,7 +120,7 @@ suite('a command', () => {
   });
 
   test('that exits otherwise is a job that FAILED, with its last lines', async () => {
-    for (const code of [1, 3, 75, 255]) {
+    for (const code of [1, 3, 255]) {
       const job = await start(sh(`echo "about to fail"; exit ${code}`));
       const { state, stateReason } = await untilEnd(job.id);
       assert.deepEqual([state, stateReason?.code], ['FAILED', 'EXIT_CODE']);
@@ -245,7 +245,7 @@ suite('one slot', () => {
   test('runs one job after the other, the most urgent first, and one without GPUs beside them', async () => {
     const source = `const fs = require('fs'); fs.mkdirSync(process.env.LOCK); setTimeout(() => fs.rmdirSync(process.env.LOCK), 250)`;
     const env = [{ name: 'LOCK', from: { value: join(folder(), 'slot-lock') } }];
-    const first = await start(sh('sleep 1; echo first'));
+    const first = await start(sh('sleep 4; echo first'));
     await untilState(first.id, 'RUNNING');
     const jobs = [];
     for (const priority of [0, 50, -50, 100, 0])

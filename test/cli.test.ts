@@ -103,7 +103,25 @@ suite('submit', { concurrency: 3 }, () => {
     const { code, stdout, stderr } = await astraml([
       ...['submit', '-f', file, '--model', 'm', '--lr', '3e-5', '--gpus', '0', '--set', 'beta=0.5', '--set', 'note=x'],
       ...['--set', 'early_stopping.patience=7', '--set', 'resources.labels=["a"]', '--env', 'A=b=c', '--tag', 't1'],
-      ...['--tag', 't2', '--timeout', '1h30m', '--priority', '-5', '--name', 'n', '--', 'python', '--version'],
+      ...[
+        '--tag',
+        't2',
+        '--timeout',
+        '1h30m',
+        '--retries',
+        '2',
+        '--queue-timeout',
+        '1h',
+        '--on-cut',
+        'stop',
+        '--priority',
+        '-5',
+        '--name',
+        'n',
+        '--',
+        'python',
+        '--version',
+      ],
     ]);
     assert.equal(code, 0, stderr);
     assert.deepEqual(await specOf(stdout), {
@@ -115,6 +133,9 @@ suite('submit', { concurrency: 3 }, () => {
       env: [{ name: 'A', from: { value: 'b=c' } }],
       tags: ['t1', 't2'],
       timeout_seconds: 5400,
+      max_retries: 2,
+      queue_timeout_seconds: 3600,
+      on_cut: 'stop',
       priority: -5,
       name: 'n',
       command: ['python', '--version'],

@@ -128,6 +128,10 @@ suite('the two notations', () => {
       augmentation: [{ op: 'shift', probability: 0.5, params: { max_pixels: 2 } }],
       env: [{ name: 'A_B', from: { value: 'x' } }],
       timeout_seconds: 60,
+      queue_timeout_seconds: 60,
+      start_timeout_seconds: 60,
+      max_retries: 2,
+      on_cut: 'stop',
       defaults_version: 'v2.1',
       metrics: { window_seconds: 10 },
     };
