@@ -45,7 +45,7 @@ const noCounts = (): IntakeCounts => ({ records: 0, duplicates: 0, holes: 0, fen
 
 async function send(to: Assignment, first: number, records: unknown[], leaseToken = to.leaseToken) {
   const counts = noCounts();
-  const batch = encodeBatch({ version: 1, attemptId: to.attemptId, leaseToken, first, records });
+  const batch = encodeBatch({ version: 1, attemptId: to.attemptId, leaseToken, first, send: first, records });
   const told = await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts));
   return { counts, acknowledgement: told[0]?.acknowledgement };
 }
@@ -81,7 +81,7 @@ suite('records', () => {
   test('are stored in order, and acknowledged up to the last', async () => {
     const to = await claim();
     const { acknowledgement, counts } = await send(to, 1, [started(), line('a'), line('b')]);
-    assert.deepEqual(acknowledgement, { attemptId: to.attemptId, committed: 3, directives: [] });
+    assert.deepEqual(acknowledgement, { attemptId: to.attemptId, committed: 3, directives: [], send: 1 });
     assert.equal(counts.records, 3);
     assert.deepEqual(await texts(to.job.id), ['a', 'b']);
     assert.equal((await readJob(store.database.db, to.job.id)).job.state, 'RUNNING');

@@ -85,7 +85,8 @@ async function takeBatch(
     counts.fenced++;
   }
   const { leaseToken, send } = batch;
-  return { channel, acknowledgement: { ...acknowledge(attempt, locked.job, leaseToken), send } };
+  const told = acknowledge(attempt, locked.job, leaseToken);
+  return { channel, acknowledgement: send === undefined ? told : { ...told, send } };
 }
 
 /** A record, or null for one that follows no known shape, with its number. */
