@@ -4,7 +4,7 @@ import { defineConfig } from 'eslint/config';
 import tseslint from 'typescript-eslint';
 
 export default defineConfig(
-  { ignores: ['node_modules/', 'drizzle/', '.astraml/', 'bench/', 'examples/clients/'] },
+  { ignores: ['node_modules/', 'drizzle/', '.astraml/', 'bench/node_modules/', 'examples/clients/'] },
   js.configs.recommended,
   {
     files: ['**/*.ts'],
