@@ -1,6 +1,6 @@
 // What the gateway counts, each figure named and explained here only, in Prometheus terms. They are figures to watch and
 // proof that rare paths were taken; nothing in the product reads them back. One set a process, as Prometheus expects.
-import { Counter, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 export const registry = new Registry();
 
@@ -25,6 +25,45 @@ export const commitLag = histogram(
 );
 export const leasesLost = counter('leases_lost_total', 'Attempts that ended because their lease lapsed.');
 export const replays = counter('replays_total', 'Mutations answered with the first object of their idempotency key.');
+
+/** Live streams: how many follow, and what that costs. */
+export const liveFigures = {
+  followers: gauge('followers', 'Subscriptions that follow a topic.'),
+  feeds: gauge('feeds', 'Topics that are followed: one feed each.'),
+  ringHits: counter('ring_hits_total', 'Batches that a follower found read already.'),
+  appends: counter('ring_appends_total', 'Batches that came with a message and were not read from the database.'),
+  reads: counter('history_reads_total', 'Readings of the database for followers; identical ones at a time are one.'),
+  demotions: counter('demotions_total', 'Times that a follower fell behind the ring and went on with history.'),
+  healed: counter('gaps_healed_total', 'Times that a check found what no message had told.'),
+  executions: counter('shared_executions_total', 'Events executed and serialised for a group of subscribers.'),
+  deliveries: counter('shared_deliveries_total', 'Events handed to a subscriber from such an execution.'),
+  stuck: counter('stuck_connections_total', 'Subscribers cut because they took nothing for 30 seconds.'),
+  lag: histogram(
+    'read_to_feed_seconds',
+    'Seconds from the moment a runner read a line to the moment its followers can take it, the newest of each batch; clocks of two machines.',
+    [0.005, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60],
+  ),
+};
+
+const buffers = new Set<() => number>();
+new Gauge({
+  name: 'astraml_buffered_bytes',
+  help: 'Bytes that wait in this process for subscribers to take them.',
+  registers: [registry],
+  collect() {
+    this.set([...buffers].reduce((sum, read) => sum + read(), 0));
+  },
+});
+
+/** Counts what `read` tells among the buffered bytes, until the returned function is called. */
+export function watchBuffers(read: () => number): () => void {
+  buffers.add(read);
+  return () => void buffers.delete(read);
+}
+
+function gauge(name: string, help: string): Gauge {
+  return new Gauge({ name: `astraml_${name}`, help, registers: [registry] });
+}
 
 function counter(name: string, help: string): Counter {
   return new Counter({ name: `astraml_${name}`, help, registers: [registry] });

@@ -70,6 +70,12 @@ export function asOfNow<Event>(event: Event, _args: unknown, context: Context): 
   return event;
 }
 
+/**
+ * Marks a type, or the root field of a subscription, whose resolvers read nothing of who asks: what they return for one
+ * event is the same for everybody who gets it, and may be made once for all. Whatever is not marked is made for each.
+ */
+export const viewerNeutral = { extensions: { viewerNeutral: true } } as const;
+
 builder.queryType({ description: 'Reads. Nothing here changes anything.' });
 builder.mutationType({
   description: 'Changes. One `input` each; expected failures are members of the result union.',

@@ -8,7 +8,7 @@ import { searchedLines } from '../attempt/outcome.ts';
 import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
-import { appendLog, type NewGap, type NewLine, readExcerpt } from '../log/log.ts';
+import { appendLog, type NewGap, type NewLine, readExcerpt, type ToldRecord } from '../log/log.ts';
 import { appendPoints, closeAllWindows, type NewPoint } from '../metric/metric.ts';
 import type { Acknowledgement } from '../protocol/control.ts';
 import {
@@ -72,11 +72,8 @@ async function takeBatch(
   const channel = channels.runner(attempt.runnerId);
   if (holdsLease(attempt, batch.leaseToken)) {
     const accepted = acceptNext(attempt, batch, counts);
-    await store(tx, locked, attempt, accepted);
-    // Every gateway, and whoever listens to Redis, hears what was stored; followers read it from the database.
-    const told = accepted.flatMap(({ number, record }) =>
-      record ? [{ attempt: attempt.number, number, ...record }] : [],
-    );
+    // Every gateway, and whoever listens to Redis, hears what was stored; followers that miss it read the database.
+    const told = await store(tx, locked, attempt, accepted);
     if (told.length > 0) tx.nudge(channels.job(locked.job.id), {}, told);
     const { mark, lines, linesCrc } = attempt;
     await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
@@ -114,16 +111,29 @@ function acceptNext(attempt: Attempt, batch: Batch, counts: IntakeCounts): Numbe
   return accepted;
 }
 
-/** Stores accepted records in their order: runs of log items and of points together, changes of state where they come. */
-async function store(tx: Tx, locked: LockedJob, attempt: Attempt, accepted: readonly Numbered[]): Promise<void> {
+/**
+ * Stores accepted records in their order: runs of log items and of points together, changes of state where they come.
+ * Returns what to tell of them: `seq` is the number that a line, or the first of a gap, has in the log.
+ */
+async function store(
+  tx: Tx,
+  locked: LockedJob,
+  attempt: Attempt,
+  accepted: readonly Numbered[],
+): Promise<ToldRecord[]> {
+  const told: ToldRecord[] = [];
   const log: (NewLine | NewGap)[] = [];
+  let seq = locked.stream.line;
   const points: NewPoint[] = [];
   const flush = async () => {
     await appendLog(tx, locked, attempt.number, log.splice(0));
     await appendPoints(tx, locked, attempt.number, accepted[0]?.number ?? 0, points.splice(0));
   };
-  for (const { record } of accepted) {
+  for (const { number, record } of accepted) {
     const time = clamp(record?.time ?? Date.now(), attempt);
+    const inLog = record === null || record.type === 'line' || record.type === 'gap';
+    if (record) told.push({ attempt: attempt.number, number, ...record, time, ...(inLog ? { seq: seq + 1 } : {}) });
+    if (inLog) seq += record?.type === 'gap' ? record.lines : 1;
     switch (record?.type) {
       case undefined:
         log.push({ time, stream: 'SYSTEM', text: 'A record of the runner could not be read and was set aside.' });
@@ -167,6 +177,7 @@ async function store(tx: Tx, locked: LockedJob, attempt: Attempt, accepted: read
     }
   }
   await flush();
+  return told;
 }
 
 /** Text that Postgres can hold in JSON: the log keeps every byte, an event's words need not. */

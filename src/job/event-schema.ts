@@ -14,12 +14,12 @@ import {
   readProjectEvents,
 } from '../event/event.ts';
 import { notFound } from '../errors.ts';
-import { asOfNow, builder, type Context, load, loadExisting } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context, load, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { horizonPause, readHorizon } from '../live/changes.ts';
 import { cursorInvalid, decodeCursor, decodeNumber, encodeCursor, isCount } from '../live/cursor.ts';
-import type { Reading } from '../live/feed.ts';
+import type { Reading, SharedStream } from '../live/feed.ts';
 import { getProject } from '../project/project.ts';
 import { getJob, loadJobs, readJob, requireJob } from './job.ts';
 import { JobRef, JobStateEnum } from './schema.ts';
@@ -27,6 +27,8 @@ import { isTerminal, type JobState } from './state.ts';
 
 const maxBatch = 500;
 const maxLast = 10_000;
+/** About what an event takes in memory. */
+const rowBytes = 1_000;
 
 const JobEventTypeEnum = builder.enumType('JobEventType', {
   description: 'Type of a job event.',
@@ -42,6 +44,7 @@ const JobEventTypeEnum = builder.enumType('JobEventType', {
 });
 
 const JobEventRef = builder.objectRef<JobEvent>('JobEvent').implement({
+  ...viewerNeutral,
   description: 'Something that happened to a job.',
   interfaces: [NodeInterface],
   fields: (t) => ({
@@ -128,6 +131,7 @@ builder.objectField(JobRef, 'events', (t) =>
 type JobEventBatch = { events: JobEvent[]; endCursor: string; caughtUp: boolean; done: boolean };
 
 const JobEventBatchRef = builder.objectRef<JobEventBatch>('JobEventBatch').implement({
+  ...viewerNeutral,
   description: 'Events, in order.',
   fields: (t) => ({
     events: t.expose('events', { type: [JobEventRef], description: 'The events.' }),
@@ -147,6 +151,7 @@ type Start = { types: readonly JobEventType[]; after: string | null; last: numbe
 
 builder.subscriptionField('jobEvents', (t) =>
   t.field({
+    ...viewerNeutral,
     type: JobEventBatchRef,
     description: 'Events of a job or of a whole project.',
     args: {
@@ -178,25 +183,33 @@ async function followJob(context: Context, actor: Actor, jobId: string, { types,
   const { db } = context.database;
   await requireJob(db, actor, jobId, ['jobId']);
   const stream = streamOf(jobId);
-  let position = after === null ? 0 : decodeNumber(stream, after);
-  if (last !== null) position = await eventBeforeLast(db, jobId, { types, last });
-  let caughtUp = false;
-  const read = async (first: boolean): Promise<Reading<JobEventBatch>> => {
-    // The job before its events: an end that is seen here has all of its events below the head.
-    const { job, event: head } = await readJob(db, jobId);
-    const range = { after: position, before: head + 1 };
-    const rows = await listJobEvents(db, jobId, { types, limit: maxBatch, backward: false, ...range });
-    const more = rows.length > maxBatch;
-    const events = rows.slice(0, maxBatch);
-    position = more ? (events.at(-1)?.seq ?? position) : Math.max(position, head);
-    const ended = isTerminal(job.state);
-    const done = ended && !more;
-    const news = first || done || events.length > 0 || caughtUp !== !more;
-    caughtUp = !more;
-    const value = news ? { events, endCursor: encodeCursor(stream, [position]), caughtUp, done } : null;
-    return { value, seen: { event: head, end: Number(ended) }, more, done };
+  const place = after === null ? 0 : decodeNumber(stream, after);
+  const shared: SharedStream<JobEventBatch> = {
+    key: `events:${JSON.stringify(types)}`,
+    start: last === null ? place : await eventBeforeLast(db, jobId, { types, last }),
+    async read(after, to) {
+      // The job before its events: an end that is seen here has all of its events below the head.
+      const { job, event: head } = await readJob(db, jobId);
+      const range = { after, before: Math.min(head, to) + 1 };
+      const rows = await listJobEvents(db, jobId, { types, limit: maxBatch, backward: false, ...range });
+      const events = rows.slice(0, maxBatch);
+      const position = rows.length > maxBatch ? (events.at(-1)?.seq ?? after) : Math.max(after, Math.min(head, to));
+      const [ended, more] = [isTerminal(job.state), position < head];
+      const done = ended && !more;
+      const value = { events, endCursor: encodeCursor(stream, [position]), caughtUp: !more, done };
+      const seen = { event: head, end: Number(ended) };
+      return {
+        value,
+        empty: events.length === 0,
+        position,
+        seen,
+        more,
+        done,
+        sizeBytes: (events.length + 1) * rowBytes,
+      };
+    },
   };
-  return context.feeds.follow<JobEventBatch>({ channel: channels.job(jobId), read });
+  return context.feeds.follow<JobEventBatch>({ channel: channels.job(jobId), shared });
 }
 
 async function followProject(context: Context, actor: Actor, projectId: string, { types, after, last }: Start) {

@@ -1,32 +1,34 @@
 // Feeds: one per channel and gateway while it has followers. A follower is a position and a pull; a message only says
-// how far a stream has come. A lost message costs seconds, never data: a jittered check makes everybody look again.
+// how far a stream has come, and may bring the new rows. A lost one costs seconds, never data: a jittered check makes
+// everybody look again.
 import type { Bus } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
+import { liveFigures } from '../figures.ts';
 import type { Heads, Nudge } from './commit.ts';
+import { highest, isBeyond, Lane, type Reading, type SharedStream, type Source } from './lane.ts';
 
-type Feed = { heads: Heads; checks: number; followers: Set<() => void>; ready: Promise<() => Promise<void>> };
+export type { Reading, SharedStream, Stretch } from './lane.ts';
 
-/** What a reader found after its position. */
-export type Reading<T> = {
-  /** What to send; null for nothing new. */
-  value: T | null;
-  /** The heads that this reading has seen: only what goes beyond one of them is news. */
-  seen: Heads;
-  /** More can be read at once. */
-  more: boolean;
-  /** The stream has ended and all of it was read. */
-  done: boolean;
-  /** Look again after so many milliseconds, whatever is heard: there are rows that cannot be read yet. */
-  againMs?: number;
+type Feed = {
+  heads: Heads;
+  checks: number;
+  followers: Set<() => void>;
+  ready: Promise<() => Promise<void>>;
+  /** By key. A lane's followers are all of one type, which its key stands for. */
+  lanes: Map<string, Lane<never>>;
 };
 
 export type FollowOptions<T> = {
   channel: string;
-  /** Reads on from where it stopped before. With `first` it returns a value in any case: the stream says that it is live. */
-  read(first: boolean): Promise<Reading<T>>;
   /** Least time between two values while the stream is live. */
   minIntervalMs?: number;
-};
+} & (
+  | {
+      /** Reads on from where it stopped before. With `first` it returns a value in any case: the stream says that it is live. */
+      read(first: boolean): Promise<Reading<T>>;
+    }
+  | { shared: SharedStream<T> }
+);
 
 const awayPauseMs = 500;
 
@@ -54,7 +56,7 @@ export class Feeds {
   close(): void {
     clearTimeout(this.#timer);
     this.#stopListening();
-    for (const feed of this.#feeds.values()) for (const wake of feed.followers) wake();
+    for (const feed of this.#feeds.values()) wakeAll(feed);
   }
 
   /**
@@ -62,7 +64,9 @@ export class Feeds {
    * `return()` must wake a waiting `next()`, or a subscription that nobody reads any more would stay for ever.
    */
   follow<T>(options: FollowOptions<T>): AsyncIterableIterator<T> {
+    const { channel } = options;
     let feed: Feed | undefined;
+    let source: Source<T> | undefined;
     let ended = false;
     let first = true;
     let live = false;
@@ -71,7 +75,7 @@ export class Feeds {
     const wakeUp = () => wake();
 
     const end = () => {
-      if (!ended && feed) this.#leave(options.channel, feed, wakeUp);
+      if (!ended && feed) this.#leave(options, feed, wakeUp);
       ended = true;
       wakeUp();
     };
@@ -88,17 +92,16 @@ export class Feeds {
       });
 
     const pull = async (): Promise<IteratorResult<T>> => {
-      if (!feed && !ended) {
-        feed = this.#join(options.channel, wakeUp);
+      if (!source && !ended) {
+        feed = this.#join(channel, wakeUp);
+        source = 'shared' in options ? laneOf(feed, options.shared) : ownSource(feed, options.read);
         await feed.ready; // heard from now on: nothing falls between the first read and the first message
       }
-      while (feed && !ended) {
+      while (source && !ended) {
         const pauseMs = live ? lastSentAt + (options.minIntervalMs ?? 0) - Date.now() : 0;
         if (pauseMs > 0) await sleep(pauseMs, () => false);
         if (ended) break;
-        const { checks, heads } = feed;
-        const heard = { ...heads }; // of this the reading below knows, even where it may not read it yet
-        const reading = await readUnlessAway(options.read, first);
+        const reading = await readUnlessAway(source, first);
         if (ended) break;
         if (!reading) {
           await sleep(awayPauseMs * (0.5 + Math.random()), () => false);
@@ -112,9 +115,7 @@ export class Feeds {
           return { done: false, value: reading.value };
         }
         if (reading.more || reading.done) continue;
-        const current = feed;
-        const isNews = () => isBeyond(heads, reading.seen, heard) || current.checks !== checks;
-        await sleep(reading.againMs ?? null, isNews);
+        await sleep(reading.againMs ?? null, source.hasNews);
       }
       return { done: true, value: undefined };
     };
@@ -145,27 +146,29 @@ export class Feeds {
   #join(channel: string, wake: () => void): Feed {
     let feed = this.#feeds.get(channel);
     if (!feed) {
-      const opened: Feed = { heads: {}, checks: 0, followers: new Set(), ready: Promise.resolve(async () => {}) };
-      opened.ready = this.#bus.subscribe(channel, (message) => this.#hear(opened, message));
+      const ready = Promise.resolve(async () => {});
+      const opened: Feed = { heads: {}, checks: 0, followers: new Set(), ready, lanes: new Map() };
+      opened.ready = this.#bus.subscribe(channel, (message) => hear(opened, message));
       this.#feeds.set(channel, opened);
+      liveFigures.feeds.inc();
       feed = opened;
     }
     feed.followers.add(wake);
+    liveFigures.followers.inc();
     return feed;
   }
 
-  #leave(channel: string, feed: Feed, wake: () => void): void {
-    feed.followers.delete(wake);
-    if (feed.followers.size > 0) return;
-    if (this.#feeds.get(channel) === feed) this.#feeds.delete(channel);
-    feed.ready.then((unsubscribe) => unsubscribe()).catch(() => {});
-  }
-
-  #hear(feed: Feed, message: string): void {
-    for (const [name, head] of Object.entries((JSON.parse(message) as Nudge).heads)) {
-      feed.heads[name] = Math.max(head, feed.heads[name] ?? 0);
+  #leave<T>(options: FollowOptions<T>, feed: Feed, wake: () => void): void {
+    if (!feed.followers.delete(wake)) return;
+    liveFigures.followers.dec();
+    if ('shared' in options) {
+      const lane = feed.lanes.get(options.shared.key);
+      if (lane && --lane.followers === 0) feed.lanes.delete(options.shared.key);
     }
-    for (const wake of feed.followers) wake();
+    if (feed.followers.size > 0) return;
+    if (this.#feeds.get(options.channel) === feed) this.#feeds.delete(options.channel);
+    liveFigures.feeds.dec();
+    feed.ready.then((unsubscribe) => unsubscribe()).catch(() => {});
   }
 
   #checkLater(): void {
@@ -176,7 +179,7 @@ export class Feeds {
   #checkAll(): void {
     for (const feed of this.#feeds.values()) {
       feed.checks++;
-      for (const wake of feed.followers) wake();
+      wakeAll(feed);
     }
   }
 
@@ -185,19 +188,54 @@ export class Feeds {
   }
 }
 
+function hear(feed: Feed, message: string): void {
+  const nudge = JSON.parse(message) as Nudge; // only gateways write to the channel
+  for (const [name, head] of Object.entries(nudge.heads)) {
+    feed.heads[name] = Math.max(head, feed.heads[name] ?? 0);
+  }
+  for (const lane of feed.lanes.values()) lane.hear(nudge);
+  wakeAll(feed);
+}
+
+function wakeAll(feed: Feed): void {
+  for (const wake of feed.followers) wake();
+}
+
+/** A place in the lane of all who follow the same stream. */
+function laneOf<T>(feed: Feed, stream: SharedStream<T>): Source<T> {
+  const lanes = feed.lanes as unknown as Map<string, Lane<T>>;
+  let lane = lanes.get(stream.key);
+  if (!lane) lanes.set(stream.key, (lane = new Lane(feed, stream, () => wakeAll(feed))));
+  lane.followers++;
+  return lane.reader(stream);
+}
+
+/** A follower that reads for itself, e.g. because its rows depend on who reads. */
+function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>): Source<T> {
+  let hasNews = () => true;
+  return {
+    async read(first) {
+      const { checks } = feed;
+      const heard = { ...feed.heads }; // of this the reading below knows, even where it may not read it yet
+      liveFigures.reads.inc();
+      const reading = await read(first);
+      const seen = highest(reading.seen, heard);
+      hasNews = () => isBeyond(feed.heads, seen) || feed.checks !== checks;
+      return reading;
+    },
+    hasNews: () => hasNews(),
+  };
+}
+
 /**
  * Null when the database is away in the middle of a stream: it goes on when that is back, and its follower need not know.
  * At the beginning the caller is told instead, since nothing was promised yet.
  */
-async function readUnlessAway<T>(read: FollowOptions<T>['read'], first: boolean): Promise<Reading<T> | null> {
+async function readUnlessAway<T>(source: Source<T>, first: boolean): Promise<Reading<T> | null> {
   try {
-    return await read(first);
+    return await source.read(first);
   } catch (error) {
     if (first || !passingFault(error)) throw error;
     return null;
   }
-}
-
-function isBeyond(heads: Heads, seen: Heads, heard: Heads): boolean {
-  return Object.entries(seen).some(([name, head]) => (heads[name] ?? 0) > Math.max(head, heard[name] ?? 0));
 }

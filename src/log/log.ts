@@ -175,6 +175,33 @@ export async function readLog(
   return { ...reading, more: reading.position < head };
 }
 
+/** A record as the nudge of its commit tells it: one of the log has the number of its (first) line. */
+export type ToldRecord = { attempt: number; number: number; seq?: number; time: number } & (
+  | { type: 'line'; stream: LogStream; text: string; truncated?: boolean }
+  | { type: 'gap'; lines: number; reason: GapReason }
+  | { type: string }
+);
+
+/** What a nudge's records say of the lines from `after` to `head`; null unless it is all of them, one after the other. */
+export function linesOfNudge(records: readonly object[], options: { after: number; head: number }): LogReading | null {
+  const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
+  for (const record of records as readonly ToldRecord[]) {
+    const { seq, attempt, time } = record;
+    if (seq === undefined) continue;
+    if (seq !== reading.position + 1) return null;
+    if ('text' in record) {
+      const { stream, text, truncated = false } = record;
+      reading.lines.push({ seq, time, stream, text, attempt, truncated });
+      reading.position = seq;
+    } else if ('lines' in record) {
+      const toSeq = seq + record.lines - 1;
+      reading.gaps.push({ fromSeq: seq, toSeq, reason: record.reason });
+      reading.position = toSeq;
+    }
+  }
+  return reading.position === options.head && options.head > options.after ? reading : null;
+}
+
 /** Number of the first line that is kept; null when none is. */
 async function firstKept(db: Db, jobId: string): Promise<number | null> {
   const [row] = await db
@@ -304,7 +331,8 @@ function itemsOf(chunk: typeof logChunk.$inferSelect): (LogLine | StreamGap)[] {
   });
 }
 
-function isFiltered(filter: LogFilter): boolean {
+/** Whether a filter asks for anything. */
+export function isFiltered(filter: LogFilter): boolean {
   return Object.values(filter).some((value) => value !== null && value !== undefined);
 }
 

@@ -2,19 +2,31 @@
 // subscription goes on.
 import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
-import { asOfNow, builder, type Context } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context, viewerNeutral } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs } from '../graphql/page.ts';
 import { JobRef } from '../job/schema.ts';
 import { readJob, requireJob } from '../job/job.ts';
 import { isTerminal } from '../job/state.ts';
 import { decodeNumber, encodeCursor } from '../live/cursor.ts';
-import type { Reading } from '../live/feed.ts';
-import { type LogFilter, type LogLine, type LogReading, readLog, readLogBackward, type StreamGap } from './log.ts';
+import type { Heads } from '../live/commit.ts';
+import type { SharedStream } from '../live/feed.ts';
+import {
+  isFiltered,
+  linesOfNudge,
+  type LogFilter,
+  type LogLine,
+  type LogReading,
+  readLog,
+  readLogBackward,
+  type StreamGap,
+} from './log.ts';
 
 const maxBatchLines = 500;
 const maxBatchBytes = 64 * 1024;
 const maxLast = 10_000;
+/** What a line takes beside its text. */
+const lineBytes = 100;
 
 const LogStreamEnum = builder.enumType('LogStream', {
   description: 'Output stream of a log line.',
@@ -35,6 +47,7 @@ const GapReasonEnum = builder.enumType('GapReason', {
 });
 
 const LogLineRef = builder.objectRef<LogLine>('LogLine').implement({
+  ...viewerNeutral,
   description: "One line of a job's log.",
   fields: (t) => ({
     seq: t.expose('seq', {
@@ -57,6 +70,7 @@ const LogLineRef = builder.objectRef<LogLine>('LogLine').implement({
 });
 
 const StreamGapRef = builder.objectRef<StreamGap>('StreamGap').implement({
+  ...viewerNeutral,
   description: 'Missing lines or points. Streams never skip silently.',
   fields: (t) => ({
     fromSeq: t.expose('fromSeq', { type: 'SafeInt', description: 'First missing sequence number.' }),
@@ -143,6 +157,7 @@ function checkFilter(filter: LogFilter | null | undefined): LogFilter {
 type LogBatch = { lines: LogLine[]; gaps: StreamGap[]; endCursor: string; caughtUp: boolean; done: boolean };
 
 const LogBatchRef = builder.objectRef<LogBatch>('LogBatch').implement({
+  ...viewerNeutral,
   description:
     'Consecutive log lines: up to 500 lines, 64 KiB or 100 ms, whichever comes first. The first batch comes at once, even when it is empty: it says that the subscription is live.',
   fields: (t) => ({
@@ -166,6 +181,7 @@ const LogBatchRef = builder.objectRef<LogBatch>('LogBatch').implement({
 
 builder.subscriptionField('jobLogs', (t) =>
   t.field({
+    ...viewerNeutral,
     type: LogBatchRef,
     description:
       'Log of a job: first what is already there, then what comes. Completes when the job is terminal and its log is delivered.',
@@ -178,8 +194,8 @@ builder.subscriptionField('jobLogs', (t) =>
     async subscribe(_, { jobId, after, last, filter }, context) {
       await requireJob(context.database.db, requireActor(context.actor), jobId, ['jobId']);
       const position = await startOf(context, jobId, after ?? null, last ?? null);
-      const reader = logReader(context, jobId, position, checkFilter(filter));
-      return context.feeds.follow<LogBatch>({ channel: channels.job(jobId), read: reader });
+      const shared = logStream(context, jobId, position, checkFilter(filter));
+      return context.feeds.follow<LogBatch>({ channel: channels.job(jobId), shared });
     },
     resolve: asOfNow,
   }),
@@ -194,21 +210,30 @@ async function startOf(context: Context, jobId: string, after: string | null, la
   return Math.max(0, line - last);
 }
 
-function logReader(context: Context, jobId: string, start: number, filter: LogFilter) {
-  let position = start;
-  return async (first: boolean): Promise<Reading<LogBatch>> => {
-    const { db } = context.database;
-    // The job before its lines: an end that is seen here has all of its lines below the head.
-    const { job, line: head } = await readJob(db, jobId);
-    const options = { after: position, head, maxLines: maxBatchLines, maxBytes: maxBatchBytes, filter };
-    const reading = await readLog(db, jobId, options);
-    position = reading.position;
-    const ended = isTerminal(job.state);
-    const done = !reading.more && ended;
-    const news = first || done || reading.lines.length > 0 || reading.gaps.length > 0;
-    const { lines, gaps, more } = reading;
-    const endCursor = encodeCursor(streamName(jobId), [position]);
-    const value = news ? { lines, gaps, endCursor, caughtUp: !more, done } : null;
-    return { value, seen: { line: head, end: Number(ended) }, more, done };
+function logStream({ database }: Context, jobId: string, start: number, filter: LogFilter): SharedStream<LogBatch> {
+  const toStretch = ({ lines, gaps, position, more }: LogReading, seen: Heads) => {
+    const done = !more && seen['end'] === 1;
+    const value = { lines, gaps, endCursor: encodeCursor(streamName(jobId), [position]), caughtUp: !more, done };
+    const sizeBytes = lines.reduce((sum, { text }) => sum + text.length + lineBytes, lineBytes);
+    const empty = lines.length + gaps.length === 0;
+    return { value, empty, position, seen, more, done, sizeBytes, time: lines.at(-1)?.time };
+  };
+  return {
+    key: `log:${JSON.stringify(filter)}`,
+    start,
+    async read(after, to) {
+      // The job before its lines: an end that is seen here has all of its lines below the head.
+      const { job, line: head } = await readJob(database.db, jobId);
+      const options = { after, head: Math.min(head, to), maxLines: maxBatchLines, maxBytes: maxBatchBytes, filter };
+      const reading = await readLog(database.db, jobId, options);
+      const more = reading.more || reading.position < head;
+      return toStretch({ ...reading, more }, { line: head, end: Number(isTerminal(job.state)) });
+    },
+    fromNudge({ heads: { line, end }, records = [] }, after) {
+      if (line === undefined || end !== 0 || line - after > maxBatchLines || isFiltered(filter)) return null;
+      const reading = linesOfNudge(records, { after, head: line });
+      const stretch = reading && toStretch(reading, { line, end });
+      return stretch && stretch.sizeBytes <= maxBatchBytes ? stretch : null;
+    },
   };
 }

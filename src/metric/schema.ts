@@ -2,14 +2,14 @@
 // the windows of its metric and a change number: pages go on from the place, subscriptions from the change.
 import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
-import { asOfNow, builder, type Context, loadExisting } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { getJob, type Job, loadJobs, readJob, requireJob } from '../job/job.ts';
 import { JobRef } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
 import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
-import type { Reading } from '../live/feed.ts';
+import type { Reading, SharedStream, Stretch } from '../live/feed.ts';
 import { MetricGoal } from '../spec/schema.ts';
 import {
   getMetric,
@@ -41,6 +41,8 @@ const maxBatchWindows = 500;
 const maxLast = 1_000;
 /** A window that fills is sent at most so often. */
 const minIntervalMs = 1_000;
+/** About what a window takes in memory. */
+const windowBytes = 1_000;
 
 function metricId(jobId: string, name: string): string {
   return `met_${jobId.slice('job_'.length)}_${Buffer.from(name).toString('base64url')}`;
@@ -136,6 +138,7 @@ function checkNames(names: string[] | null | undefined): string[] | null {
 }
 
 const MetricWindowRef = builder.objectRef<Window>('MetricWindow').implement({
+  ...viewerNeutral,
   description: 'Aggregates of one metric in one time window, aligned to the Unix epoch.',
   fields: (t) => ({
     id: t.id({
@@ -315,6 +318,7 @@ async function planPage(
 type MetricWindowBatch = { windows: Window[]; endCursor: string; caughtUp: boolean; done: boolean };
 
 const MetricWindowBatchRef = builder.objectRef<MetricWindowBatch>('MetricWindowBatch').implement({
+  ...viewerNeutral,
   description:
     'Metric windows that were opened, changed or closed. A slow reader gets the newest revision of each window, never a queue of old ones.',
   fields: (t) => ({
@@ -334,6 +338,7 @@ const MetricWindowBatchRef = builder.objectRef<MetricWindowBatch>('MetricWindowB
 
 builder.subscriptionField('jobMetrics', (t) =>
   t.field({
+    ...viewerNeutral,
     type: MetricWindowBatchRef,
     description: `Metrics of a job, aggregated per window: each window while it fills, at most once a second, and once more when it closes.
 A window that is sent again has the same \`id\` and a higher \`revision\`.`,
@@ -360,48 +365,61 @@ A window that is sent again has the same \`id\` and a higher \`revision\`.`,
       const start = typeof after === 'string' ? fromCursor(jobId, after).change : 0;
       const selection = { names: checkNames(names), closedOnly: closedOnly ?? false };
       const plan = await planWindows(context.database.db, job, windowSeconds ?? null, context.config);
-      const read = windowReader(context, plan, start, last ?? null, selection);
-      return context.feeds.follow<MetricWindowBatch>({ channel: channels.job(jobId), read, minIntervalMs });
+      const from = { start, last: last ?? null };
+      const reading =
+        plan.seconds === plan.base
+          ? { shared: ownStream(context, jobId, from, selection) }
+          : { read: wideReader(context, plan, from, selection) };
+      return context.feeds.follow<MetricWindowBatch>({ channel: channels.job(jobId), ...reading, minIntervalMs });
     },
     resolve: asOfNow,
   }),
 );
 
+type From = { start: number; last: number | null };
 type Found = { windows: Window[]; position: number; more: boolean };
-type ReadWindows = (start: number, head: number, last: number | null) => Promise<Found>;
 
-function windowReader(context: Context, plan: Plan, start: number, last: number | null, selection: WindowSelection) {
-  const { jobId } = plan;
-  const read =
-    plan.seconds === plan.base ? ownReader(context, jobId, selection) : wideReader(context, plan, start, selection);
-  let position = start;
-  return async (first: boolean): Promise<Reading<MetricWindowBatch>> => {
-    const { job, window: head } = await readJob(context.database.db, jobId);
-    const found = await read(position, head, first ? last : null);
-    position = found.position;
-    const { windows, more } = found;
-    const ended = isTerminal(job.state);
-    const done = ended && !more;
-    const news = first || done || windows.length > 0;
-    const endCursor = toCursor(jobId, { change: position });
-    const value = news ? { windows, endCursor, caughtUp: !more, done } : null;
-    return { value, seen: { window: head, end: Number(ended) }, more, done };
-  };
+/** What was found, as a part of the stream; `head` is the last change when the caller looked. */
+function toStretch(job: Job, head: number, { windows, position, more }: Found): Stretch<MetricWindowBatch> {
+  const ended = isTerminal(job.state);
+  const done = ended && !more;
+  const value = { windows, endCursor: toCursor(job.id, { change: position }), caughtUp: !more, done };
+  const seen = { window: head, end: Number(ended) };
+  return { value, empty: windows.length === 0, position, seen, more, done, sizeBytes: windows.length * windowBytes };
 }
 
-/** Reads the job's own windows. */
-function ownReader({ database: { db } }: Context, jobId: string, selection: WindowSelection): ReadWindows {
-  return async (start, head, last) => {
-    const found =
-      last === null
-        ? await readWindowChanges(db, jobId, { after: start, head, limit: maxBatchWindows + 1 }, selection)
-        : await readLastWindows(db, jobId, head, last, selection);
-    const more = last === null && found.length > maxBatchWindows;
-    const windows = more ? found.slice(0, maxBatchWindows) : found;
-    const position = more ? (windows.at(-1)?.change ?? head) : head;
-    // Oldest first within the batch; the order of changes only decides what belongs to it.
+/** The job's own windows. Its ring holds one batch: who is later gets the newest revisions, not the old ones between. */
+function ownStream(
+  { database: { db } }: Context,
+  jobId: string,
+  { start, last }: From,
+  selection: WindowSelection,
+): SharedStream<MetricWindowBatch> {
+  // Oldest first within the batch; the order of changes only decides what belongs to it.
+  const inOrder = (windows: Window[]) =>
     windows.sort((a, b) => a.start - b.start || (a.name < b.name ? -1 : 1) || a.attempt - b.attempt);
-    return { windows, position, more };
+  return {
+    key: `windows:${JSON.stringify(selection)}`,
+    start,
+    ringBytes: 0,
+    ...(last === null
+      ? {}
+      : {
+          async open() {
+            const { job, window: head } = await readJob(db, jobId);
+            const windows = inOrder(await readLastWindows(db, jobId, head, last, selection));
+            return toStretch(job, head, { windows, position: head, more: false });
+          },
+        }),
+    async read(after, to) {
+      const { job, window: head } = await readJob(db, jobId);
+      const limited = { after, head: Math.min(head, to), limit: maxBatchWindows + 1 };
+      const found = await readWindowChanges(db, jobId, limited, selection);
+      const windows = found.slice(0, maxBatchWindows);
+      const position =
+        found.length > windows.length ? (windows.at(-1)?.change ?? after) : Math.max(after, limited.head);
+      return toStretch(job, head, { windows: inOrder(windows), position, more: position < head });
+    },
   };
 }
 
@@ -409,10 +427,18 @@ function ownReader({ database: { db } }: Context, jobId: string, selection: Wind
  * Reads longer windows: those with a changed part, and when all of these are read, those that closed by the mere course
  * of time. `sent` holds the revisions of the last batch: pages of a backlog may touch a window again that is the same.
  */
-function wideReader({ database: { db } }: Context, plan: Plan, start: number, selection: WindowSelection): ReadWindows {
+function wideReader(
+  { database: { db } }: Context,
+  plan: Plan,
+  { start, last: lastWindows }: From,
+  selection: WindowSelection,
+): (first: boolean) => Promise<Reading<MetricWindowBatch>> {
+  let position = start;
   let closedTo: number | null = null;
   let sent = new Map<string, number>();
-  return async (position, head, last) => {
+  return async (first) => {
+    const last = first ? lastWindows : null;
+    const { job, window: head } = await readJob(db, plan.jobId);
     closedTo ??= await readClosedTo(db, plan.jobId, start > 0 ? start : undefined);
     const to = await readClosedTo(db, plan.jobId);
     const changes = await readWideChanges(db, plan, { after: position, head, limit: maxBatchWindows }, selection);
@@ -425,6 +451,8 @@ function wideReader({ database: { db } }: Context, plan: Plan, start: number, se
       (window) => sent.get(textOf(window)) !== window.revision && (window.closed || !selection.closedOnly),
     );
     sent = new Map(found.map((window) => [textOf(window), window.revision]));
-    return { windows, position: more ? changes.position : head, more };
+    position = more ? changes.position : head;
+    const { value, empty, done, seen } = toStretch(job, head, { windows, position, more });
+    return { value: first || done || !empty ? value : null, seen, more, done };
   };
 }

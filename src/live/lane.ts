@@ -1,0 +1,240 @@
+// A lane: what followers that ask the same of one topic have in common. Its ring holds the newest stretches of their
+// stream; several who would read the same wait for one reading. Followers that are given the same stretch are given the
+// same object, so that whoever works on it for them can work once.
+import { liveFigures } from '../figures.ts';
+import type { Heads, Nudge } from './commit.ts';
+
+/** What lies in a stream after one position, up to another. */
+export type Stretch<T> = {
+  /** Made even when it holds nothing: a first value and a last one are sent in any case. */
+  value: T;
+  /** There is nothing in `value`. */
+  empty: boolean;
+  /** Where the stretch ends. */
+  position: number;
+  /** The heads that the reading has seen: only what goes beyond one of them is news. */
+  seen: Heads;
+  /** More can be read at once. */
+  more: boolean;
+  /** The stream has ended, and this is the last of it. */
+  done: boolean;
+  /** About how much memory the value takes. */
+  sizeBytes: number;
+  /** When its newest row was made, in milliseconds since the Unix epoch. */
+  time?: number;
+};
+
+/** A stream whose rows have numbers that only grow: any two readings from one number say the same. */
+export type SharedStream<T> = {
+  /** Names all that a reading depends on beside the topic and the position. It holds nothing of who reads. */
+  key: string;
+  /** The first reading begins after this position. */
+  start: number;
+  /** Takes the place of the first reading, e.g. for the last rows of each kind. */
+  open?: () => Promise<Stretch<T>>;
+  /** What comes after a position, up to `to` at most; `more` when there is anything beyond. */
+  read(after: number, to: number): Promise<Stretch<T>>;
+  /** What a nudge itself says of the rows after a position; null unless it says all of them up to its head. */
+  fromNudge?: (nudge: Nudge, after: number) => Stretch<T> | null;
+  /** About how much the ring may hold; always the newest stretch. */
+  ringBytes?: number;
+};
+
+/** What a lane knows of its topic. */
+export type Topic = { readonly heads: Heads; readonly checks: number };
+
+/** One follower's way of reading. */
+export type Source<T> = {
+  read(first: boolean): Promise<Reading<T>>;
+  /** Whether another reading would find anything. */
+  hasNews(): boolean;
+};
+
+/** What a reader found after its position. */
+export type Reading<T> = {
+  /** What to send; null for nothing new. */
+  value: T | null;
+  /** The heads that this reading has seen: only what goes beyond one of them is news. */
+  seen: Heads;
+  /** More can be read at once. */
+  more: boolean;
+  /** The stream has ended and all of it was read. */
+  done: boolean;
+  /** Look again after so many milliseconds, whatever is heard: there are rows that cannot be read yet. */
+  againMs?: number;
+};
+
+type InFlight<T> = { running: Promise<Stretch<T>>; next?: Promise<Stretch<T>> };
+
+const defaultRingBytes = 512 * 1024;
+const maxStretches = 256;
+
+export class Lane<T> {
+  followers = 0;
+  readonly #topic: Topic;
+  readonly #wakeAll: () => void;
+  readonly #stream: SharedStream<T>;
+  /** By where each begins; each begins where the one before it ends, and the last ends at the tail. */
+  readonly #ring = new Map<number, Stretch<T>>();
+  readonly #reads = new Map<string, InFlight<T>>();
+  #ringBytes = 0;
+  #tail: number | null = null;
+  /** What was known when the tail was last looked at. */
+  #seen: Heads = {};
+  #checks = -1;
+  #more = false;
+  #last: { from: number; stretch: Stretch<T> } | null = null;
+  #nothing: { position: number; stretch: Stretch<T> } | null = null;
+
+  constructor(topic: Topic, stream: SharedStream<T>, wakeAll: () => void) {
+    this.#topic = topic;
+    this.#stream = stream;
+    this.#wakeAll = wakeAll;
+  }
+
+  /**
+   * A follower: it reads history for itself until it reaches the tail, then takes from the ring; when it is so late that
+   * the ring has moved on, it reads history again.
+   */
+  reader({ start, open }: SharedStream<T>): Source<T> {
+    let position = start;
+    let joined = false;
+    let caughtUp = false;
+    const next = async (first: boolean): Promise<Stretch<T> | null> => {
+      if (first && open) return open();
+      if (joined && !first) {
+        const shared = this.#after(position);
+        if (shared) liveFigures.ringHits.inc();
+        if (shared) return shared;
+        if (position === this.#tail && !this.#isStale()) return null;
+        if (position !== this.#tail) liveFigures.demotions.inc();
+      }
+      await this.#leadTo(position);
+      const to = this.#tail !== null && position < this.#tail ? this.#tail : Infinity;
+      return this.#read(position, to, first);
+    };
+    return {
+      read: async (first) => {
+        const stretch = await next(first);
+        if (!stretch) return { value: null, seen: {}, more: false, done: false };
+        const { more, done, seen, empty } = stretch;
+        position = stretch.position;
+        joined = position === this.#tail || this.#ring.has(position);
+        const news = first || done || !empty || caughtUp !== !more;
+        caughtUp = !more;
+        return { value: news ? stretch.value : null, seen, more: more || position !== this.#tail, done };
+      },
+      hasNews: () => position !== this.#tail || this.#isStale() || this.#after(position) !== undefined,
+    };
+  }
+
+  /** Appends what a message says, when it goes on from the tail: nobody needs to read it then. */
+  hear(nudge: Nudge): void {
+    if (this.#tail === null || this.#more || this.#last) return;
+    const stretch = this.#stream.fromNudge?.(nudge, this.#tail);
+    if (!stretch) return;
+    this.#push(this.#tail, stretch);
+    this.#seen = highest(this.#seen, stretch.seen);
+    liveFigures.appends.inc();
+  }
+
+  #after(position: number): Stretch<T> | undefined {
+    return this.#ring.get(position) ?? (this.#last?.from === position ? this.#last.stretch : undefined);
+  }
+
+  #isStale(): boolean {
+    return this.#more || this.#checks !== this.#topic.checks || isBeyond(this.#topic.heads, this.#seen);
+  }
+
+  /** A follower that is ahead of the tail waits for who is reading there, or else makes its own position the tail. */
+  async #leadTo(position: number): Promise<void> {
+    while (this.#tail !== null && position > this.#tail) {
+      const reading = this.#reads.get(`${this.#tail}:${Infinity}`);
+      if (reading) {
+        await reading.running.catch(() => {});
+        continue;
+      }
+      this.#ring.clear();
+      this.#ringBytes = 0;
+      this.#tail = position;
+      this.#checks = -1;
+    }
+  }
+
+  /** Joins a reading that is under way; a fresh one begins after now, so that it sees what is committed by now. */
+  #read(from: number, to: number, fresh: boolean): Promise<Stretch<T>> {
+    const key = `${from}:${to}`;
+    const reading = this.#reads.get(key);
+    if (!reading) return this.#start(key, from, to);
+    if (!fresh) return reading.running;
+    return (reading.next ??= reading.running.then(ignore, ignore).then(() => this.#read(from, to, false)));
+  }
+
+  #start(key: string, from: number, to: number): Promise<Stretch<T>> {
+    const running = this.#readNow(from, to).finally(() => {
+      if (this.#reads.get(key)?.running === running) this.#reads.delete(key);
+    });
+    this.#reads.set(key, { running });
+    return running;
+  }
+
+  async #readNow(from: number, to: number): Promise<Stretch<T>> {
+    const { checks } = this.#topic;
+    const heard = { ...this.#topic.heads }; // of this the reading knows, even where it may not read it yet
+    liveFigures.reads.inc();
+    const found = await this.#stream.read(from, to);
+    return this.#take(from, { ...found, seen: highest(found.seen, heard) }, { checks, heard });
+  }
+
+  /** Puts what was read where others find it. What another has put there before is taken in its place. */
+  #take(from: number, found: Stretch<T>, at: { checks: number; heard: Heads }): Stretch<T> {
+    const known = this.#ring.get(from);
+    if (known && known.position >= found.position) return known;
+    if (this.#tail === null && !found.more) this.#tail = found.position;
+    else if (from === this.#tail) {
+      if (found.position > from) {
+        if (this.#checks !== at.checks && !isBeyond(at.heard, this.#seen)) liveFigures.healed.inc();
+        this.#push(from, found);
+        this.#wakeAll();
+      }
+    } else return found;
+    this.#seen = found.seen;
+    this.#checks = at.checks;
+    this.#more = found.more;
+    if (found.done) {
+      this.#last = { from, stretch: found };
+      this.#wakeAll();
+    } else if (found.empty && found.position === from) {
+      if (this.#nothing?.position === from) return this.#nothing.stretch;
+      this.#nothing = { position: from, stretch: found };
+    }
+    return found;
+  }
+
+  #push(from: number, stretch: Stretch<T>): void {
+    const { ringBytes = defaultRingBytes } = this.#stream;
+    this.#ring.set(from, stretch);
+    this.#ringBytes += stretch.sizeBytes;
+    this.#tail = stretch.position;
+    for (const [oldest, { sizeBytes }] of this.#ring) {
+      const fits = this.#ringBytes <= ringBytes && this.#ring.size <= maxStretches;
+      if (fits || this.#ring.size === 1) break;
+      this.#ring.delete(oldest);
+      this.#ringBytes -= sizeBytes;
+    }
+    if (stretch.time !== undefined) liveFigures.lag.observe(Math.max(0, Date.now() - stretch.time) / 1000);
+  }
+}
+
+/** The higher of each head that is looked at. */
+export function highest(seen: Heads, heard: Heads): Heads {
+  return Object.fromEntries(Object.entries(seen).map(([name, head]) => [name, Math.max(head, heard[name] ?? 0)]));
+}
+
+/** Whether a head has gone beyond what was seen of it. */
+export function isBeyond(heads: Heads, seen: Heads): boolean {
+  for (const name in seen) if ((heads[name] ?? 0) > (seen[name] ?? 0)) return true;
+  return false;
+}
+
+function ignore(): void {}
