@@ -16,6 +16,7 @@ import { commit, type Store } from '../live/commit.ts';
 import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
 import { createAdmission } from './admission.ts';
+import { closeServer, createDrain } from './drain.ts';
 import { startJobLoops } from './loops-of-jobs.ts';
 import { runDueSchedules } from '../schedule/due.ts';
 import { startLoop } from './loops.ts';
@@ -31,8 +32,8 @@ export type RunningGateway = {
   readonly store: Store;
   readonly feeds: Feeds;
   readonly intake: Consumer['counts'];
-  /** Ends everything within the configured time. Ending twice is fine. */
-  stop(): Promise<void>;
+  /** Ends everything within the configured time, sooner when `hurry` is aborted. Ending twice is fine. */
+  stop(hurry?: AbortSignal): Promise<void>;
 };
 
 export type FirstToken = { text: string; name: string; scopes: TokenScope[] };
@@ -83,8 +84,9 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const gateway = { database, bus, feeds, config: { ...config }, admission: createAdmission(config) };
   const pipeline = createPipeline(gateway, report);
   const sessions = await startSessions(store, (error) => log.error({ err: loggable(error) }, 'tokens'));
-  const sockets = createSockets(gateway, pipeline, sessions, report);
-  const server = createHttpServer({ gateway, pipeline, sockets, sessions, report, stopping: stopping.signal });
+  const drain = createDrain();
+  const sockets = createSockets({ gateway, pipeline, sessions, drain, report });
+  const server = createHttpServer({ gateway, pipeline, sockets, sessions, drain, report, stopping: stopping.signal });
   try {
     server.listen(config.port, config.host);
     await once(server, 'listening');
@@ -132,16 +134,15 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   }
 
   let stopped: Promise<void> | undefined;
-  const stop = async () => {
-    stopping.abort();
-    const closed = once(server, 'close');
-    server.close();
-    const deadlineMs = Math.max(1_000, config.shutdownSeconds * 1000 - 2_000);
-    await sockets.stop(deadlineMs);
-    server.closeIdleConnections();
-    const late = setTimeout(() => server.closeAllConnections(), 1_000);
-    await closed;
-    clearTimeout(late);
+  const stop = async (hurry: AbortSignal) => {
+    const connections = drain.size;
+    const beganAt = performance.now();
+    stopping.abort(); // waits are answered, `/readyz` says no, and no connection that lasts is taken up
+    const totalMs = config.shutdownSeconds * 1000;
+    const cutOff = await drain.run({ spreadMs: 0.7 * totalMs, endMs: 0.8 * totalMs, hurry });
+    await closeServer(server, beganAt + 0.85 * totalMs - performance.now(), hurry);
+    const ms = Math.round(performance.now() - beganAt);
+    if (connections > 0) log.info({ connections, cutOff, ms }, 'drained');
     ended.abort();
     clearInterval(watch);
     await Promise.all(loops.map((loop) => loop.stop()));
@@ -158,7 +159,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     store,
     feeds,
     intake: consumer.counts,
-    stop: () => (stopped ??= stop()),
+    stop: (hurry = new AbortController().signal) => (stopped ??= stop(hurry)),
   };
 }
 

@@ -5,6 +5,7 @@ import { pipeline as pipeStream } from 'node:stream/promises';
 import { Refusal } from '../errors.ts';
 import { refuse } from './answer.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
+import type { Drain } from './drain.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
 import type { Pipeline } from './pipeline.ts';
@@ -12,14 +13,25 @@ import type { Sessions } from './sessions.ts';
 
 export const graphqlPath = '/graphql';
 
-type GraphqlOptions = { gateway: Gateway; pipeline: Pipeline; sessions: Sessions };
+type GraphqlOptions = {
+  gateway: Gateway;
+  pipeline: Pipeline;
+  sessions: Sessions;
+  drain: Drain;
+  stopping: AbortSignal;
+};
+
+/** For what would last, at a gateway that stops: it is to be had at another one. */
+export function stoppingRefusal(): Refusal {
+  return new Refusal('UNAVAILABLE', 'This gateway is stopping.', { retryAfterSeconds: 1 });
+}
 
 export async function answerGraphql(
   options: GraphqlOptions,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const { gateway, pipeline, sessions } = options;
+  const { gateway, pipeline, sessions, drain, stopping } = options;
   const { method = 'GET', headers } = request;
   if (method === 'OPTIONS') {
     response.writeHead(204, { allow: 'GET, POST, OPTIONS' }).end();
@@ -52,11 +64,14 @@ export async function answerGraphql(
     { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null },
   );
   if (answered.headers.get('content-type')?.startsWith('text/event-stream') && !response.destroyed) {
+    if (stopping.aborted) {
+      await answered.body?.cancel();
+      throw stoppingRefusal();
+    }
     // Cut, not ended: to its client a stream that ends has told everything.
-    response.once(
-      'close',
-      sessions.open(actor, () => response.destroy()),
-    );
+    const cut = () => void response.destroy();
+    const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
+    response.once('close', () => leave.forEach((left) => left()));
   }
   await relay(answered, response);
 }

@@ -8,9 +8,10 @@ import { requireActor } from '../actor.ts';
 import { jobSpecSchema } from '../spec/json-schema.ts';
 import { errorBody, refuse, send } from './answer.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
-import { answerGraphql, graphqlPath } from './graphql.ts';
+import { answerGraphql, graphqlPath, stoppingRefusal } from './graphql.ts';
 import { checkHost, checkOrigin, corsHeaders, isRefused, readJson } from './guard.ts';
 import { answerErrors } from './explain.ts';
+import type { Drain } from './drain.ts';
 import type { Pipeline } from './pipeline.ts';
 import { refuseRest } from './problem.ts';
 import { answerRest, isRestPath } from './rest.ts';
@@ -24,6 +25,7 @@ export type HttpOptions = {
   pipeline: Pipeline;
   sockets: Sockets;
   sessions: Sessions;
+  drain: Drain;
   report: ReportBug;
   /** Aborted when the gateway stops: waits end, and `/readyz` says no. */
   stopping: AbortSignal;
@@ -40,6 +42,7 @@ export function createHttpServer(options: HttpOptions): Server {
 async function answer(options: HttpOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { config } = options.gateway;
   response.setHeader('x-content-type-options', 'nosniff');
+  if (options.stopping.aborted) response.setHeader('connection', 'close');
   const path = (request.url ?? '/').split('?', 1)[0] ?? '/';
   if (path === '/livez') return send(response, 200, { status: 'alive' });
   if (path === '/readyz') return answerReady(options, response);
@@ -78,6 +81,7 @@ async function answerControl(
     'close',
     sessions.open(actor, () => left.abort()),
   );
+  if (stopping.aborted && path === '/runner/v1/claim') throw stoppingRefusal();
   const answered = await answerRunner(gateway, actor, path, body.json, AbortSignal.any([stopping, left.signal]));
   if (answered === null) return refuse(response, { status: 404, message: 'There is nothing at this path.' });
   send(response, 200, answered);

@@ -8,14 +8,13 @@ import type { Actor } from '../actor.ts';
 import { Refusal } from '../errors.ts';
 import { publicError, type ReportBug } from '../graphql/error.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
+import type { Drain } from './drain.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Sessions } from './sessions.ts';
 
 export type Sockets = {
   /** Makes an upgrade request that passed the guard a websocket. */
   accept(request: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** Closes every socket with 1012 (the service restarts), and those that do not follow within the time by force. */
-  stop(deadlineMs: number): Promise<void>;
 };
 
 const maxFrameBytes = 64 * 1024;
@@ -25,7 +24,15 @@ const pingEveryMs = 12_000;
 
 type Extra = { socket: WebSocket; actor?: Actor | null };
 
-export function createSockets(gateway: Gateway, pipeline: Pipeline, sessions: Sessions, report: ReportBug): Sockets {
+export type SocketsOptions = {
+  gateway: Gateway;
+  pipeline: Pipeline;
+  sessions: Sessions;
+  drain: Drain;
+  report: ReportBug;
+};
+
+export function createSockets({ gateway, pipeline, sessions, drain, report }: SocketsOptions): Sockets {
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: maxFrameBytes,
@@ -85,16 +92,12 @@ export function createSockets(gateway: Gateway, pipeline: Pipeline, sessions: Se
 
   return {
     accept: (request, socket, head) =>
-      server.handleUpgrade(request, socket, head, (opened) => serve(opened, protocol, report)),
-    async stop(deadlineMs) {
-      const open = [...server.clients];
-      const closed = open.map((socket) => new Promise((resolve) => socket.once('close', resolve)));
-      for (const socket of open) socket.close(1012, 'Service restart');
-      const late = setTimeout(() => open.forEach((socket) => socket.terminate()), deadlineMs);
-      await Promise.all(closed);
-      clearTimeout(late);
-      server.close();
-    },
+      server.handleUpgrade(request, socket, head, (opened) => {
+        // 1012, the service restarts: clients come back at once, to another gateway.
+        const close = () => opened.close(1012, 'Service restart');
+        opened.once('close', drain.add({ close, terminate: () => opened.terminate() }));
+        serve(opened, protocol, report);
+      }),
   };
 }
 

@@ -4,9 +4,12 @@ import { type Config, readConfig } from '../../config.ts';
 import { startGateway } from '../../gateway/gateway.ts';
 import { serveMetrics } from '../../gateway/metrics.ts';
 import { usage } from '../failure.ts';
-import { signalled } from '../signal.ts';
+import { signalledTwice } from '../signal.ts';
 
 const hint = 'For one gateway on this machine, with its own database and runner, there is `astraml dev`.';
+
+/** What is left of the shutdown after a second signal. */
+const hurryMs = 1_500;
 
 /**
  * Runs until a signal ends it; resolves with the exit code. Says on standard output where it listens, and logs JSON
@@ -14,14 +17,20 @@ const hint = 'For one gateway on this machine, with its own database and runner,
  */
 export async function runServe(): Promise<number> {
   const config = readEnvironment();
-  const ended = signalled();
+  const { first: ended, second } = signalledTwice();
   const metrics = config.metricsPort === 0 ? null : await serveMetrics(config.metricsPort, config.host);
   const gateway = await Promise.race([startGateway(config), ended]);
   if (!gateway) return 0; // ended before it had begun, e.g. while it waited for the database
   process.stdout.write(`listening on ${gateway.url}\n`);
   await ended;
+  const hurry = new AbortController();
+  const hurried = second.then(() => {
+    hurry.abort();
+    return sleep(hurryMs);
+  });
+  const stopped = gateway.stop(hurry.signal).then(() => metrics?.stop());
   // What hangs, for example a database that does not answer, is left behind in time.
-  await Promise.race([gateway.stop().then(() => metrics?.stop()), sleep(config.shutdownSeconds * 1000)]);
+  await Promise.race([stopped, hurried, sleep(config.shutdownSeconds * 950)]);
   return 0;
 }
 
