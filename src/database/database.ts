@@ -11,6 +11,7 @@ import postgres from 'postgres';
 import { Refusal } from '../errors.ts';
 import { begin } from './begin.ts';
 import { startEmbedded } from './embedded.ts';
+import { preparing } from './prepare.ts';
 
 type NoSchema = Record<string, never>;
 /** What reads take: the database itself or a transaction of it. */
@@ -88,7 +89,7 @@ async function migrateUnderLock(client: postgres.Sql): Promise<void> {
 
 function wrap(client: postgres.Sql, embedded: { close(): Promise<void> } | null): Database {
   const inTransaction = new AsyncLocalStorage<true>();
-  const db = drizzle(guard(client, inTransaction), { casing: 'snake_case' });
+  const db = drizzle(guard(preparing(client), inTransaction), { casing: 'snake_case' });
   let closing: Promise<void> | undefined;
   return {
     engine: embedded ? 'embedded' : 'postgres',
@@ -119,7 +120,9 @@ function guard(client: postgres.Sql, inTransaction: AsyncLocalStorage<true>): po
       if ((key === 'unsafe' || key === 'begin') && inTransaction.getStore()) {
         throw new Error('A query on the outer database inside of a transaction: use the transaction.');
       }
-      if (key === 'begin') return (work: Parameters<typeof begin>[1]) => begin(target, work);
+      if (key === 'begin') {
+        return (work: Parameters<typeof begin>[1]) => begin(target, (sql) => work(preparing(sql)));
+      }
       return Reflect.get(target, key) as unknown;
     },
   });
