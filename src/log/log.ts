@@ -2,6 +2,7 @@
 // Missing lines are data: a reader gets a gap with its reason, never a silent jump.
 import { stripVTControlCharacters } from 'node:util';
 import { and, asc, desc, eq, gt, gte, inArray, lt, lte, type SQL, sql } from 'drizzle-orm';
+import { packBytes, unpackBytes } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import type { Pruned } from '../job/ended.ts';
 import type { LockedJob } from '../job/job.ts';
@@ -49,9 +50,9 @@ export async function appendLog(
   if (!head || !tail) return;
   const first = locked.stream.line + 1;
   for (const item of items) locked.stream.line += 'lines' in item ? item.lines : 1;
-  const body = Buffer.from(JSON.stringify(items.map(toEntry)));
+  const { packed: body, size } = packBytes(JSON.stringify(items.map(toEntry)));
   const times = items.map((item) => item.time);
-  locked.stream.logBytes += body.length;
+  locked.stream.logBytes += size;
   await tx.insert(logChunk).values({
     jobId: locked.job.id,
     first,
@@ -60,6 +61,7 @@ export async function appendLog(
     firstTime: new Date(Math.min(...times)),
     lastTime: new Date(Math.max(...times)),
     body,
+    size,
   });
   await keepWithinLimit(tx, locked);
 }
@@ -72,7 +74,7 @@ async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
   const { max_bytes: maxBytes } = locked.job.effective['logs'] as { max_bytes: number };
   if (locked.stream.logBytes <= maxBytes * 1.05) return;
   const jobId = locked.job.id;
-  const size = sql`length(${logChunk.body})`;
+  const { size } = logChunk;
   const sizes = tx
     .select({
       first: logChunk.first,
@@ -91,8 +93,8 @@ async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
   const removed = await tx
     .delete(logChunk)
     .where(and(eq(logChunk.jobId, jobId), sql`${logChunk.first} in ${middle}`))
-    .returning({ bytes: sql<number>`length(${logChunk.body})` });
-  locked.stream.logBytes -= removed.reduce((sum, { bytes }) => sum + Number(bytes), 0);
+    .returning({ size });
+  locked.stream.logBytes -= removed.reduce((sum, row) => sum + row.size, 0);
 }
 
 function toEntry(item: NewLine | NewGap): Entry {
@@ -313,7 +315,7 @@ export async function readExcerpt(
 
 function itemsOf(chunk: typeof logChunk.$inferSelect): (LogLine | StreamGap)[] {
   let seq = chunk.first;
-  return (JSON.parse(chunk.body.toString()) as Entry[]).map((entry) => {
+  return (JSON.parse(unpackBytes(chunk.body)) as Entry[]).map((entry) => {
     if (entry[3] === 'gap') {
       const gap = { fromSeq: seq, toSeq: seq + entry[1] - 1, reason: entry[2] };
       seq += entry[1];

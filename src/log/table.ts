@@ -15,8 +15,10 @@ export const logChunk = pgTable(
     attempt: integer().notNull(),
     firstTime: instant().notNull(),
     lastTime: instant().notNull(),
-    /** JSON, one array a line: [time, stream, text, truncated]; a gap is [time, lines, reason]. */
+    /** JSON, one array a line: [time, stream, text, truncated]; a gap is [time, lines, reason]. See `packBytes`. */
     body: bytes().notNull(),
+    /** Bytes of the JSON: what counts against the limit of a log. */
+    size: integer().notNull().default(0),
   },
   (table) => [primaryKey({ columns: [table.jobId, table.first] }), index('log_chunk_last').on(table.jobId, table.last)],
 );

@@ -1,0 +1,1 @@
+ALTER TABLE "log_chunk" ADD COLUMN "size" integer DEFAULT 0 NOT NULL;
