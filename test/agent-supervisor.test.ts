@@ -10,7 +10,7 @@ import type { Executor } from '../src/agent/executor.ts';
 import { processExecutor } from '../src/agent/process.ts';
 import { Supervisor } from '../src/agent/supervisor.ts';
 import type { Directive } from '../src/protocol/control.ts';
-import { decodeBatch, type RecordOf, type RunnerRecord } from '../src/protocol/record.ts';
+import { decodeBatch, nextLinesCrc, numbersOf, type RecordOf, type RunnerRecord } from '../src/protocol/record.ts';
 import { isAlive } from './support/processes.ts';
 import { until } from './support/until.ts';
 
@@ -24,7 +24,14 @@ let attempts = 0;
 
 function startAttempt(
   source: string,
-  options: { executor?: Executor; workDir?: string; graceMs?: number; leaseMs?: number; spec?: object } = {},
+  options: {
+    executor?: Executor;
+    workDir?: string;
+    graceMs?: number;
+    leaseMs?: number;
+    spec?: object;
+    spoolBytes?: number;
+  } = {},
 ) {
   const attemptId = `att_${++attempts}`;
   const records: RunnerRecord[] = [];
@@ -54,9 +61,14 @@ function startAttempt(
       if (gateway.away) throw new Error('away');
       const batch = decodeBatch(text);
       assert.ok(batch);
-      const fresh = batch.records.slice(gateway.committed + 1 - batch.first) as RunnerRecord[];
-      records.push(...fresh);
-      gateway.committed += fresh.length;
+      let number = batch.first;
+      for (const record of batch.records as RunnerRecord[]) {
+        if (number === gateway.committed + 1) {
+          records.push(record);
+          gateway.committed += numbersOf(record);
+        }
+        number += numbersOf(record);
+      }
       const { committed, directives } = gateway;
       gateway.heardAt = performance.now();
       setImmediate(() => supervisor.acknowledge({ attemptId, committed, directives, send: batch.send }));
@@ -66,6 +78,7 @@ function startAttempt(
     leaseMs: options.leaseMs ?? 30_000,
     whenCut: 'continue',
     graceMs: options.graceMs ?? 1_000,
+    spoolBytes: options.spoolBytes,
     host: process.env,
     onTrouble: (error) => void troubles.push(error),
   });
@@ -130,6 +143,30 @@ test('with disk and gateway away for long the attempt stops before it loses a re
   assert.equal(attempt.lines('STDOUT').length, lines);
   assert.ok(lines > 3_000, `${lines} lines`);
   assert.ok(attempt.lines('SYSTEM').some((text) => text.includes('Neither the disk of the runner nor the gateway')));
+});
+
+test('with its spool full it loses its oldest lines, says so once, and its end counts what arrives', async () => {
+  const lines = 40_000;
+  const attempt = startAttempt(
+    `for (let n = 1; n <= ${lines}; n++) { console.log('line ' + n + ' ' + 'x'.repeat(60)); if (n % 1000 === 0) console.log('::astraml {"n": ' + n + '}'); }`,
+    { spoolBytes: 1024 * 1024 },
+  );
+  attempt.gateway.away = true;
+  await until(() => attempt.troubles.some((trouble) => String(trouble).includes('is full')), { timeoutMs: 20_000 });
+  await sleep(1_500);
+  attempt.gateway.away = false;
+  await attempt.supervisor.done;
+  const stored = attempt.lines('STDOUT');
+  const gaps = attempt.records.filter((record) => record.type === 'gap');
+  const lost = gaps.reduce((sum, gap) => sum + gap.lines, 0);
+  assert.ok(lost > 20_000, `${lost} lost`);
+  assert.equal(stored.length + lost, lines);
+  assert.equal(stored.at(-1)?.split(' ')[1], String(lines), 'the newest are there');
+  assert.equal(attempt.records.filter(({ type }) => type === 'points').length, lines / 1_000, 'every point is there');
+  assert.ok(gaps.length <= lines / 1_000 + 1, `${gaps.length} gaps`);
+  const { outcome, lines: counted, linesCrc } = attempt.finished();
+  assert.deepEqual([outcome, counted, linesCrc], ['EXITED', stored.length, stored.reduce(nextLinesCrc, 0)]);
+  assert.equal(attempt.troubles.filter((trouble) => String(trouble).includes('is full')).length, 1);
 });
 
 test('a work folder that cannot be made ends the attempt with what is wrong', async () => {

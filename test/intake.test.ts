@@ -170,6 +170,27 @@ suite('records', () => {
     assert.equal(acknowledgement?.committed, 13);
   });
 
+  test('of lost lines that are stored in part already count for the rest', async () => {
+    const to = await claim();
+    const gap = (lines: number) => ({ type: 'gap', time: Date.now(), lines, reason: 'SPOOL_OVERFLOW' });
+    await send(to, 1, [line('a'), line('b'), line('c')]);
+    const { counts, acknowledgement } = await send(to, 2, [gap(5), line('d')]); // 2 to 6, of which 2 and 3 are here
+    assert.deepEqual([counts.records, counts.duplicates, acknowledgement?.committed], [2, 0, 7]);
+    const again = await send(to, 4, [gap(3), line('d'), finished(['a', 'b', 'c', 'd'])]);
+    assert.deepEqual([again.counts.duplicates, again.acknowledgement?.committed], [2, 8]);
+    const { lines, gaps } = await logOf(to.job.id);
+    assert.deepEqual(
+      lines.map(({ seq, text }) => `${seq} ${text}`),
+      ['1 a', '2 b', '3 c', '7 d'],
+    );
+    assert.deepEqual(gaps, [{ fromSeq: 4, toSeq: 6, reason: 'SPOOL_OVERFLOW' }]);
+    const alerts = await store.database.db
+      .select()
+      .from(event)
+      .where(sql`${event.jobId} = ${to.job.id} and ${event.type} = 'ALERT'`);
+    assert.deepEqual(alerts, [], 'counts and checksum agree without the lost lines');
+  });
+
   test('end the job with the excerpt of its log when it fails', async () => {
     const to = await claim();
     const lines = Array.from({ length: 20 }, (_, n) => `line ${n}`);

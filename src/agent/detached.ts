@@ -26,6 +26,7 @@ export const order = z.object({
   leaseMs: z.number(),
   whenCut: z.enum(['continue', 'stop']),
   graceMs: z.number(),
+  spoolBytes: z.number().optional(),
 });
 export type Order = z.output<typeof order>;
 

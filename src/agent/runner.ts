@@ -40,6 +40,8 @@ export type RunnerOptions = {
   graceMs: number;
   /** What attempts do when no gateway is heard. */
   whenCut?: WhenCut;
+  /** Bytes of records that each attempt may keep on disk while no gateway takes them. */
+  spoolBytes?: number;
   /** Environment of the host, of which jobs inherit a little. */
   host: Readonly<Record<string, string | undefined>>;
   onAttempt?: (event: 'started' | 'ended', assignment: Assignment) => void;
@@ -177,7 +179,18 @@ function begin(
   signedOn: RegisterAnswer,
   assignment: Assignment,
 ): RunningAttempt {
-  const { attempts, executor, workDir, url, token, graceMs, whenCut = 'continue', host, onTrouble } = options;
+  const {
+    attempts,
+    executor,
+    workDir,
+    url,
+    token,
+    graceMs,
+    whenCut = 'continue',
+    spoolBytes,
+    host,
+    onTrouble,
+  } = options;
   const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
   const place = describePlace(options, assignment, virtualGpus);
   const heartbeatMs = signedOn.heartbeatSeconds * 1000;
@@ -197,6 +210,7 @@ function begin(
       leaseMs,
       whenCut,
       graceMs,
+      spoolBytes,
     });
   }
   return new Supervisor({
@@ -212,6 +226,7 @@ function begin(
     leaseMs,
     whenCut,
     graceMs,
+    spoolBytes,
     host,
     onTrouble,
   });

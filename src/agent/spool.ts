@@ -1,46 +1,97 @@
 // The spool: every record that a supervisor took from its command, numbered, on disk until the gateway says that it is
 // committed. Append-only segment files, flushed every 100 ms; appending never waits, so training never does. While the
-// disk takes nothing, records wait in memory, and `failure` says why.
+// disk takes nothing, records wait in memory, and `failure` says why. It is bounded: past that the oldest lines of the
+// command that were never read from it become gaps, a segment at a time; nothing else is ever given up.
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { numbersOf, type RunnerRecord } from '../protocol/record.ts';
+import { nextLinesCrc, numbersOf, type RecordOf, type RunnerRecord } from '../protocol/record.ts';
+import {
+  decodeEntries,
+  encodeEntries,
+  type Entry,
+  indexOf,
+  isLosable,
+  joinCrc,
+  joinGaps,
+  lastOf,
+  loseLines,
+  takeRecords,
+  textOf,
+} from './spool-entry.ts';
 
-/** `last` counts what was appended, `bytes` what is on disk. */
-type Segment = { file: string; last: number; size: number; bytes: number };
-type Entry = { number: number; text: string; segment: Segment };
-type StoredEntry = Omit<Entry, 'segment'>;
+type Segment = {
+  readonly file: string;
+  readonly first: number;
+  last: number;
+  /** Bytes of its entries when all are written, of those that are on disk, and of those that cannot be given up. */
+  size: number;
+  bytes: number;
+  kept: number;
+  /** The command's lines in it: how many, their bytes, and their checksum. */
+  lines: number;
+  lineBytes: number;
+  linesCrc: number;
+  /** Its lines are lost, but may still stand on disk; then they do not. */
+  state: 'whole' | 'cut' | 'rewritten';
+};
+type HeldEntry = Entry & { segment: Segment };
 
-const segmentBytes = 1024 * 1024;
+/** Bytes of an attempt's spool, unless its runner says otherwise; and the fewest that make sense. */
+export const defaultSpoolBytes = 1024 ** 3;
+export const leastSpoolBytes = 1024 ** 2;
+const largestSegment = 1024 * 1024;
+/** A bound is at least so many segments: there is one to give up beside those that are being sent and written. */
+const fewestSegments = 16;
+/** Of a gap on disk, at most: two numbers and its own. */
+const gapBytes = 48;
 const flushMs = 100;
 const retryMs = 1_000;
-/** Newest entries that are kept in memory as well, so that a gateway that keeps up never makes us read a file. */
-const memoryBytes = 2 * 1024 * 1024;
+/** Newest segments that are kept in memory as well, so that a gateway that keeps up never makes us read a file. */
+const segmentsInMemory = 2;
 
 export class Spool {
   readonly #folder: string;
+  readonly #maxBytes: number;
+  readonly #segmentBytes: number;
+  readonly #memoryBytes: number;
   readonly #segments: Segment[] = [];
+  /** Bytes of all segments. */
+  #bytes = 0;
+  /** Newest segment when room was last made. */
+  #checked: Segment | undefined;
   /** The newest entries, in order: all that are not on disk, and some that are. */
-  #recent: Entry[] = [];
+  #recent: HeldEntry[] = [];
   #recentBytes = 0;
-  /** Number of the last entry on disk. */
+  /** Last number that was read: what is below may be on its way, and stays what it is. */
+  #sent = 0;
+  /** Last number on disk, and the last one that is just being written. */
   #written = 0;
-  #read: { file: string; entries: StoredEntry[] } | undefined;
+  #writing = 0;
+  #read: { file: string; entries: Entry[] } | undefined;
+  /** Segments whose files change just now. */
+  #busy: readonly Segment[] = [];
   #turn: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #handle: { file: string; handle: FileHandle } | undefined;
   #last = 0;
+  /** Of the segments that are gone. */
+  #sums = { lines: 0, linesCrc: 0 };
+  #lost = 0;
   #failure: Error | undefined;
   #removed = false;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, maxBytes: number) {
     this.#folder = folder;
+    this.#maxBytes = maxBytes;
+    this.#segmentBytes = Math.min(largestSegment, Math.floor(maxBytes / fewestSegments));
+    this.#memoryBytes = segmentsInMemory * this.#segmentBytes;
   }
 
-  /** A new, empty spool in this folder. */
-  static async create(folder: string): Promise<Spool> {
+  /** A new, empty spool in this folder. `maxBytes` holds for its files, as far as lines can be given up for it. */
+  static async create(folder: string, maxBytes = defaultSpoolBytes): Promise<Spool> {
     await rm(folder, { recursive: true, force: true }).catch(() => {}); // the first flush meets, and tells, what is wrong
-    return new Spool(folder);
+    return new Spool(folder, maxBytes);
   }
 
   /** Number of the last record; 0 for none. */
@@ -58,44 +109,68 @@ export class Spool {
     return this.#recentBytes;
   }
 
+  /** Lines that were given up. */
+  get lostLines(): number {
+    return this.#lost;
+  }
+
+  /** Number and checksum of the command's lines but for those that were given up: what is stored in the end. */
+  sumLines(): Pick<RecordOf<'finished'>, 'lines' | 'linesCrc'> {
+    return this.#segments.reduce(addLines, this.#sums);
+  }
+
   /** Takes a record; it is on disk within 100 ms. */
   append(record: RunnerRecord): void {
     const number = this.#last + 1;
     this.#last += numbersOf(record);
-    const text = JSON.stringify(record);
-    this.#recent.push({ number, text, segment: this.#segmentFor(number, text.length) });
+    const text = textOf(record);
+    const size = String(number).length + Buffer.byteLength(text) + 2; // as `encodeEntries` writes it
+    const segment = this.#segmentFor(number, size);
+    this.#recent.push({ number, text, segment });
     this.#recentBytes += text.length;
-    if (this.#recentBytes > memoryBytes) this.#forgetOldest();
+    if (isLosable(record)) {
+      segment.lines++;
+      segment.lineBytes += Buffer.byteLength(record.text) + 1;
+      segment.linesCrc = nextLinesCrc(segment.linesCrc, record.text);
+      segment.kept += gapBytes;
+      this.#makeRoom(segment);
+    } else segment.kept += size;
+    if (this.#recentBytes > this.#memoryBytes) this.#forgetOldest();
     this.#flushSoon();
   }
 
-  /** The records after a number, in order, up to these limits (one at least, when there is one). */
+  /**
+   * The records after a number, in order, up to these limits (one at least, when there is one). What was read once is
+   * never given up: read again it is the same, or more.
+   */
   async read(
     after: number,
     maxRecords: number,
     maxBytes: number,
   ): Promise<{ first: number; last: number; records: RunnerRecord[] }> {
-    const records: RunnerRecord[] = [];
-    let last = after;
-    let bytes = 0;
-    for (const { text } of await this.#entriesFrom(after + 1)) {
-      bytes += Buffer.byteLength(text) + 1;
-      if (records.length >= maxRecords || (records.length > 0 && bytes > maxBytes)) break;
-      const record = JSON.parse(text) as RunnerRecord;
-      records.push(record);
-      last += numbersOf(record);
+    let entries = this.#held(after + 1);
+    while (!entries) {
+      await this.#load(after + 1);
+      entries = this.#held(after + 1);
     }
+    // From the look to the mark nothing waits: no line can be given up in between.
+    const { last, records } = takeRecords(entries, after + 1, { maxRecords, maxBytes });
+    this.#sent = Math.max(this.#sent, last);
     return { first: after + 1, last, records };
   }
 
   /** Everything up to this number is committed: it is needed no more, on disk or in memory. */
   async release(committed: number): Promise<void> {
-    this.#forget(lowerBound(this.#recent, committed + 1));
-    while (this.#segments[0] && this.#segments.length > 1 && this.#segments[0].last <= committed) {
-      const file = this.#segments.shift()?.file ?? '';
+    this.#forget(indexOf(this.#recent, committed + 1));
+    for (;;) {
+      const [oldest] = this.#segments;
+      if (!oldest || this.#segments.length === 1 || oldest.last > committed || this.#busy.includes(oldest)) return;
+      this.#segments.shift();
+      this.#bytes -= oldest.size;
+      this.#sums = addLines(this.#sums, oldest);
       await this.#inTurn(async () => {
-        if (this.#handle?.file === file) await this.#close();
-        await rm(file, { force: true });
+        if (this.#handle?.file === oldest.file) await this.#close();
+        await rm(oldest.file, { force: true });
       }).catch(() => {}); // what a broken disk keeps goes with the folder, and holds up no record
     }
   }
@@ -112,14 +187,42 @@ export class Spool {
 
   #segmentFor(number: number, size: number): Segment {
     let segment = this.#segments.at(-1);
-    if (!segment || segment.size + size > segmentBytes) {
+    if (!segment || segment.size + size > this.#segmentBytes) {
       const file = join(this.#folder, `${String(number).padStart(16, '0')}.jsonl`);
-      segment = { file, last: number, size: 0, bytes: 0 };
+      const sums = { lines: 0, lineBytes: 0, linesCrc: 0 };
+      segment = { file, first: number, last: number, size: 0, bytes: 0, kept: 0, ...sums, state: 'whole' };
       this.#segments.push(segment);
     }
     segment.size += size;
     segment.last = this.#last;
+    this.#bytes += size;
     return segment;
+  }
+
+  /** Once a segment: past the bound the oldest lines go, but for segments that are being sent or filled. */
+  #makeRoom(newest: Segment): void {
+    if (this.#checked === newest) return;
+    this.#checked = newest;
+    for (const segment of this.#segments) {
+      if (this.#bytes + this.#segmentBytes <= this.#maxBytes) return;
+      if (segment !== newest && segment.lines > 0 && segment.first > this.#sent) this.#cut(segment);
+    }
+  }
+
+  /** Gives up the lines of a segment: at once for whoever reads, on disk with the next flush. */
+  #cut(segment: Segment): void {
+    const kept = Math.min(segment.kept, segment.size);
+    this.#bytes -= segment.size - kept;
+    this.#lost += segment.lines;
+    Object.assign(segment, { size: kept, lines: 0, lineBytes: 0, linesCrc: 0, state: 'cut' });
+    if (this.#read?.file === segment.file) this.#read = undefined;
+    const [from, to] = [indexOf(this.#recent, segment.first), indexOf(this.#recent, segment.last + 1)];
+    const before = this.#recent.slice(from, to);
+    // Entries that are on disk or on their way there are known by their numbers: those stay one by one.
+    const isUnwritten = segment.first > Math.max(this.#written, this.#writing);
+    const after = isUnwritten ? joinGaps(loseLines(before)) : loseLines(before);
+    this.#recent = [...this.#recent.slice(0, from), ...after, ...this.#recent.slice(to)];
+    this.#recentBytes += sizeOf(after) - sizeOf(before);
   }
 
   /** Forgets the older half of what is in memory, as far as it is on disk. */
@@ -127,7 +230,7 @@ export class Spool {
     let count = 0;
     let left = this.#recentBytes;
     for (const { number, text } of this.#recent) {
-      if (left <= memoryBytes / 2 || number > this.#written) break;
+      if (left <= this.#memoryBytes / 2 || number > this.#written) break;
       left -= text.length;
       count++;
     }
@@ -135,30 +238,34 @@ export class Spool {
   }
 
   #forget(count: number): void {
-    if (count === 0) return;
-    for (const { text } of this.#recent.splice(0, count)) this.#recentBytes -= text.length;
+    if (count > 0) this.#recentBytes -= sizeOf(this.#recent.splice(0, count));
   }
 
-  async #entriesFrom(number: number): Promise<StoredEntry[]> {
-    const oldest = this.#recent[0];
+  /** Entries with this number and what follows, as far as they are in memory; null when they are on disk alone. */
+  #held(number: number): readonly Entry[] | null {
     if (number > this.#last) return [];
-    if (oldest && number >= oldest.number) return this.#recent.slice(lowerBound(this.#recent, number));
-    const segment = this.#segments.find((candidate) => candidate.last >= number);
-    if (!segment) return [];
-    if (this.#read?.file !== segment.file || (this.#read.entries.at(-1)?.number ?? 0) < number) {
-      await this.#inTurn(async () => {
-        this.#read = { file: segment.file, entries: await readEntries(segment) };
-      });
-    }
-    const { entries } = this.#read ?? { entries: [] };
-    return entries.slice(lowerBound(entries, number));
+    const oldest = this.#recent[0];
+    if (oldest && oldest.number <= number) return this.#recent;
+    const [first, last] = [this.#read?.entries[0], this.#read?.entries.at(-1)];
+    return first && last && first.number <= number && lastOf(last) >= number ? (this.#read?.entries ?? []) : null;
+  }
+
+  async #load(number: number): Promise<void> {
+    await this.#inTurn(async () => {
+      const segment = this.#segments.find((candidate) => candidate.last >= number);
+      const state = segment?.state;
+      const entries = segment ? await readEntries(segment) : [];
+      if (!segment || segment.state !== state) return; // whoever asks looks again
+      this.#read = { file: segment.file, entries: asCut(segment, entries) };
+      if (!this.#held(number)) throw new Error(`The spool has no record ${number}.`);
+    });
   }
 
   #flushSoon(): void {
     if (this.#removed) return;
     this.#timer ??= setTimeout(
       () => {
-        this.#inTurn(() => this.#flush())
+        this.#inTurn(() => this.#flush().finally(() => (this.#writing = this.#written)))
           .then(
             () => void (this.#failure = undefined),
             (error: unknown) => void (this.#failure = error instanceof Error ? error : new Error(String(error))),
@@ -166,7 +273,7 @@ export class Spool {
           .finally(() => {
             this.#timer = undefined;
             const waits = (this.#recent.at(-1)?.number ?? 0) > this.#written;
-            if (waits) this.#flushSoon();
+            if (waits || this.#segments.some((segment) => this.#isToRewrite(segment))) this.#flushSoon();
           });
       },
       this.#failure ? retryMs : flushMs,
@@ -175,18 +282,54 @@ export class Spool {
 
   /** Writes what is not on disk. What a failed write left behind is written over by the next. */
   async #flush(): Promise<void> {
-    const entries = this.#recent.slice(lowerBound(this.#recent, this.#written + 1));
+    for (const segment of this.#segments.filter((one) => this.#isToRewrite(one))) await this.#rewrite(segment);
+    const entries = this.#recent.slice(indexOf(this.#recent, this.#written + 1));
+    const newest = entries.at(-1);
+    if (newest) this.#writing = lastOf(newest);
     for (const [segment, items] of Map.groupBy(entries, (entry) => entry.segment)) {
       const handle = await this.#open(segment.file);
-      const bytes = Buffer.from(items.map(({ number, text }) => `${number} ${text}\n`).join(''));
+      const bytes = encodeEntries(items);
       for (let done = 0; done < bytes.length;) {
         done += (await handle.write(bytes, done, bytes.length - done, segment.bytes + done)).bytesWritten;
       }
       await handle.datasync();
       segment.bytes += bytes.length;
-      this.#written = items.at(-1)?.number ?? this.#written;
+      const last = items.at(-1);
+      if (last) this.#written = lastOf(last);
     }
-    if (this.#recentBytes > memoryBytes) this.#forgetOldest();
+    if (this.#recentBytes > this.#memoryBytes) this.#forgetOldest();
+  }
+
+  #isToRewrite({ state, last }: Segment): boolean {
+    return state === 'cut' && last <= this.#written;
+  }
+
+  /**
+   * Writes a segment that is whole on disk anew, without its lines, behind what is left of the one before while both are
+   * small. A file is replaced at once or not at all.
+   */
+  async #rewrite(segment: Segment): Promise<void> {
+    const index = this.#segments.indexOf(segment);
+    if (index < 0) return; // released meanwhile
+    const before = this.#segments[index - 1];
+    const joins = before?.state === 'rewritten' && before.bytes + segment.size <= this.#segmentBytes;
+    const target = joins ? before : segment;
+    this.#busy = [target, segment]; // not to be released meanwhile
+    try {
+      const earlier = joins ? await readEntries(target) : [];
+      const bytes = encodeEntries(joinGaps([...earlier, ...asCut(segment, await readEntries(segment))]));
+      if (this.#handle?.file === segment.file) await this.#close();
+      await writeFile(`${target.file}.new`, bytes, { mode: 0o600, flush: true });
+      await rename(`${target.file}.new`, target.file);
+      this.#read = undefined;
+      this.#bytes += bytes.length - target.size - (joins ? segment.size : 0);
+      Object.assign(target, { size: bytes.length, bytes: bytes.length, last: segment.last, state: 'rewritten' });
+      if (!joins) return;
+      this.#segments.splice(this.#segments.indexOf(segment), 1);
+      await rm(segment.file, { force: true });
+    } finally {
+      this.#busy = [];
+    }
   }
 
   async #open(file: string): Promise<FileHandle> {
@@ -211,24 +354,21 @@ export class Spool {
   }
 }
 
-async function readEntries({ file, bytes }: Segment): Promise<StoredEntry[]> {
-  const text = (await readFile(file)).subarray(0, bytes).toString('utf8');
-  return text
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => {
-      const space = line.indexOf(' ');
-      return { number: Number(line.slice(0, space)), text: line.slice(space + 1) };
-    });
+async function readEntries({ file, bytes }: Segment): Promise<Entry[]> {
+  return decodeEntries((await readFile(file)).subarray(0, bytes));
 }
 
-/** Index of the first entry with this number or a higher one. */
-function lowerBound(entries: readonly StoredEntry[], number: number): number {
-  let [low, high] = [0, entries.length];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((entries[middle]?.number ?? 0) < number) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+function asCut({ state }: Segment, entries: Entry[]): Entry[] {
+  return state === 'cut' ? joinGaps(loseLines(entries)) : entries;
+}
+
+function sizeOf(entries: readonly Entry[]): number {
+  return entries.reduce((sum, { text }) => sum + text.length, 0);
+}
+
+function addLines(
+  sums: { lines: number; linesCrc: number },
+  { lines, lineBytes, linesCrc }: Segment,
+): { lines: number; linesCrc: number } {
+  return { lines: sums.lines + lines, linesCrc: joinCrc(sums.linesCrc, linesCrc, lineBytes) };
 }

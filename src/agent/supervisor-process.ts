@@ -32,6 +32,7 @@ const supervisor = new Supervisor({
   leaseMs: given.leaseMs,
   whenCut: given.whenCut,
   graceMs: given.graceMs,
+  spoolBytes: given.spoolBytes,
   host: process.env,
   onTrouble: (error) => console.error(error),
 });

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '../bus/bus.ts';
 import type { Acknowledgement, Assignment, Directive } from '../protocol/control.ts';
-import { maxLineBytes, nextLinesCrc, type RunnerRecord } from '../protocol/record.ts';
+import { maxLineBytes, type RunnerRecord } from '../protocol/record.ts';
 import type { Outcome, RunningAttempt, WhenCut } from './attempt.ts';
 import { environmentOf, type Folders } from './environment.ts';
 import type { CommandEnd, Executor, RunningCommand } from './executor.ts';
@@ -32,6 +32,8 @@ export type SupervisorOptions = {
   /** What the runner does when no gateway is heard; a job's own `on_cut: stop` wins. */
   whenCut: WhenCut;
   graceMs: number;
+  /** Bytes of its records on disk: past that its oldest lines are given up, see spool.ts. */
+  spoolBytes?: number;
   host: Readonly<Record<string, string | undefined>>;
   /** Failures that the attempt survives. */
   onTrouble?: (error: unknown) => void;
@@ -66,10 +68,9 @@ export class Supervisor implements RunningAttempt {
   #ended = false;
   #stopFile = '';
   #abandoned = false;
-  #lines = 0;
-  #linesCrc = 0;
   #warnedOfMarker = false;
   #warnedOfSpool = false;
+  #warnedOfLoss = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -125,7 +126,7 @@ export class Supervisor implements RunningAttempt {
     const { assignment, workDir, append, renew, heartbeatMs } = this.#options;
     const { attemptId, leaseToken } = assignment;
     const folder = join(workDir, 'attempts', attemptId);
-    this.#spool = await Spool.create(join(folder, 'spool'));
+    this.#spool = await Spool.create(join(folder, 'spool'), this.#options.spoolBytes);
     this.#uplink = new Uplink({
       attemptId,
       leaseToken,
@@ -150,8 +151,7 @@ export class Supervisor implements RunningAttempt {
           signal,
           ...(oomKilled ? { oomKilled } : {}),
           message,
-          lines: this.#lines,
-          linesCrc: this.#linesCrc,
+          ...this.#spool.sumLines(),
         });
         await this.#uplink.drained();
       }
@@ -240,7 +240,11 @@ export class Supervisor implements RunningAttempt {
 
   /** Records that cannot be written wait in memory. When they become too many, the attempt ends before it loses one. */
   #watchSpool(): void {
-    const { failure, heldBytes } = this.#spool;
+    const { failure, heldBytes, lostLines } = this.#spool;
+    if (lostLines > 0 && !this.#warnedOfLoss) {
+      this.#warnedOfLoss = true;
+      this.#options.onTrouble?.(new Error(`The spool of ${this.attemptId} is full: its oldest lines are given up.`));
+    }
     if (!failure) return;
     if (!this.#warnedOfSpool) {
       this.#warnedOfSpool = true;
@@ -285,8 +289,6 @@ export class Supervisor implements RunningAttempt {
   #takeLine(stream: 'STDOUT' | 'STDERR', whole: string, wasCut: boolean): void {
     const text = cutText(whole, maxLineBytes);
     const truncated = wasCut || text.length < whole.length;
-    this.#lines++;
-    this.#linesCrc = nextLinesCrc(this.#linesCrc, text);
     this.#record({ type: 'line', time: Date.now(), stream, text, ...(truncated ? { truncated } : {}) });
   }
 

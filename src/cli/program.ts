@@ -124,7 +124,12 @@ function addRunnerCommands(program: Command, add: AddCommand): void {
     .option('--work-dir <folder>', 'its files (default: ASTRAML_RUNNER_WORK_DIR, else /var/lib/astraml)')
     .option('--grace <seconds>', 'between SIGTERM and SIGKILL (default: 30)', toWhole('--grace', 3_600))
     .option('--drain-timeout <seconds>', 'how long a drain waits (default: 3600)', toWhole('--drain-timeout', 1e9))
-    .option('--when-cut <what>', 'when no gateway is heard: continue or stop (default: continue)');
+    .option('--when-cut <what>', 'when no gateway is heard: continue or stop (default: continue)')
+    .option(
+      '--spool-bytes <bytes>',
+      'disk for what an attempt could not send yet (default: 1 GiB)',
+      toWhole('--spool-bytes', 1e15),
+    );
 }
 
 function toWhole(flag: string, max: number): (text: string) => number {

@@ -5,6 +5,8 @@ import { channels } from '../bus/bus.ts';
 import { acknowledge, type Attempt, holdsLease, loadAttempts, markStarted, saveAttempt } from '../attempt/attempt.ts';
 import { endLateStart, finishAttempt, loseAttempt } from '../attempt/end.ts';
 import { searchedLines } from '../attempt/outcome.ts';
+import { databaseErrorCode } from '../database/database.ts';
+import { lockJobs } from '../job/ended.ts';
 import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
@@ -50,14 +52,26 @@ export async function takeBatches(
     batches.filter((batch) => attempts.has(batch.attemptId)),
     (batch) => attempts.get(batch.attemptId)?.jobId ?? '',
   );
+  const jobIds = [...byJob.keys()];
   const told: Told[] = [];
-  // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle.
-  for (const jobId of [...byJob.keys()].sort()) {
-    await changeJob(tx, jobId, async (locked) => {
+  // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle. The
+  // rest of their queries travel together: one after the other, most of the time of a commit was waiting for answers.
+  if (jobIds.length > 1) await lockJobs(tx, jobIds);
+  await together(jobIds, (jobId) =>
+    changeJob(tx, jobId, async (locked) => {
       for (const batch of byJob.get(jobId) ?? []) told.push(await takeBatch(tx, locked, batch, leaseSeconds, counts));
-    });
-  }
+    }),
+  );
   return told;
+}
+
+/** Does all of it at once; when something fails, only after all has ended: nothing may be written after the rollback. */
+async function together<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<void> {
+  const results = await Promise.allSettled(items.map(work));
+  const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
+  // A query behind the one that failed says only that the transaction is over.
+  const first = failures.find((failure) => databaseErrorCode(failure) !== '25P02') ?? failures[0];
+  if (failures.length > 0) throw first;
 }
 
 async function takeBatch(
@@ -100,15 +114,21 @@ function acceptNext(attempt: Attempt, batch: Batch, counts: IntakeCounts): Numbe
       counts.holes++;
       break;
     }
-    if (number <= attempt.mark) counts.duplicates++;
+    const last = number + length - 1;
+    if (last <= attempt.mark) counts.duplicates++;
     else {
-      accepted.push({ number, record });
-      attempt.mark = number + length - 1;
+      accepted.push(number <= attempt.mark ? restOf(record, attempt.mark + 1, last) : { number, record });
+      attempt.mark = last;
       counts.records++;
     }
     number += length;
   }
   return accepted;
+}
+
+/** What a gap says of numbers that are not stored; only a gap has several. */
+function restOf(record: RunnerRecord | null, number: number, last: number): Numbered {
+  return { number, record: record?.type === 'gap' ? { ...record, lines: last - number + 1 } : record };
 }
 
 /**

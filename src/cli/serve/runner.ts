@@ -8,6 +8,7 @@ import { enterWorkDir } from '../../agent/detached.ts';
 import { findGpus } from '../../agent/gpus.ts';
 import { processExecutor } from '../../agent/process.ts';
 import { type RunningRunner, startRunner } from '../../agent/runner.ts';
+import { defaultSpoolBytes, leastSpoolBytes } from '../../agent/spool.ts';
 import { ApiError } from '../../client/client.ts';
 import { version } from '../../version.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
@@ -20,6 +21,7 @@ export type RunnerStartOptions = {
   grace?: number;
   drainTimeout?: number;
   whenCut?: string;
+  spoolBytes?: number;
 };
 
 const list = (text: string) =>
@@ -42,6 +44,7 @@ const environment = z.object({
   ASTRAML_RUNNER_GRACE_SECONDS: z.coerce.number().min(0).max(3_600).default(30),
   ASTRAML_RUNNER_DRAIN_SECONDS: z.coerce.number().min(0).default(3_600),
   ASTRAML_RUNNER_WHEN_CUT: z.enum(whatWhenCut).default('continue'),
+  ASTRAML_RUNNER_SPOOL_BYTES: z.coerce.number().int().min(leastSpoolBytes).default(defaultSpoolBytes),
   // Read by each supervisor, which inherits the environment; here it is only checked.
   ASTRAML_RUNNER_REDACT_VARS: z
     .string()
@@ -63,6 +66,9 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
   const drainMs = (options.drainTimeout ?? env.ASTRAML_RUNNER_DRAIN_SECONDS) * 1000;
   const whenCut = whatWhenCut.find((what) => what === (options.whenCut ?? env.ASTRAML_RUNNER_WHEN_CUT));
   if (!whenCut) throw usage(`--when-cut takes continue or stop, got "${options.whenCut}".`);
+  const spoolBytes = options.spoolBytes ?? env.ASTRAML_RUNNER_SPOOL_BYTES;
+  if (spoolBytes < leastSpoolBytes)
+    throw usage(`--spool-bytes takes ${leastSpoolBytes} (1 MiB) at least, got ${spoolBytes}.`);
   const name = options.name ?? env.ASTRAML_RUNNER_NAME ?? hostname();
   const gpus = await findGpus(options.gpus ?? env.ASTRAML_RUNNER_GPUS);
   const signals = listenForSignals();
@@ -78,6 +84,7 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
     workDir,
     graceMs,
     whenCut,
+    spoolBytes,
     host: process.env,
     onAttempt: (event, { job, attemptId }) =>
       say(`attempt ${event}`, { attemptId, job: `${job.projectId}/${job.number}` }),
