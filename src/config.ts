@@ -132,6 +132,36 @@ export const variables = {
     'Seconds of the window of ASTRAML_RATE_LIMIT_POINTS.',
     '300',
   ),
+  ASTRAML_SHARED_EXECUTION: variable(
+    flag,
+    'true',
+    'Whether subscriptions that ask the same share one execution and one text of each event; false executes each for itself.',
+    'false',
+  ),
+  ASTRAML_MAX_SUBSCRIPTIONS_PER_SOCKET: variable(
+    positive,
+    '200',
+    'Most operations, subscriptions above all, that one websocket may have open; a further one is refused with RATE_LIMITED. It may begin as many at once, then 50 a second.',
+    '200',
+  ),
+  ASTRAML_MAX_SUBSCRIPTIONS_PER_TOKEN: variable(
+    positive,
+    '10000',
+    'Most subscriptions, over websockets and event streams, that one token may have open at a gateway; a further one is refused with RATE_LIMITED.',
+    '10000',
+  ),
+  ASTRAML_MAX_SOCKETS_PER_TOKEN: variable(
+    positive,
+    '1000',
+    'Most websockets that one token may have open at a gateway; a further one is closed with 1013, and clients try again.',
+    '1000',
+  ),
+  ASTRAML_MAX_SOCKETS: variable(
+    positive,
+    '20000',
+    'Most websockets and event streams that a gateway holds; a further one is refused with 503 and OVERLOADED.',
+    '20000',
+  ),
   ASTRAML_LOG_RETENTION_DAYS: variable(positive, '30', 'Days that a log is kept after the end of its job.', '30'),
   ASTRAML_METRIC_RAW_DAYS: variable(
     positive,
@@ -194,6 +224,11 @@ export type Config = {
   /** 0 for no limit. */
   rateLimitPoints: number;
   rateLimitWindowSeconds: number;
+  sharedExecution: boolean;
+  maxSubscriptionsPerSocket: number;
+  maxSubscriptionsPerToken: number;
+  maxSocketsPerToken: number;
+  maxSockets: number;
   logRetentionDays: number;
   metricRawDays: number;
   metricWindowDays: number;
@@ -244,6 +279,11 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     maxInFlight: values.ASTRAML_MAX_IN_FLIGHT,
     rateLimitPoints: values.ASTRAML_RATE_LIMIT_POINTS,
     rateLimitWindowSeconds: values.ASTRAML_RATE_LIMIT_WINDOW_SECONDS,
+    sharedExecution: values.ASTRAML_SHARED_EXECUTION,
+    maxSubscriptionsPerSocket: values.ASTRAML_MAX_SUBSCRIPTIONS_PER_SOCKET,
+    maxSubscriptionsPerToken: values.ASTRAML_MAX_SUBSCRIPTIONS_PER_TOKEN,
+    maxSocketsPerToken: values.ASTRAML_MAX_SOCKETS_PER_TOKEN,
+    maxSockets: values.ASTRAML_MAX_SOCKETS,
     logRetentionDays: values.ASTRAML_LOG_RETENTION_DAYS,
     metricRawDays: values.ASTRAML_METRIC_RAW_DAYS,
     metricWindowDays: values.ASTRAML_METRIC_WINDOW_DAYS,

@@ -99,8 +99,9 @@ export const refusals = {
   RATE_LIMITED: {
     httpStatus: 429,
     retryable: true,
-    meaning: 'The token has asked for more than its share of this time.',
-    action: 'Wait for `retryAfterSeconds`; then ask less often, or for smaller pages. Subscribe rather than poll.',
+    meaning: 'The token has asked for more than its share of this time, or has as many subscriptions open as it may.',
+    action:
+      'Wait for `retryAfterSeconds`; then ask less often, or for smaller pages, or end subscriptions. Subscribe rather than poll.',
   },
   UNAVAILABLE: {
     httpStatus: 503,
@@ -111,7 +112,8 @@ export const refusals = {
   OVERLOADED: {
     httpStatus: 503,
     retryable: true,
-    meaning: 'The gateway answers as many operations as it may at once; this one was not begun.',
+    meaning:
+      'The gateway answers as many operations, or holds as many connections, as it may at once; this one was not begun.',
     action: 'Try again after `retryAfterSeconds`, with growing pauses, or at another gateway.',
   },
   TIMEOUT: {

@@ -61,14 +61,52 @@ export function watchBuffers(read: () => number): () => void {
   return () => void buffers.delete(read);
 }
 
-function gauge(name: string, help: string): Gauge {
-  return new Gauge({ name: `astraml_${name}`, help, registers: [registry] });
+/** Connections that last, and what they carry. */
+export const connectionFigures = {
+  sockets: gauge('sockets', 'WebSockets that are open.'),
+  eventStreams: gauge('event_streams', 'Event streams (Server-Sent Events) that are open.'),
+  subscriptions: gauge('subscriptions', 'Subscriptions that are open, by their field.', ['field']),
+  claims: gauge('claims_waiting', "Runners' claims that wait for a job."),
+  capped: counter('capped_total', 'Sockets and operations refused because of a cap, by cap.', ['cap']),
+};
+
+/** Requests: `door` is graphql_post, graphql_get, graphql_socket, event_stream, rest, runner, claim, page or probe. */
+export const requestFigures = {
+  inFlight: gauge('requests_in_flight', 'Requests that are being answered; event streams and claims apart.', ['door']),
+  seconds: histogram(
+    'request_seconds',
+    'Seconds from a request to the end of its answer (an event stream: to its beginning), by door and outcome: 2xx to 5xx, left when the client was gone before, on sockets ok, refused or failed.',
+    [0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30],
+    ['door', 'outcome'],
+  ),
+  bugs: counter('bugs_total', 'Errors that nobody foresaw; each is in the log, with a reference.'),
+};
+
+/** What the gateway does by itself, and what it stands on. */
+export const workFigures = {
+  steps: counter('loop_steps_total', 'Steps of background loops, by loop and outcome: done or failed.', [
+    'loop',
+    'outcome',
+  ]),
+  transactionWait: histogram(
+    'transaction_wait_seconds',
+    'Seconds that a transaction waits for a connection of the pool and its BEGIN.',
+    [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10],
+  ),
+  redisUp: gauge('redis_up', '1 while Redis can be reached, 0 while it is away.'),
+  leasesRenewed: counter('leases_renewed_total', 'Renewals of a lease that a runner asked for, without records.'),
+  attempts: gauge('attempts_active', 'Attempts that run anywhere, of all gateways, as the database has it.'),
+  queued: gauge('jobs_queued', 'Jobs that wait for a runner, of all gateways, as the database has it.'),
+};
+
+function gauge(name: string, help: string, labelNames: string[] = []): Gauge {
+  return new Gauge({ name: `astraml_${name}`, help, labelNames, registers: [registry] });
 }
 
-function counter(name: string, help: string): Counter {
-  return new Counter({ name: `astraml_${name}`, help, registers: [registry] });
+function counter(name: string, help: string, labelNames: string[] = []): Counter {
+  return new Counter({ name: `astraml_${name}`, help, labelNames, registers: [registry] });
 }
 
-function histogram(name: string, help: string, buckets: number[]): Histogram {
-  return new Histogram({ name: `astraml_${name}`, help, buckets, registers: [registry] });
+function histogram(name: string, help: string, buckets: number[], labelNames: string[] = []): Histogram {
+  return new Histogram({ name: `astraml_${name}`, help, buckets, labelNames, registers: [registry] });
 }

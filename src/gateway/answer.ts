@@ -5,8 +5,7 @@ import type { Refused } from './guard.ts';
 const codes: Record<number, string> = { 403: 'PERMISSION_DENIED', 404: 'NOT_FOUND', 503: 'UNAVAILABLE' };
 
 /** A refusal of the guard as the body of an answer. */
-export function errorBody({ status, message }: Refused) {
-  const code = codes[status] ?? 'BAD_USER_INPUT';
+export function errorBody({ status, message, code = codes[status] ?? 'BAD_USER_INPUT' }: Refused) {
   return { errors: [{ message, extensions: { code, retryable: status === 503 } }] };
 }
 

@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { Actor } from '../actor.ts';
 import type { Admission } from './admission.ts';
+import type { Caps } from './caps.ts';
 import type { Config } from '../config.ts';
 import { Refusal } from '../errors.ts';
 import type { Context } from '../graphql/builder.ts';
@@ -10,7 +11,12 @@ import type { Feeds } from '../live/feed.ts';
 import { authenticate, isUseStale, touchToken } from '../project/token.ts';
 
 /** What all operations of a gateway share. */
-export type Gateway = Store & { readonly feeds: Feeds; readonly config: Config; readonly admission: Admission };
+export type Gateway = Store & {
+  readonly feeds: Feeds;
+  readonly config: Config;
+  readonly admission: Admission;
+  readonly caps: Caps;
+};
 
 /** The text of `Authorization: Bearer <text>`; null when there is none. */
 export function bearerOf(header: string | undefined): string | null {
@@ -43,7 +49,7 @@ export async function actorOf(gateway: Gateway, token: string | null): Promise<A
 }
 
 export function contextOf(
-  gateway: Omit<Gateway, 'admission'>,
+  gateway: Omit<Gateway, 'admission' | 'caps'>,
   actor: Actor | null,
   idempotencyKey: string | null,
 ): Context {

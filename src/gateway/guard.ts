@@ -3,7 +3,8 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import type { Config } from '../config.ts';
 
-export type Refused = { status: number; message: string };
+/** `code` where the status alone does not say it. */
+export type Refused = { status: number; message: string; code?: string };
 
 /** Whether the Host header names us; else 421, which ends DNS rebinding. */
 export function checkHost(headers: IncomingHttpHeaders, config: Config): Refused | null {
