@@ -13,7 +13,7 @@ import { commit } from '../src/live/commit.ts';
 import { readLog } from '../src/log/log.ts';
 import { listMetrics, readWindowChanges } from '../src/metric/metric.ts';
 import type { Assignment } from '../src/protocol/control.ts';
-import { encodeBatch, nextLinesCrc } from '../src/protocol/record.ts';
+import { encodeBatch, linesCrcAfter, nextLinesCrc, parseRecord } from '../src/protocol/record.ts';
 import type { Runner } from '../src/runner/runner.ts';
 import { newJob, newRunner, openStore, type TestStore } from './support/store.ts';
 
@@ -138,6 +138,30 @@ suite('records', () => {
     );
     assert.deepEqual([counts.damaged, told.length], [3, 1]);
     assert.deepEqual(await texts(to.job.id), ['a']);
+  });
+
+  test('that are lines are read as their shape says, and keep nothing that it does not name', () => {
+    const plain = { type: 'line', time: 1, stream: 'STDERR', text: 'a' };
+    assert.deepEqual(parseRecord({ ...plain }), plain);
+    assert.deepEqual(parseRecord({ ...plain, more: 1 }), plain);
+    assert.deepEqual(parseRecord({ ...plain, truncated: true }), { ...plain, truncated: true });
+    const wrong = {
+      time: [-1, 0.5, NaN, 8.64e15 + 2, '1', null],
+      stream: ['stdout', 1],
+      text: ['x'.repeat(32_769), 1],
+    };
+    for (const [key, values] of Object.entries(wrong)) {
+      for (const value of values) assert.equal(parseRecord({ ...plain, [key]: value }), null, `${key}: ${value}`);
+    }
+  });
+
+  test('that are lines have one checksum, whether it is carried on by line or by batch', () => {
+    const lines = fc.array(fc.string({ unit: 'binary' }), { maxLength: 5 });
+    fc.assert(
+      fc.property(lines, lines, (a, b) => {
+        assert.equal(linesCrcAfter(linesCrcAfter(0, a), b), [...a, ...b].reduce(nextLinesCrc, 0));
+      }),
+    );
   });
 
   test('of no known shape are set aside alone, with a line that says so', async () => {

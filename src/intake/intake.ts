@@ -1,12 +1,14 @@
 // Records in: fence, order, store, acknowledge, all in one transaction. What is behind an attempt's high-water mark was
 // stored before and is dropped; a hole is refused; what an attempt says after its end, or without the current lease
 // token, is never stored.
+import type { Actor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { acknowledge, type Attempt, holdsLease, loadAttempts, markStarted, saveAttempt } from '../attempt/attempt.ts';
 import { endLateStart, finishAttempt, loseAttempt } from '../attempt/end.ts';
 import { searchedLines } from '../attempt/outcome.ts';
 import { databaseErrorCode } from '../database/database.ts';
 import { lockJobs } from '../job/ended.ts';
+import { notFound } from '../errors.ts';
 import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
@@ -16,18 +18,28 @@ import type { Acknowledgement } from '../protocol/control.ts';
 import {
   type Batch,
   decodeBatch,
-  nextLinesCrc,
+  linesCrcAfter,
   numbersOf,
   parseRecord,
   type RecordOf,
   type RunnerRecord,
 } from '../protocol/record.ts';
-import { touchRunner } from '../runner/runner.ts';
+import { requireRunner, touchRunner } from '../runner/runner.ts';
 
 /** An acknowledgement and the runner it is for. */
 export type Told = { channel: string; acknowledgement: Acknowledgement };
 
 export type IntakeCounts = { records: number; duplicates: number; holes: number; fenced: number; damaged: number };
+
+/** What the batches of one transaction share. */
+type Round = {
+  readonly leaseSeconds: number;
+  readonly counts: IntakeCounts;
+  /** Runners that were heard. */
+  readonly runnerIds: Set<string>;
+  /** Attempts as they were read under the locks, each until its first batch is taken. */
+  attempts: Map<string, Attempt>;
+};
 
 const minuteMs = 60_000;
 
@@ -56,12 +68,17 @@ export async function takeBatches(
   const told: Told[] = [];
   // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle. The
   // rest of their queries travel together: one after the other, most of the time of a commit was waiting for answers.
-  if (jobIds.length > 1) await lockJobs(tx, jobIds);
+  const round: Round = { leaseSeconds, counts, runnerIds: new Set(), attempts: new Map() };
+  if (jobIds.length > 1) {
+    await lockJobs(tx, jobIds);
+    round.attempts = await loadAttempts(tx, [...attempts.keys()]);
+  }
   await together(jobIds, (jobId) =>
     changeJob(tx, jobId, async (locked) => {
-      for (const batch of byJob.get(jobId) ?? []) told.push(await takeBatch(tx, locked, batch, leaseSeconds, counts));
+      for (const batch of byJob.get(jobId) ?? []) told.push(await takeBatch(tx, locked, batch, round));
     }),
   );
+  for (const runnerId of [...round.runnerIds].sort()) await touchRunner(tx, runnerId);
   return told;
 }
 
@@ -78,10 +95,11 @@ async function takeBatch(
   tx: Tx,
   locked: LockedJob,
   batch: Batch,
-  leaseSeconds: number,
-  counts: IntakeCounts,
+  { leaseSeconds, counts, runnerIds, attempts }: Round,
 ): Promise<Told> {
-  const attempt = (await loadAttempts(tx, [batch.attemptId])).get(batch.attemptId); // again, under the lock
+  const { attemptId } = batch;
+  const attempt = attempts.get(attemptId) ?? (await loadAttempts(tx, [attemptId])).get(attemptId);
+  attempts.delete(attemptId);
   if (!attempt) throw new Error(`Attempt ${batch.attemptId} is gone.`);
   const channel = channels.runner(attempt.runnerId);
   if (holdsLease(attempt, batch.leaseToken)) {
@@ -91,7 +109,7 @@ async function takeBatch(
     if (told.length > 0) tx.nudge(channels.job(locked.job.id), {}, told);
     const { mark, lines, linesCrc } = attempt;
     await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
-    await touchRunner(tx, attempt.runnerId);
+    runnerIds.add(attempt.runnerId);
   } else {
     counts.fenced++;
   }
@@ -145,24 +163,28 @@ async function store(
   const log: (NewLine | NewGap)[] = [];
   let seq = locked.stream.line;
   const points: NewPoint[] = [];
+  const texts: string[] = [];
   const flush = async () => {
+    attempt.lines += texts.length;
+    attempt.linesCrc = linesCrcAfter(attempt.linesCrc, texts.splice(0));
     await appendLog(tx, locked, attempt.number, log.splice(0));
     await appendPoints(tx, locked, attempt.number, accepted[0]?.number ?? 0, points.splice(0));
   };
   for (const { number, record } of accepted) {
     const time = clamp(record?.time ?? Date.now(), attempt);
     const inLog = record === null || record.type === 'line' || record.type === 'gap';
-    if (record) told.push({ attempt: attempt.number, number, ...record, time, ...(inLog ? { seq: seq + 1 } : {}) });
+    if (record) {
+      const item: ToldRecord = { attempt: attempt.number, number, ...record, time };
+      if (inLog) item.seq = seq + 1;
+      told.push(item);
+    }
     if (inLog) seq += record?.type === 'gap' ? record.lines : 1;
     switch (record?.type) {
       case undefined:
         log.push({ time, stream: 'SYSTEM', text: 'A record of the runner could not be read and was set aside.' });
         break;
       case 'line':
-        if (record.stream !== 'SYSTEM') {
-          attempt.lines++;
-          attempt.linesCrc = nextLinesCrc(attempt.linesCrc, record.text);
-        }
+        if (record.stream !== 'SYSTEM') texts.push(record.text);
         log.push({ time, stream: record.stream, text: record.text, truncated: record.truncated });
         break;
       case 'gap':
@@ -240,11 +262,25 @@ function advance(before: Progress | null, record: RecordOf<'progress'>, time: nu
 
 /** Ends one attempt whose lease lapsed, with its windows and a line in the log; false when it was heard in the meantime. */
 export async function endLapsed(tx: Tx, lapsed: Attempt): Promise<boolean> {
-  const ended = await changeJob(tx, lapsed.jobId, async (locked) => {
-    const lost = await loseAttempt(tx, locked, lapsed.id);
+  return lose(tx, lapsed, 'LEASE');
+}
+
+/** Ends an attempt at once of which its runner says that nothing runs any more; one that has ended stays as it is. */
+export async function endLost(tx: Tx, actor: Actor, lost: { attemptId: string; runnerId: string }): Promise<void> {
+  const { attemptId, runnerId } = lost;
+  await requireRunner(tx, actor, runnerId);
+  const row = (await loadAttempts(tx, [attemptId])).get(attemptId);
+  if (row?.runnerId !== runnerId) throw notFound('Attempt', attemptId);
+  await lose(tx, row, 'SUPERVISOR');
+}
+
+async function lose(tx: Tx, open: Attempt, how: 'LEASE' | 'SUPERVISOR'): Promise<boolean> {
+  const ended = await changeJob(tx, open.jobId, async (locked) => {
+    const lost = await loseAttempt(tx, locked, open.id, how);
     if (!lost) return false;
     await closeAllWindows(tx, locked);
-    const text = `The runner was lost in attempt ${lost.number}; the job is ${locked.job.state}.`;
+    const what = how === 'LEASE' ? 'The runner was lost' : 'The supervisor was killed';
+    const text = `${what} in attempt ${lost.number}; the job is ${locked.job.state}.`;
     await appendLog(tx, locked, lost.number, [{ time: Date.now(), stream: 'SYSTEM', text }]);
     return true;
   });

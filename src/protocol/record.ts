@@ -8,8 +8,10 @@ export const maxBatchBytes = 256 * 1024;
 /** Bytes of a line's text; a longer one is cut and says so. */
 export const maxLineBytes = 16 * 1024;
 
+/** The last moment that a Date holds. */
+const latestTime = 8_640_000_000_000_000;
 /** Milliseconds since the Unix epoch. */
-const time = z.number().int().min(0).max(8_640_000_000_000_000);
+const time = z.number().int().min(0).max(latestTime);
 const step = z.number().int().min(-Number.MAX_SAFE_INTEGER).max(Number.MAX_SAFE_INTEGER).nullable();
 /** A number, or the name of what JSON cannot say. */
 const metricValue = z.union([z.number(), z.enum(['NaN', 'Infinity', '-Infinity'])]);
@@ -105,7 +107,21 @@ export function decodeBatch(encoded: string): Batch | null {
 
 /** One record, or null when it follows no known shape: a poison record is set aside alone. */
 export function parseRecord(value: unknown): RunnerRecord | null {
+  if (isPlainLine(value)) return value;
   return record.safeParse(value).data ?? null;
+}
+
+const lineKeys = new Set(['type', 'time', 'stream', 'text']);
+
+/** A line as every supervisor sends it, told without the schema: nearly all records are one, and it costs a tenth. */
+function isPlainLine(value: unknown): value is RecordOf<'line'> {
+  if (typeof value !== 'object' || value === null) return false;
+  const { type, time, stream, text } = value as Partial<Record<keyof RecordOf<'line'>, unknown>>;
+  if (type !== 'line' || typeof text !== 'string' || text.length > maxLineBytes * 2) return false;
+  if (stream !== 'STDOUT' && stream !== 'STDERR' && stream !== 'SYSTEM') return false;
+  if (typeof time !== 'number' || !Number.isInteger(time) || time < 0 || time > latestTime) return false;
+  for (const key in value) if (!lineKeys.has(key)) return false;
+  return true;
 }
 
 /** A metric's value as JSON can hold it. */
@@ -116,4 +132,9 @@ export function toWireValue(value: number): number | 'NaN' | 'Infinity' | '-Infi
 /** The checksum of an attempt's lines, carried on from line to line; starts at 0. */
 export function nextLinesCrc(crc: number, line: string): number {
   return crc32(`${line}\n`, crc);
+}
+
+/** The same for several lines at once, which costs a quarter. */
+export function linesCrcAfter(crc: number, lines: readonly string[]): number {
+  return lines.length === 0 ? crc : crc32(`${lines.join('\n')}\n`, crc);
 }
