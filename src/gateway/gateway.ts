@@ -1,7 +1,7 @@
 // The composition root: opens what the gateway stands on, starts its parts in order, and ends them in reverse.
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
-import { type Logger, pino } from 'pino';
+import type { Logger } from 'pino';
 import type { TokenScope } from '../actor.ts';
 import type { Bus } from '../bus/bus.ts';
 import { memoryBus } from '../bus/memory.ts';
@@ -10,19 +10,24 @@ import type { Config } from '../config.ts';
 import { openDatabase, passingFault } from '../database/database.ts';
 import { DataDirInUse } from '../database/embedded.ts';
 import { ensureDefaults } from '../defaults/defaults.ts';
+import { requestFigures, workFigures } from '../figures.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { type Consumer, startConsumer } from '../intake/consumer.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
 import { createAdmission } from './admission.ts';
+import { createCaps } from './caps.ts';
 import { closeServer, createDrain } from './drain.ts';
 import { startJobLoops } from './loops-of-jobs.ts';
 import { runDueSchedules } from '../schedule/due.ts';
 import { startLoop } from './loops.ts';
+import { createJournal } from './journal.ts';
+import { createLog } from './log.ts';
 import { createPipeline } from './pipeline.ts';
 import { createHttpServer } from './server.ts';
 import { startSessions } from './sessions.ts';
+import { createShared } from './shared.ts';
 import { createSockets } from './sockets.ts';
 import { startUpkeep } from './upkeep.ts';
 
@@ -53,8 +58,11 @@ const embeddedDeadMs = 30_000;
 
 /** Starts a gateway. `firstTokens` exist when it answers; the configured bootstrap token is one of them. */
 export async function startGateway(config: Config, firstTokens: readonly FirstToken[] = []): Promise<RunningGateway> {
-  const log = pino({ level: config.logLevel, name: 'astraml' }, pino.destination({ fd: 2, sync: false }));
-  const report: ReportBug = (error, reference) => log.error({ err: loggable(error), reference }, 'bug');
+  const log = createLog(config.logLevel);
+  const report: ReportBug = (error, reference) => {
+    requestFigures.bugs.inc();
+    log.error({ err: error, reference }, 'bug');
+  };
   const database = await openDatabase({
     url: config.databaseUrl,
     dataDir: config.dataDir,
@@ -81,12 +89,15 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   }
 
   const feeds = new Feeds(bus);
-  const gateway = { database, bus, feeds, config: { ...config }, admission: createAdmission(config) };
-  const pipeline = createPipeline(gateway, report);
-  const sessions = await startSessions(store, (error) => log.error({ err: loggable(error) }, 'tokens'));
+  const admission = createAdmission(config);
+  const gateway = { database, bus, feeds, config: { ...config }, admission, caps: createCaps(config) };
+  const shared = config.sharedExecution ? createShared({ context: gateway, report }) : null;
+  const pipeline = createPipeline(gateway, report, shared);
+  const sessions = await startSessions(store, (error) => log.error({ err: error }, 'tokens'));
   const drain = createDrain();
-  const sockets = createSockets({ gateway, pipeline, sessions, drain, report });
-  const server = createHttpServer({ gateway, pipeline, sockets, sessions, drain, report, stopping: stopping.signal });
+  const journal = createJournal(log);
+  const sockets = createSockets({ gateway, pipeline, sessions, drain, journal, shared, report });
+  const server = createHttpServer({ gateway, pipeline, sockets, sessions, drain, journal, report, stopping: stopping.signal });
   try {
     server.listen(config.port, config.host);
     await once(server, 'listening');
@@ -106,8 +117,8 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const { port } = server.address() as AddressInfo;
   const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
   gateway.config.publicUrl = url;
-  const consumer = startConsumer(store, config.leaseSeconds, (error) => log.error({ err: loggable(error) }, 'intake'));
-  const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: loggable(error) }, name));
+  const consumer = startConsumer(store, config.leaseSeconds, (error) => log.error({ err: error }, 'intake'));
+  const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: error }, name));
   const held = new Map<string, number>();
   const schedules = startLoop({
     name: 'schedules',
@@ -116,11 +127,11 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
       runDueSchedules(store, {
         signal,
         held,
-        report: (error, scheduleId) => log.error({ err: loggable(error), scheduleId }, 'bug'),
+        report: (error, scheduleId) => log.error({ err: error, scheduleId }, 'bug'),
       }),
-    report: (error, name) => log.error({ err: loggable(error) }, name),
+    report: (error, name) => log.error({ err: error }, name),
   });
-  const upkeep = startUpkeep(store, config, (error, name) => log.error({ err: loggable(error) }, name));
+  const upkeep = startUpkeep(store, config, (error, name) => log.error({ err: error }, name));
   const watch = database.engine === 'embedded' ? watchEmbedded() : undefined;
 
   function watchEmbedded(): NodeJS.Timeout {
@@ -165,10 +176,17 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
 
 /** A Redis that is away keeps no gateway from starting: it answers what needs none, and says so in `/readyz`. */
 function openBus({ redisUrl }: Config, log: Logger, report: ReportBug): Bus {
+  workFigures.redisUp.set(1); // until it is found to be away, and without one
   if (!redisUrl) return memoryBus();
   return redisBus(redisUrl, {
-    onAway: (error) => log.warn({ err: error }, 'Redis is away'),
-    onBack: () => log.warn('Redis is back'),
+    onAway(error) {
+      workFigures.redisUp.set(0);
+      log.warn({ err: error }, 'Redis is away');
+    },
+    onBack() {
+      workFigures.redisUp.set(1);
+      log.warn('Redis is back');
+    },
     onTrouble: (error) => report(error, 'bus'),
   });
 }
@@ -183,11 +201,4 @@ function explainDatabase(error: unknown): never {
 function hostForUrl(host: string): string {
   if (host === '0.0.0.0' || host === '::') return 'localhost';
   return host.includes(':') ? `[${host}]` : host;
-}
-
-/** A database error's message holds SQL and its parameters: of those only the cause is logged. */
-function loggable(error: unknown): unknown {
-  if (error instanceof Error && error.name === 'DrizzleQueryError') return error.cause ?? new Error('a failed query');
-  if (error instanceof Error && 'query' in error && error.cause) return error.cause;
-  return error;
 }

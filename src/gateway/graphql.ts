@@ -8,6 +8,8 @@ import { actorOf, type Gateway, tokenOf } from './context.ts';
 import type { Drain } from './drain.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
+import { watchStuck } from './outlet.ts';
+import type { Operation } from './operation.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Sessions } from './sessions.ts';
 
@@ -24,6 +26,11 @@ type GraphqlOptions = {
 /** For what would last, at a gateway that stops: it is to be had at another one. */
 export function stoppingRefusal(): Refusal {
   return new Refusal('UNAVAILABLE', 'This gateway is stopping.', { retryAfterSeconds: 1 });
+}
+
+function full(): Refusal {
+  const message = 'The gateway holds as many sockets and event streams as it may.';
+  return new Refusal('OVERLOADED', message, { retryAfterSeconds: 5 });
 }
 
 export async function answerGraphql(
@@ -54,6 +61,11 @@ export async function answerGraphql(
   const ended = new AbortController();
   response.once('close', () => ended.abort());
   const idempotencyKey = headers['idempotency-key'];
+  const onOperation = ({ kind }: Operation) => {
+    if (kind !== 'subscription') return;
+    if (stopping.aborted) throw stoppingRefusal();
+    if (drain.size >= gateway.config.maxSockets) throw full();
+  };
   const answered = await pipeline.fetch(
     new Request(method === 'GET' ? url : new URL(graphqlPath, url), {
       method,
@@ -61,16 +73,14 @@ export async function answerGraphql(
       ...(body === undefined ? {} : { body: toJson(operationOf(body.json)) }),
       signal: ended.signal,
     }),
-    { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null },
+    { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null, onOperation },
   );
   if (answered.headers.get('content-type')?.startsWith('text/event-stream') && !response.destroyed) {
-    if (stopping.aborted) {
-      await answered.body?.cancel();
-      throw stoppingRefusal();
-    }
     // Cut, not ended: to its client a stream that ends has told everything.
     const cut = () => void response.destroy();
     const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
+    response.on('timeout', () => {}); // or else Node cuts a connection on which nothing happens
+    if (response.socket) leave.push(watchStuck(response.socket, cut));
     response.once('close', () => leave.forEach((left) => left()));
   }
   await relay(answered, response);

@@ -2,6 +2,7 @@
 // Everything that may refuse is a rule of parsing or validation, so that no transport can pass it by.
 import {
   type DocumentNode,
+  type ExecutionArgs,
   type FieldNode,
   getNamedType,
   getOperationAST,
@@ -23,14 +24,22 @@ import { checkVariables } from '../graphql/input.ts';
 import { publicError, refusalError, type ReportBug, requestError } from '../graphql/error.ts';
 import { limitsRule, maxTokens } from '../graphql/limits.ts';
 import { contextOf, type Gateway } from './context.ts';
+import { describeOperation, type Operation } from './operation.ts';
 import { schema } from './schema.ts';
+import { isShared, type Shared, toYoga } from './shared.ts';
 
 /** Who sends the operation, and the HTTP header `Idempotency-Key`. */
-export type Caller = { actor: Actor | null; idempotencyKey: string | null };
+export type Caller = {
+  actor: Actor | null;
+  idempotencyKey: string | null;
+  /** Told what is asked for, once it is known to be valid and before it runs; may throw a refusal. */
+  onOperation?: (operation: Operation) => void;
+};
 
 export type Pipeline = ReturnType<typeof createPipeline>;
 
-export function createPipeline(gateway: Gateway, report: ReportBug) {
+/** With `shared`, subscriptions that ask the same have one execution. */
+export function createPipeline(gateway: Gateway, report: ReportBug, shared: Shared | null) {
   const costs: Costs = new WeakMap();
   return createYoga<Caller, object>({
     schema,
@@ -39,7 +48,7 @@ export function createPipeline(gateway: Gateway, report: ReportBug) {
       await gateway.admission.charge(actor, costs.get(params) ?? 0);
       return contextOf(gateway, actor, idempotencyKey);
     },
-    plugins: [pipelinePlugin(gateway, costs)],
+    plugins: [pipelinePlugin(gateway, costs), ...(shared ? [sharedPlugin(shared)] : []), capsPlugin(gateway)],
     maskedErrors: { errorMessage: '', maskError: (error) => publicError(error, report) },
     graphqlEndpoint: '/graphql',
     parserAndValidationCache: false,
@@ -75,8 +84,13 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs): Plugin<Ca
     onParse({ setParseFn }) {
       setParseFn(parseDocument);
     },
-    onValidate({ addValidationRule, setValidationFn, context }) {
-      const { params = {}, idempotencyKey, actor } = context as unknown as Caller & { params?: OperationParams };
+    onValidate({ addValidationRule, setValidationFn, context, params: { documentAST } }) {
+      const {
+        params = {},
+        idempotencyKey,
+        actor,
+        onOperation,
+      } = context as unknown as Caller & { params?: OperationParams };
       // A suggestion would tell the schema to who may not be told, name by name.
       const hideSuggestions = actor === null;
       setValidationFn(((schema: GraphQLSchema, document: DocumentNode, rules: ValidationRule[]) =>
@@ -98,8 +112,36 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs): Plugin<Ca
       ];
       for (const rule of rules) addValidationRule(rule as never);
       return ({ valid, result, setResult }) => {
-        if (!valid) setResult((result as GraphQLError[]).map(withStatus));
+        if (!valid) return setResult((result as GraphQLError[]).map(withStatus));
+        const operation = onOperation && describeOperation(documentAST, params.operationName);
+        if (operation) onOperation(operation);
       };
+    },
+  };
+}
+
+/** For Server-Sent Events; websockets ask before they come here. */
+function sharedPlugin(shared: Shared): Plugin<Caller> {
+  return {
+    onSubscribe({ subscribeFn, setSubscribeFn, args: { contextValue } }) {
+      if (!('request' in contextValue)) return;
+      setSubscribeFn((async (args: ExecutionArgs) => {
+        const results = await shared.subscribe(args);
+        if (results === null) return subscribeFn(args as never) as unknown;
+        return isShared(results) ? toYoga(results) : results;
+      }) as never);
+    },
+  };
+}
+
+/** For Server-Sent Events, around whatever opens the subscription; websockets count theirs before they come here. */
+function capsPlugin({ caps }: Gateway): Plugin<Caller> {
+  return {
+    onSubscribe({ subscribeFn, setSubscribeFn, args: { contextValue } }) {
+      if (!('request' in contextValue)) return;
+      const { actor } = contextValue as unknown as Caller;
+      setSubscribeFn(((args: ExecutionArgs) =>
+        caps.subscribe(actor, args, () => subscribeFn(args as never) as unknown)) as never);
     },
   };
 }

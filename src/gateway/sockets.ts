@@ -6,11 +6,16 @@ import { CloseCode, handleProtocols, makeServer, type Server } from 'graphql-ws'
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Actor } from '../actor.ts';
 import { Refusal } from '../errors.ts';
-import { publicError, type ReportBug } from '../graphql/error.ts';
+import { connectionFigures } from '../figures.ts';
+import type { Context } from '../graphql/builder.ts';
+import { publicError, type ReportBug, withoutHttp } from '../graphql/error.ts';
+import type { Pace } from './caps.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
 import type { Drain } from './drain.ts';
+import { createOutlet, deliver, type Outlet } from './outlet.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Sessions } from './sessions.ts';
+import { isShared, type Shared } from './shared.ts';
 
 export type Sockets = {
   /** Makes an upgrade request that passed the guard a websocket. */
@@ -19,20 +24,24 @@ export type Sockets = {
 
 const maxFrameBytes = 64 * 1024;
 const initWaitMs = 5_000;
-/** A peer that has not answered a ping when the next one is due is gone. */
 const pingEveryMs = 12_000;
+/** A peer that has answered none of so many pings when the next one is due is gone. */
+const maxUnanswered = 2;
 
-type Extra = { socket: WebSocket; actor?: Actor | null };
+type Extra = { socket: WebSocket; outlet: Outlet; pace: Pace; actor?: Actor | null };
 
 export type SocketsOptions = {
   gateway: Gateway;
   pipeline: Pipeline;
   sessions: Sessions;
   drain: Drain;
+  /** Null when every subscription is executed for itself. */
+  shared: Shared | null;
   report: ReportBug;
 };
 
-export function createSockets({ gateway, pipeline, sessions, drain, report }: SocketsOptions): Sockets {
+export function createSockets({ gateway, pipeline, sessions, drain, shared, report }: SocketsOptions): Sockets {
+  const { caps } = gateway;
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: maxFrameBytes,
@@ -49,6 +58,12 @@ export function createSockets({ gateway, pipeline, sessions, drain, report }: So
         // 4403: clients come back, and are told for good (4401) unless they have a fresh token by then.
         const left = sessions.open(extra.actor, (why) => extra.socket.close(CloseCode.Forbidden, `Token ${why}`));
         extra.socket.once('close', left);
+        const counted = caps.openSocket(extra.actor);
+        if (!counted) {
+          extra.socket.close(1013, 'Too many sockets of this token');
+          return false;
+        }
+        extra.socket.once('close', counted);
         return true;
       } catch (error) {
         const refused = error instanceof Refusal && error.code === 'UNAUTHENTICATED';
@@ -58,8 +73,9 @@ export function createSockets({ gateway, pipeline, sessions, drain, report }: So
         return false;
       }
     },
-    async onSubscribe({ extra }, _id, payload) {
+    async onSubscribe({ extra, subscriptions }, id, payload) {
       try {
+        caps.beginOnSocket(extra.pace, Object.keys(subscriptions).length);
         const caller = { actor: extra.actor ?? null, idempotencyKey: null };
         const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
         const document = enveloped.parse(payload.query) as never;
@@ -74,7 +90,7 @@ export function createSockets({ gateway, pipeline, sessions, drain, report }: So
           operationName: payload.operationName,
           variableValues: payload.variables,
           contextValue: await enveloped.contextFactory(),
-          rootValue: { execute: enveloped.execute, subscribe: enveloped.subscribe },
+          rootValue: { id, outlet: extra.outlet, execute: enveloped.execute, subscribe: enveloped.subscribe },
         };
       } catch (error) {
         // Thrown on, it would close the whole socket: it is an error of this operation alone.
@@ -82,7 +98,14 @@ export function createSockets({ gateway, pipeline, sessions, drain, report }: So
       }
     },
     execute: (args) => (args.rootValue as Run).execute(args),
-    subscribe: (args) => (args.rootValue as Run).subscribe(args),
+    subscribe: (args) =>
+      caps.subscribe((args.contextValue as Context).actor, args, async () => {
+        const run = args.rootValue as Run;
+        const results = (await shared?.subscribe(args)) ?? null;
+        if (results === null) return run.subscribe(args);
+        if (isShared(results)) return deliver(run.outlet, run.id, results);
+        return { errors: results.errors?.map((error) => publicError(error, report)) };
+      }),
     // An error that ends a stream comes here as graphql-ws wrapped it.
     onError: (_context, _id, _payload, errors) =>
       errors.map((error) => withoutHttp(isWrapped(error) ? publicError(error, report) : (error as GraphQLError))),
@@ -95,8 +118,13 @@ export function createSockets({ gateway, pipeline, sessions, drain, report }: So
       server.handleUpgrade(request, socket, head, (opened) => {
         // 1012, the service restarts: clients come back at once, to another gateway.
         const close = () => opened.close(1012, 'Service restart');
-        opened.once('close', drain.add({ close, terminate: () => opened.terminate() }));
-        serve(opened, protocol, report);
+        const gone = drain.add({ close, terminate: () => opened.terminate() });
+        connectionFigures.sockets.inc();
+        opened.once('close', () => {
+          gone();
+          connectionFigures.sockets.dec();
+        });
+        serve(opened, socket, caps.newPace(), protocol, report);
       }),
   };
 }
@@ -105,7 +133,7 @@ export function createSockets({ gateway, pipeline, sessions, drain, report }: So
  * Ties a websocket to the protocol. graphql-ws has its own way of doing this, which prints what any client does wrong,
  * with a stack, and takes binary frames for text.
  */
-function serve(socket: WebSocket, protocol: Server<Extra>, report: ReportBug): void {
+function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extra>, report: ReportBug): void {
   socket.on('error', () => {}); // ws closes by itself, e.g. with 1009 for a frame that is too large
   const fail = (error: unknown) => {
     if (!isMisuse(error)) publicError(error, report);
@@ -128,9 +156,9 @@ function serve(socket: WebSocket, protocol: Server<Extra>, report: ReportBug): v
           take(data.toString('utf8')).catch(fail);
         }),
     },
-    { socket },
+    { socket, outlet: createOutlet(socket, raw), pace },
   );
-  const stopPings = sendPings(socket);
+  const stopPings = sendPings(socket, raw);
   socket.once('close', (code, reason) => {
     stopPings();
     Promise.resolve(closed(code, String(reason))).catch((error: unknown) => void publicError(error, report));
@@ -147,18 +175,20 @@ function isMisuse(error: unknown): boolean {
   return error instanceof Error && /^Unexpected message of type /.test(error.message);
 }
 
-function sendPings(socket: WebSocket): () => void {
-  let answered = true;
-  socket.on('pong', () => (answered = true));
+/** A slow reader answers late, since pings stand in line: while anything waits for it, it is the outlet that watches. */
+function sendPings(socket: WebSocket, raw: Duplex): () => void {
+  let unanswered = 0;
+  socket.on('pong', () => (unanswered = 0));
   const timer = setInterval(() => {
-    if (!answered) return socket.terminate();
-    answered = false;
+    if (raw.writableLength > 0) return;
+    if (unanswered >= maxUnanswered) return socket.terminate();
+    unanswered++;
     socket.ping();
   }, pingEveryMs);
   return () => clearInterval(timer);
 }
 
-type Run = { execute: (args: unknown) => never; subscribe: (args: unknown) => never };
+type Run = { id: string; outlet: Outlet; execute: (args: unknown) => never; subscribe: (args: unknown) => never };
 
 /** `{ "Authorization": "Bearer …" }`, in any case, or `{ "token": "…" }`; null for no token. */
 function tokenOf(params: Record<string, unknown> | undefined): string | null {
@@ -173,11 +203,4 @@ function tokenOf(params: Record<string, unknown> | undefined): string | null {
 
 function isWrapped(error: unknown): boolean {
   return error instanceof GraphQLError && error.originalError !== undefined;
-}
-
-/** The HTTP status of an error means nothing here. */
-function withoutHttp(error: GraphQLError): GraphQLError {
-  const { http: _http, ...extensions } = error.extensions;
-  const { message, nodes, source, positions, path } = error;
-  return new GraphQLError(message, { nodes, source, positions, path, extensions });
 }

@@ -88,6 +88,13 @@ function withoutValues(message: string): string {
     .replace(/got invalid value [^]*?; /, 'got an invalid value; ');
 }
 
+/** Without the HTTP status, which means nothing in the middle of a stream. */
+export function withoutHttp(error: GraphQLError): GraphQLError {
+  const { http: _http, ...extensions } = error.extensions;
+  const { message, nodes, source, positions, path } = error;
+  return new GraphQLError(message, { nodes, source, positions, path, extensions });
+}
+
 function rootCause(error: unknown): unknown {
   let cause = error;
   while (cause instanceof GraphQLError && cause.originalError) cause = cause.originalError;
