@@ -1,0 +1,395 @@
+// Many who ask the same cost one execution; nobody sees what is another's; and who does not read harms nobody.
+import { expectNoLeaks } from './support/leaks.ts';
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import { once } from 'node:events';
+import { type ClientRequest, type IncomingMessage, request as httpRequest } from 'node:http';
+import fc from 'fast-check';
+import { GraphQLObjectType, GraphQLSchema, GraphQLString, parse } from 'graphql';
+import { WebSocket } from 'ws';
+import { liveFigures } from '../src/figures.ts';
+import { schema } from '../src/gateway/schema.ts';
+import { createShared, isShared, isViewerNeutral, type SharedOptions } from '../src/gateway/shared.ts';
+import { changeJob } from '../src/job/job.ts';
+import { commit } from '../src/live/commit.ts';
+import { appendLog } from '../src/log/log.ts';
+import {
+  adminToken,
+  bearer,
+  createProject,
+  createToken,
+  type Door,
+  jsonType,
+  openDoor,
+  openSocket,
+  type Socket,
+  submitJob,
+} from './support/door.ts';
+import { openFeeder } from './support/feeder.ts';
+import { startMeasured } from './support/measured.ts';
+import { until } from './support/until.ts';
+
+after(() => expectNoLeaks());
+
+type Batch = { lines: { seq: number; text: string }[]; endCursor: string; caughtUp: boolean; done: boolean };
+type Next = { id: string; type: string; payload: { data: { jobLogs: Batch }; errors?: unknown[] } };
+
+const logs = `subscription Logs($jobId: ID!, $after: String) {
+  jobLogs(jobId: $jobId, after: $after) { lines { seq text } endCursor caughtUp done }
+}`;
+
+const count = async (figure: { get(): Promise<{ values: { value: number }[] }> }) =>
+  (await figure.get()).values[0]?.value ?? 0;
+
+function batchesOf(socket: Socket): Batch[] {
+  return (socket.received as Next[]).filter(({ type }) => type === 'next').map(({ payload }) => payload.data.jobLogs);
+}
+
+suite('identical subscriptions', () => {
+  let door: Door;
+  let jobId: string;
+  before(async () => {
+    door = await openDoor();
+    await createProject(door.port, 'p-shared');
+    jobId = await submitJob(door.port, 'p-shared');
+  });
+  after(() => door.close());
+
+  test('of 500 sockets cost one execution a batch and no read, and all get the same in order', async () => {
+    const runner = await createToken(door.port, { projectId: null, scopes: ['RUNNER'] });
+    const feeder = await openFeeder(door.url, runner, door.gateway.store.bus);
+    const sockets: Socket[] = [];
+    for (let n = 0; n < 500; n++) {
+      const socket = await openSocket(door.port);
+      // Another spelling, another name of a variable: it is the same that is asked.
+      const query = n % 2 ? logs : logs.replace(/\s+/g, ' ').replaceAll('$jobId', '$job');
+      socket.send({
+        id: `${n}`,
+        type: 'subscribe',
+        payload: { query, variables: { [n % 2 ? 'jobId' : 'job']: jobId } },
+      });
+      sockets.push(socket);
+    }
+    await until(() => sockets.every((socket) => batchesOf(socket).length > 0), { timeoutMs: 20_000 });
+    const head = Math.max(
+      ...sockets.flatMap((socket) => batchesOf(socket).flatMap(({ lines }) => lines.map(({ seq }) => seq))),
+      0,
+    );
+    const [executions, reads, deliveries] = await Promise.all([
+      count(liveFigures.executions),
+      count(liveFigures.reads),
+      count(liveFigures.deliveries),
+    ]);
+    const began = Date.now();
+    const before = sockets.map((socket) => batchesOf(socket).length);
+    for (let n = 0; n < 20; n++) await feeder.lines([`${n} a`, `${n} b`, `${n} c`]);
+    const isWhole = (socket: Socket) => batchesOf(socket).at(-1)?.lines.at(-1)?.seq === head + 60;
+    await until(() => sockets.every(isWhole), { timeoutMs: 20_000 });
+    const live = sockets.map((socket, n) => batchesOf(socket).slice(before[n]));
+    for (const batches of live) assert.deepEqual(batches, live[0]);
+    const seqs = live[0]!.flatMap(({ lines }) => lines.map(({ seq }) => seq));
+    assert.deepEqual(
+      seqs,
+      Array.from({ length: 60 }, (_, n) => head + n + 1),
+    );
+    assert.equal((await count(liveFigures.executions)) - executions, live[0]!.length);
+    assert.equal((await count(liveFigures.deliveries)) - deliveries, 500 * live[0]!.length);
+    const read = (await count(liveFigures.reads)) - reads;
+    const checks = Math.ceil((Date.now() - began) / 3_000);
+    assert.ok(read <= checks + 1, `${read} reads: the lines came with the messages, but for checks in between`);
+    await Promise.all(sockets.map((socket) => socket.close()));
+    await until(() => door.gateway.feeds.size === 0);
+  });
+
+  test('go on from a cursor that is behind, and then with the others, without a gap or a repeat', async () => {
+    const job = await submitJob(door.port, 'p-shared');
+    const { store } = door.gateway;
+    const append = (from: number, to: number) =>
+      commit(store, (tx) =>
+        changeJob(tx, job, (locked) => {
+          const texts = Array.from({ length: to - from + 1 }, (_, n) => `${from + n} `.padEnd(200, 'x'));
+          return appendLog(
+            tx,
+            locked,
+            1,
+            texts.map((text) => ({ time: Date.now(), stream: 'STDOUT', text })),
+          );
+        }),
+      );
+    await append(1, 3_000);
+    const open = async (after: string | null) => {
+      const socket = await openSocket(door.port);
+      socket.send({ id: '1', type: 'subscribe', payload: { query: logs, variables: { jobId: job, after } } });
+      return socket;
+    };
+    const first = await open(null);
+    await until(() => batchesOf(first).at(-1)?.caughtUp === true);
+    const cursors = batchesOf(first).map(({ endCursor }) => endCursor);
+    const late = await Promise.all(cursors.map(open));
+    for (let n = 0; n < 40; n++) await append(3_001 + n * 10, 3_010 + n * 10);
+    for (const [index, socket] of [first, ...late].entries()) {
+      await until(() => batchesOf(socket).at(-1)?.lines.at(-1)?.seq === 3_400, { timeoutMs: 15_000 });
+      const seqs = batchesOf(socket).flatMap(({ lines }) => lines.map(({ seq }) => seq));
+      const start =
+        index === 0
+          ? 0
+          : batchesOf(first)
+              .slice(0, index)
+              .flatMap(({ lines }) => lines).length;
+      assert.deepEqual(
+        seqs,
+        Array.from({ length: 3_400 - start }, (_, n) => start + n + 1),
+      );
+    }
+    await Promise.all([first, ...late].map((socket) => socket.close()));
+  });
+});
+
+suite('what is shared', () => {
+  test('are operations whose fields are all marked as neutral', () => {
+    const neutral = (query: string) => isViewerNeutral(schema, parse(query));
+    assert.ok(neutral('subscription { jobLogs(jobId: "1") { __typename lines { text } gaps { reason } done } }'));
+    assert.ok(
+      neutral('subscription { jobMetrics(jobId: "1") { windows { ...W } } } fragment W on MetricWindow { p95 }'),
+    );
+    assert.ok(neutral('subscription { jobEvents(jobId: "1") { events { id message } } }'));
+    assert.ok(!neutral('subscription { jobEvents(jobId: "1") { events { job { id } } } }'));
+    assert.ok(!neutral('subscription { jobEvents(jobId: "1") { events { ...E } } } fragment E on Node { id }'));
+    assert.ok(!neutral('subscription { jobsUpdated { removedIds } }'));
+  });
+
+  test('is executed without a viewer: a field that is marked but asks for it fails, and is reported', async () => {
+    const extensions = { viewerNeutral: true };
+    const type = GraphQLString;
+    const whoAmI = { type, resolve: (_: unknown, __: unknown, { actor }: { actor: { name: string } }) => actor.name };
+    const events = async function* () {
+      yield { plain: 'event' };
+    };
+    const fields = { plain: { type }, whoAmI };
+    const batch = new GraphQLObjectType({ name: 'Batch', extensions, fields });
+    const subscription = new GraphQLObjectType({
+      name: 'Subscription',
+      fields: { events: { type: batch, extensions, subscribe: events, resolve: (event: unknown) => event } },
+    });
+    const reported: unknown[] = [];
+    const context = {} as SharedOptions['context'];
+    const shared = createShared({ context, report: (error) => reported.push(error) });
+    const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type } } });
+    const document = parse('subscription { events { plain whoAmI } }');
+    const viewer = { actor: { name: 'somebody' } };
+    const results = await shared.subscribe({
+      schema: new GraphQLSchema({ query, subscription }),
+      document,
+      contextValue: viewer,
+    });
+    assert.ok(results && isShared(results));
+    const text = (await results.next()) ?? '';
+    assert.match(text, /"plain":"event","whoAmI":null/);
+    assert.match(text, /INTERNAL/);
+    assert.match(String(reported), /must not be marked viewer-neutral/);
+  });
+});
+
+for (const sharing of ['true', 'false']) {
+  suite(`with ASTRAML_SHARED_EXECUTION=${sharing}`, () => {
+    let door: Door;
+    const jobs = new Map<string, string>();
+    const tokens = new Map<string, string>([['admin', adminToken]]);
+    before(async () => {
+      door = await openDoor({ ASTRAML_SHARED_EXECUTION: sharing });
+      for (const project of ['p-one', 'p-two']) {
+        await createProject(door.port, project);
+        tokens.set(project, await createToken(door.port, { projectId: project, scopes: ['READ'] }));
+        for (const n of [1, 2]) jobs.set(`${project} ${n}`, await submitJob(door.port, project));
+      }
+    });
+    after(() => door.close());
+
+    test('nobody sees what is of another project, job, filter or selection', async () => {
+      const { store } = door.gateway;
+      let round = 0;
+      const selections = ['lines { text }', 'lines { t: text } endCursor', 'lines { text seq @include(if: $more) }'];
+      const one = fc.record({
+        viewer: fc.constantFrom('admin', 'p-one', 'p-two'),
+        job: fc.constantFrom('p-one 1', 'p-one 2', 'p-two 1', 'p-two 2'),
+        stream: fc.constantFrom(null, 'STDOUT' as const, 'STDERR' as const),
+        selection: fc.nat(2),
+        more: fc.boolean(),
+      });
+      const check = async (
+        subscribers: {
+          viewer: string;
+          job: string;
+          stream: 'STDOUT' | 'STDERR' | null;
+          selection: number;
+          more: boolean;
+        }[],
+      ) => {
+        round++;
+        const sockets = await Promise.all(
+          subscribers.map(async ({ viewer, job, stream, selection, more }) => {
+            const socket = await openSocket(door.port, { token: tokens.get(viewer) });
+            const directive = selection === 2;
+            const query = `subscription ($id: ID!, $filter: LogFilter${directive ? ', $more: Boolean!' : ''}) {
+              jobLogs(jobId: $id, last: 0, filter: $filter) { ${selections[selection]} } }`;
+            const filter = stream && { streams: [stream] };
+            const variables = { id: jobs.get(job), filter, ...(directive ? { more } : {}) };
+            socket.send({ id: '1', type: 'subscribe', payload: { query, variables } });
+            await socket.next();
+            return socket;
+          }),
+        );
+        for (const [name, id] of jobs) {
+          await commit(store, (tx) =>
+            changeJob(tx, id, (locked) =>
+              appendLog(
+                tx,
+                locked,
+                1,
+                (['STDOUT', 'STDERR'] as const).map((stream) => ({
+                  time: 1,
+                  stream,
+                  text: `${name} ${stream} ${round}`,
+                })),
+              ),
+            ),
+          );
+        }
+        for (const [index, { viewer, job, stream, selection, more }] of subscribers.entries()) {
+          const socket = sockets[index]!;
+          if (viewer !== 'admin' && !job.startsWith(viewer)) {
+            await socket.next().catch(() => {});
+            assert.match(JSON.stringify(socket.received[1]), /NOT_FOUND/);
+            assert.ok(!JSON.stringify(socket.received).includes(job));
+            continue;
+          }
+          const { payload } = (await socket.next()) as unknown as {
+            payload: { data: { jobLogs: Record<string, Record<string, unknown>[]> } };
+          };
+          const [key, keys] =
+            selection === 1 ? ['t', ['t']] : ['text', selection === 2 && more ? ['text', 'seq'] : ['text']];
+          const wanted = (stream ? [stream] : ['STDOUT', 'STDERR']).map((name) => `${job} ${name} ${round}`);
+          const { lines = [], ...others } = payload.data.jobLogs;
+          assert.deepEqual(
+            lines.map((line) => line[key as string]),
+            wanted,
+          );
+          for (const line of lines) assert.deepEqual(Object.keys(line), keys);
+          assert.deepEqual(Object.keys(others), selection === 1 ? ['endCursor'] : []);
+        }
+        await Promise.all(sockets.map((socket) => socket.close()));
+      };
+      await fc.assert(fc.asyncProperty(fc.array(one, { minLength: 1, maxLength: 25 }), check), { numRuns: 12 });
+    });
+
+    test('a stream over SSE and over a websocket says the same, to its end', async () => {
+      await createProject(door.port, `p-end`);
+      const id = await submitJob(door.port, 'p-end');
+      const { store } = door.gateway;
+      await commit(store, (tx) =>
+        changeJob(tx, id, (locked) => appendLog(tx, locked, 1, [{ time: 1, stream: 'STDOUT', text: 'é\u2028"\\' }])),
+      );
+      const socket = await openSocket(door.port);
+      socket.send({ id: 'a"b', type: 'subscribe', payload: { query: logs, variables: { jobId: id } } });
+      const [next] = [(await socket.next()) as Next];
+      assert.equal(next.id, 'a"b');
+      const streaming = fetch(`${door.url}/graphql`, {
+        method: 'POST',
+        headers: { ...jsonType, ...bearer(adminToken), accept: 'text/event-stream' },
+        body: JSON.stringify({ query: logs, variables: { jobId: id } }),
+      }).then((answer) => answer.text());
+      await until(() => door.gateway.feeds.size === 1);
+      const cancel = `mutation ($id: ID!) { cancelJob(input: { id: $id }) { __typename } }`;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      await fetch(`${door.url}/graphql`, {
+        method: 'POST',
+        headers: { ...jsonType, ...bearer(adminToken) },
+        body: JSON.stringify({ query: cancel, variables: { id } }),
+      });
+      const text = await streaming;
+      const results = text.split('\n').filter((line) => line.startsWith('data: '));
+      const overSse = results.map((line) => JSON.parse(line.slice('data: '.length)) as Next['payload']);
+      await until(() => socket.received.at(-1)?.type === 'complete');
+      assert.match(text, /event: complete\ndata:\n\n$/);
+      assert.deepEqual(
+        overSse.map(({ data }) => data.jobLogs),
+        batchesOf(socket),
+      );
+      assert.equal(batchesOf(socket).at(-1)?.done, true);
+      await socket.close();
+    });
+  });
+}
+
+/** A websocket that follows a log and takes note of the numbers of its lines; paused, it never reads. */
+async function openFollower(
+  port: number,
+  jobId: string,
+  paused: boolean,
+): Promise<{ seqs: number[]; socket: WebSocket }> {
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/graphql`, 'graphql-transport-ws');
+  await once(socket, 'open');
+  const seqs: number[] = [];
+  const init = { type: 'connection_init', payload: { Authorization: `Bearer ${adminToken}` } };
+  const query = 'subscription ($id: ID!) { jobLogs(jobId: $id, last: 0) { lines { seq text } } }';
+  socket.on('message', (data: Buffer) => {
+    const message = JSON.parse(data.toString('utf8')) as Next;
+    if (message.type === 'connection_ack') {
+      if (paused) setTimeout(() => socket.pause(), 200);
+      socket.send(JSON.stringify({ id: '1', type: 'subscribe', payload: { query, variables: { id: jobId } } }));
+    }
+    if (message.type === 'next') for (const { seq } of message.payload.data.jobLogs.lines) seqs.push(seq);
+  });
+  socket.send(JSON.stringify(init));
+  return { seqs, socket };
+}
+
+/** An event stream of which only the head is read. */
+async function openUnread(port: number, jobId: string): Promise<ClientRequest> {
+  const headers = { ...jsonType, ...bearer(adminToken), accept: 'text/event-stream' };
+  const request = httpRequest({ port, host: '127.0.0.1', path: '/graphql', method: 'POST', headers, agent: false });
+  request.on('error', () => {});
+  request.end(JSON.stringify({ query: logs, variables: { jobId } }));
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  response.pause();
+  return request;
+}
+
+suite('those who never read', () => {
+  test('take no memory worth the name, and harm nobody', async () => {
+    const gateway = await startMeasured({ ASTRAML_RATE_LIMIT_POINTS: '0', LOG_LEVEL: 'error' });
+    try {
+      const { port } = gateway;
+      await createProject(port, 'p-slow');
+      const jobId = await submitJob(port, 'p-slow');
+      await gateway.feed({ lines: 500, bytes: 1_000, batch: 100 }); // the gateway is warm
+      const head = 500;
+      const live = await Promise.all(Array.from({ length: 100 }, () => openFollower(port, jobId, false)));
+      const stuck = await Promise.all(Array.from({ length: 5 }, () => openFollower(port, jobId, true)));
+      const unread = await Promise.all(Array.from({ length: 5 }, () => openUnread(port, jobId)));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const before = await gateway.memory();
+      await gateway.feed({ lines: 10_000, bytes: 1_000, batch: 50 });
+      await until(() => live.every(({ seqs }) => (seqs.at(-1) ?? 0) >= head + 10_000), { timeoutMs: 30_000 });
+      const wanted = Array.from({ length: 10_000 }, (_, n) => head + n + 1);
+      for (const { seqs } of live) assert.deepEqual(seqs, wanted);
+      for (const { socket } of stuck) assert.equal(socket.readyState, socket.OPEN);
+      const after = await gateway.memory();
+      const grown = after.heapUsed + after.external - before.heapUsed - before.external;
+      assert.ok(grown < 64 * 1024 * 1024, `${Math.round(grown / 1024 / 1024)} MB`);
+      const buffered = await gateway.figure('buffered_bytes');
+      assert.ok(buffered < 10 * 1.2 * 1024 * 1024, `${buffered} bytes wait`);
+      for (const { socket } of stuck) socket.resume(); // and who reads again gets the rest
+      const isWhole = ({ seqs }: { seqs: number[] }) => seqs.at(-1) === head + 10_000;
+      await until(() => stuck.every(isWhole), { timeoutMs: 20_000 });
+      for (const { seqs } of stuck) assert.deepEqual(seqs, wanted);
+      assert.ok((await gateway.figure('demotions_total')) >= 5);
+      for (const { socket } of [...live, ...stuck]) socket.terminate();
+      for (const request of unread) request.destroy();
+      await until(async () => (await gateway.figure('feeds')) === 0);
+      assert.equal(await gateway.figure('followers'), 0);
+    } finally {
+      await gateway.stop();
+    }
+  });
+});
