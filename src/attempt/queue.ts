@@ -92,6 +92,15 @@ export async function countBefore(db: Db, { priority, createdAt, id }: Job): Pro
   );
 }
 
+/** How many attempts run, and how many jobs wait, in all projects. */
+export async function countWork(db: Db): Promise<{ attempts: number; queued: number }> {
+  const [attempts, queued] = await Promise.all([
+    db.$count(attempt, isNull(attempt.finishedAt)),
+    db.$count(job, eq(job.state, 'QUEUED')),
+  ]);
+  return { attempts, queued };
+}
+
 /** Milliseconds until a job that pauses may run again; null when none does. */
 export async function untilNextRetry(db: Db): Promise<number | null> {
   const [next] = await db

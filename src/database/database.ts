@@ -9,6 +9,7 @@ import { drizzle, type PostgresJsQueryResultHKT } from 'drizzle-orm/postgres-js'
 import { migrate } from 'drizzle-orm/postgres-js/migrator';
 import postgres from 'postgres';
 import { Refusal } from '../errors.ts';
+import { workFigures } from '../figures.ts';
 import { begin } from './begin.ts';
 import { startEmbedded } from './embedded.ts';
 import { preparing } from './prepare.ts';
@@ -43,7 +44,11 @@ export type DatabaseOptions = {
 
 const migrationsFolder = fileURLToPath(new URL('../../drizzle', import.meta.url));
 const migrationLock = 4_717_270; // any number, the same in every gateway
-const quiet = { onnotice: () => {} };
+/**
+ * `fetch_types` asks a new connection for the types of arrays, as a query that nobody waits for: lost meanwhile, it ends
+ * the process (postgres.js 3.4.9). Drizzle reads and writes arrays by itself.
+ */
+const quiet = { onnotice: () => {}, fetch_types: false };
 
 /** Opens the database and brings its tables up to date; waits while another gateway is doing that. */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
@@ -94,7 +99,13 @@ function wrap(client: postgres.Sql, embedded: { close(): Promise<void> } | null)
   return {
     engine: embedded ? 'embedded' : 'postgres',
     db,
-    transaction: (work) => db.transaction((tx) => inTransaction.run(true, () => work(tx))),
+    transaction(work) {
+      const waited = workFigures.transactionWait.startTimer();
+      return db.transaction((tx) => {
+        waited();
+        return inTransaction.run(true, () => work(tx));
+      });
+    },
     async ping(timeoutMs) {
       let timer: NodeJS.Timeout | undefined;
       const late = new Promise<never>((_, reject) => {

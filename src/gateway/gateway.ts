@@ -97,7 +97,16 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const drain = createDrain();
   const journal = createJournal(log);
   const sockets = createSockets({ gateway, pipeline, sessions, drain, journal, shared, report });
-  const server = createHttpServer({ gateway, pipeline, sockets, sessions, drain, journal, report, stopping: stopping.signal });
+  const server = createHttpServer({
+    gateway,
+    pipeline,
+    sockets,
+    sessions,
+    drain,
+    journal,
+    report,
+    stopping: stopping.signal,
+  });
   try {
     server.listen(config.port, config.host);
     await once(server, 'listening');

@@ -9,6 +9,7 @@ import type { Drain } from './drain.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
 import { watchStuck } from './outlet.ts';
+import type { Entry } from './journal.ts';
 import type { Operation } from './operation.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Sessions } from './sessions.ts';
@@ -20,6 +21,7 @@ type GraphqlOptions = {
   pipeline: Pipeline;
   sessions: Sessions;
   drain: Drain;
+  entry: Entry;
   stopping: AbortSignal;
 };
 
@@ -38,7 +40,7 @@ export async function answerGraphql(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const { gateway, pipeline, sessions, drain, stopping } = options;
+  const { gateway, pipeline, sessions, drain, stopping, entry } = options;
   const { method = 'GET', headers } = request;
   if (method === 'OPTIONS') {
     response.writeHead(204, { allow: 'GET, POST, OPTIONS' }).end();
@@ -57,12 +59,13 @@ export async function answerGraphql(
   const wrongSearch = method === 'GET' ? cleanSearch(url.searchParams) : null;
   if (wrongSearch) return refuse(response, wrongSearch);
 
-  const actor = await actorOf(gateway, tokenOf(request));
+  const actor = (entry.actor = await actorOf(gateway, tokenOf(request)));
   const ended = new AbortController();
   response.once('close', () => ended.abort());
   const idempotencyKey = headers['idempotency-key'];
-  const onOperation = ({ kind }: Operation) => {
-    if (kind !== 'subscription') return;
+  const onOperation = (operation: Operation) => {
+    entry.operation = operation;
+    if (operation.kind !== 'subscription') return;
     if (stopping.aborted) throw stoppingRefusal();
     if (drain.size >= gateway.config.maxSockets) throw full();
   };
@@ -76,9 +79,11 @@ export async function answerGraphql(
     { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null, onOperation },
   );
   if (answered.headers.get('content-type')?.startsWith('text/event-stream') && !response.destroyed) {
+    entry.streams(answered.status);
     // Cut, not ended: to its client a stream that ends has told everything.
     const cut = () => void response.destroy();
     const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
+    response.setMaxListeners(20); // the pipe below adds many
     response.on('timeout', () => {}); // or else Node cuts a connection on which nothing happens
     if (response.socket) leave.push(watchStuck(response.socket, cut));
     response.once('close', () => leave.forEach((left) => left()));

@@ -1,8 +1,10 @@
 // Background work of a gateway. Every gateway runs every loop: a step takes its rows FOR UPDATE SKIP LOCKED, does a
 // bounded amount and commits, so that any number of gateways share the work and none has to be elected.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { workFigures } from '../figures.ts';
 
 export type LoopOptions = {
+  /** One of few: it labels a figure. */
   name: string;
   /** Pause after a step that left nothing to do; shortened at random by up to a fifth, so that gateways spread out. */
   everyMs: number;
@@ -23,7 +25,9 @@ export function startLoop({ name, everyMs, step, report }: LoopOptions): { stop(
       try {
         more = await step(signal);
         failed = false;
+        workFigures.steps.inc({ loop: name, outcome: 'done' });
       } catch (error) {
+        if (!signal.aborted) workFigures.steps.inc({ loop: name, outcome: 'failed' });
         if (!failed && !signal.aborted) report(error, name);
         failed = true;
       }

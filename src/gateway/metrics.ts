@@ -1,12 +1,26 @@
 // Figures to watch, for Prometheus: `/metrics` on a port of its own, so that it can be kept inside.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { collectDefaultMetrics } from 'prom-client';
-import { registry } from '../figures.ts';
+import { countWork } from '../attempt/queue.ts';
+import { registry, workFigures } from '../figures.ts';
+import type { Store } from '../live/commit.ts';
 import { CannotStart } from './gateway.ts';
 
-/** Starts to answer; rejects when the port is taken. Ending twice is fine. */
-export async function serveMetrics(port: number, host: string): Promise<{ stop(): Promise<void> }> {
+export type Metrics = {
+  /** Counts what the database knows too, from now on, each time that somebody asks. */
+  countIn(store: Store): void;
+  /** Ending twice is fine. */
+  stop(): Promise<void>;
+};
+
+/** A database that takes longer is not waited for: its figures stay as they were. */
+const countMs = 1_000;
+
+/** Starts to answer; rejects when the port is taken. */
+export async function serveMetrics(port: number, host: string): Promise<Metrics> {
+  let count = async () => {};
   // The process's own figures are taken when somebody asks.
   if (!registry.getSingleMetric('process_cpu_seconds_total')) collectDefaultMetrics({ register: registry });
   const server = createServer((request, response) => {
@@ -14,10 +28,13 @@ export async function serveMetrics(port: number, host: string): Promise<{ stop()
       response.writeHead(404).end('The figures are at GET /metrics.\n');
       return;
     }
-    registry.metrics().then(
-      (text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
-      () => response.writeHead(500).end(),
-    );
+    const counted = Promise.race([count().catch(() => {}), sleep(countMs, undefined, { ref: false })]);
+    counted
+      .then(() => registry.metrics())
+      .then(
+        (text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
+        () => response.writeHead(500).end(),
+      );
   });
   server.listen(port, host);
   await once(server, 'listening').catch((error: unknown) => {
@@ -34,6 +51,13 @@ export async function serveMetrics(port: number, host: string): Promise<{ stop()
     await closed;
   };
   return {
+    countIn(store) {
+      count = async () => {
+        const { attempts, queued } = await countWork(store.database.db);
+        workFigures.attempts.set(attempts);
+        workFigures.queued.set(queued);
+      };
+    },
     async stop() {
       await (stopped ??= stop());
     },

@@ -28,6 +28,7 @@ import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { isRefused, readJson, type Refused } from './guard.ts';
+import type { Entry } from './journal.ts';
 import { refuseRest, sendProblem } from './problem.ts';
 
 type Answer = { status: number; body: unknown; headers?: Record<string, string> };
@@ -40,7 +41,7 @@ export function isRestPath(path: string): boolean {
 
 /** Answers a request that passed the guard of hosts and origins. Never throws. */
 export async function answerRest(
-  { gateway, report }: { gateway: Gateway; report: ReportBug },
+  { gateway, report, entry }: { gateway: Gateway; report: ReportBug; entry: Entry },
   request: IncomingMessage,
   response: ServerResponse,
   path: string,
@@ -60,7 +61,7 @@ export async function answerRest(
     return refuse({ status: 405, message: `Use ${route.method}.` });
   }
   try {
-    const actor = requireActor(await actorOf(gateway, tokenOf(request)));
+    const actor = (entry.actor = requireActor(await actorOf(gateway, tokenOf(request))));
     const body = route.method === 'GET' ? { json: null } : await bodyOf(request, route, maxBodyBytes);
     if (isRefused(body)) return refuse(body);
     await gateway.admission.charge(actor, 1);

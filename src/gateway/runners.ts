@@ -1,4 +1,4 @@
-// /runner/v1: register, claim, renew. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
+// /runner/v1: register, claim, renew, lost. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
 // claim waits longer than an operation may take. A wait is a listener and a timer, never a held database connection.
 import { z } from 'zod';
 import type { Actor } from '../actor.ts';
@@ -6,9 +6,11 @@ import { claimJob, renewLease } from '../attempt/attempt.ts';
 import { untilNextRetry } from '../attempt/queue.ts';
 import { channels } from '../bus/bus.ts';
 import { Refusal } from '../errors.ts';
+import { workFigures } from '../figures.ts';
 import { idPrefix } from '../id.ts';
+import { endLost } from '../intake/intake.ts';
 import { commit } from '../live/commit.ts';
-import { type Assignment, claimRequest, registerRequest, renewRequest } from '../protocol/control.ts';
+import { type Assignment, claimRequest, lostRequest, registerRequest, renewRequest } from '../protocol/control.ts';
 import { registerRunner } from '../runner/runner.ts';
 import type { Gateway } from './context.ts';
 
@@ -40,7 +42,15 @@ export async function answerRunner(
   const attemptId = /^\/runner\/v1\/attempts\/([^/]+)\/renew$/.exec(path)?.[1];
   if (attemptId && idPrefix(attemptId) === 'att') {
     const { leaseToken } = parse(renewRequest, body);
-    return commit(gateway, (tx) => renewLease(tx, actor, { attemptId, leaseToken, leaseSeconds }));
+    const told = await commit(gateway, (tx) => renewLease(tx, actor, { attemptId, leaseToken, leaseSeconds }));
+    workFigures.leasesRenewed.inc();
+    return told;
+  }
+  const lostId = /^\/runner\/v1\/attempts\/([^/]+)\/lost$/.exec(path)?.[1];
+  if (lostId && idPrefix(lostId) === 'att') {
+    const { runnerId } = parse(lostRequest, body);
+    await commit(gateway, (tx) => endLost(tx, actor, { attemptId: lostId, runnerId }));
+    return {};
   }
   return null;
 }

@@ -12,6 +12,7 @@ import { answerGraphql, graphqlPath, stoppingRefusal } from './graphql.ts';
 import { checkHost, checkOrigin, corsHeaders, isRefused, readJson } from './guard.ts';
 import { answerErrors } from './explain.ts';
 import type { Drain } from './drain.ts';
+import type { Entry, Journal } from './journal.ts';
 import type { Pipeline } from './pipeline.ts';
 import { refuseRest } from './problem.ts';
 import { answerRest, isRestPath } from './rest.ts';
@@ -26,6 +27,7 @@ export type HttpOptions = {
   sockets: Sockets;
   sessions: Sessions;
   drain: Drain;
+  journal: Journal;
   report: ReportBug;
   /** Aborted when the gateway stops: waits end, and `/readyz` says no. */
   stopping: AbortSignal;
@@ -33,13 +35,16 @@ export type HttpOptions = {
 
 export function createHttpServer(options: HttpOptions): Server {
   const server = createServer({ maxHeaderSize: 16 * 1024, requestTimeout: 60_000 }, (request, response) => {
-    answer(options, request, response).catch((error: unknown) => sendError(options, response, error));
+    const entry = options.journal.open(request, response);
+    answer({ ...options, entry }, request, response).catch((error: unknown) => sendError(options, response, error));
   });
   server.on('upgrade', (request, socket, head) => upgrade(options, request, socket, head));
   return server;
 }
 
-async function answer(options: HttpOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+type CallOptions = HttpOptions & { entry: Entry };
+
+async function answer(options: CallOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { config } = options.gateway;
   response.setHeader('x-content-type-options', 'nosniff');
   if (options.stopping.aborted) response.setHeader('connection', 'close');
@@ -65,16 +70,16 @@ async function answer(options: HttpOptions, request: IncomingMessage, response: 
 }
 
 async function answerControl(
-  options: HttpOptions,
+  options: CallOptions,
   request: IncomingMessage,
   response: ServerResponse,
   path: string,
 ): Promise<void> {
-  const { gateway, sessions, stopping } = options;
+  const { gateway, sessions, stopping, entry } = options;
   if (request.method !== 'POST') return refuse(response, { status: 405, message: 'Use POST.' });
   const body = await readJson(request, gateway.config.maxBodyBytes);
   if (isRefused(body)) return refuse(response, body);
-  const actor = requireActor(await actorOf(gateway, tokenOf(request)));
+  const actor = (entry.actor = requireActor(await actorOf(gateway, tokenOf(request))));
   const left = new AbortController();
   response.once('close', () => left.abort());
   response.once(
@@ -101,14 +106,21 @@ async function answerReady({ gateway, stopping }: HttpOptions, response: ServerR
   send(response, 200, { status: bus === 'reachable' ? 'ready' : 'degraded', database: 'reachable', bus });
 }
 
+const fullRefusal = {
+  status: 503,
+  message: 'The gateway holds as many sockets and event streams as it may.',
+  code: 'OVERLOADED',
+};
+
 function upgrade(options: HttpOptions, request: IncomingMessage, socket: Duplex, head: Buffer): void {
-  const { gateway, sockets, stopping } = options;
+  const { gateway, sockets, drain, stopping } = options;
   const path = (request.url ?? '/').split('?', 1)[0];
   const refused =
     checkHost(request.headers, gateway.config) ??
     checkOrigin(request.headers, gateway.config) ??
     (path === graphqlPath ? null : { status: 404, message: `WebSockets are served at ${graphqlPath}.` }) ??
-    (stopping.aborted ? { status: 503, message: 'The gateway is stopping.' } : null);
+    (stopping.aborted ? { status: 503, message: 'The gateway is stopping.' } : null) ??
+    (drain.size >= gateway.config.maxSockets ? fullRefusal : null);
   if (!refused) return sockets.accept(request, socket, head);
   // Node has let go of the socket: without a listener a client that resets it would end the process, and without the
   // destroy one that never closes its side would keep it.

@@ -1,7 +1,7 @@
 // GraphQL over WebSocket (`graphql-transport-ws`): graphql-ws keeps the protocol, the pipeline runs the operations.
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { getOperationAST, GraphQLError } from 'graphql';
+import { type ExecutionArgs, getOperationAST, GraphQLError } from 'graphql';
 import { CloseCode, handleProtocols, makeServer, type Server } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
 import type { Actor } from '../actor.ts';
@@ -12,6 +12,8 @@ import { publicError, type ReportBug, withoutHttp } from '../graphql/error.ts';
 import type { Pace } from './caps.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
 import type { Drain } from './drain.ts';
+import type { Journal } from './journal.ts';
+import { describeOperation } from './operation.ts';
 import { createOutlet, deliver, type Outlet } from './outlet.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Sessions } from './sessions.ts';
@@ -35,13 +37,26 @@ export type SocketsOptions = {
   pipeline: Pipeline;
   sessions: Sessions;
   drain: Drain;
+  journal: Journal;
   /** Null when every subscription is executed for itself. */
   shared: Shared | null;
   report: ReportBug;
 };
 
-export function createSockets({ gateway, pipeline, sessions, drain, shared, report }: SocketsOptions): Sockets {
+export function createSockets({
+  gateway,
+  pipeline,
+  sessions,
+  drain,
+  journal,
+  shared,
+  report,
+}: SocketsOptions): Sockets {
   const { caps } = gateway;
+  const entered = <T>(args: ExecutionArgs, run: (actor: Actor | null) => Promise<T> | T) => {
+    const { actor } = args.contextValue as Context;
+    return journal.onSocket(actor, describeOperation(args.document, args.operationName), () => run(actor));
+  };
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: maxFrameBytes,
@@ -97,15 +112,17 @@ export function createSockets({ gateway, pipeline, sessions, drain, shared, repo
         return [withoutHttp(publicError(error, report))];
       }
     },
-    execute: (args) => (args.rootValue as Run).execute(args),
+    execute: (args) => entered(args, () => (args.rootValue as Run).execute(args)),
     subscribe: (args) =>
-      caps.subscribe((args.contextValue as Context).actor, args, async () => {
-        const run = args.rootValue as Run;
-        const results = (await shared?.subscribe(args)) ?? null;
-        if (results === null) return run.subscribe(args);
-        if (isShared(results)) return deliver(run.outlet, run.id, results);
-        return { errors: results.errors?.map((error) => publicError(error, report)) };
-      }),
+      entered(args, (actor) =>
+        caps.subscribe(actor, args, async () => {
+          const run = args.rootValue as Run;
+          const results = (await shared?.subscribe(args)) ?? null;
+          if (results === null) return run.subscribe(args);
+          if (isShared(results)) return deliver(run.outlet, run.id, results);
+          return { errors: results.errors?.map((error) => publicError(error, report)) };
+        }),
+      ),
     // An error that ends a stream comes here as graphql-ws wrapped it.
     onError: (_context, _id, _payload, errors) =>
       errors.map((error) => withoutHttp(isWrapped(error) ? publicError(error, report) : (error as GraphQLError))),

@@ -21,6 +21,7 @@ export async function runServe(): Promise<number> {
   const metrics = config.metricsPort === 0 ? null : await serveMetrics(config.metricsPort, config.host);
   const gateway = await Promise.race([startGateway(config), ended]);
   if (!gateway) return 0; // ended before it had begun, e.g. while it waited for the database
+  metrics?.countIn(gateway.store);
   process.stdout.write(`listening on ${gateway.url}\n`);
   await ended;
   const hurry = new AbortController();
