@@ -11,6 +11,7 @@ import {
   type Assignment,
   claimAnswer,
   type Gpu,
+  lostAnswer,
   registerAnswer,
   type RegisterAnswer,
 } from '../protocol/control.ts';
@@ -68,6 +69,8 @@ const attemptFile = z.object({ jobId: z.string(), attempt: z.string() });
 export async function startRunner(options: RunnerOptions): Promise<RunningRunner> {
   const ending = new AbortController();
   const running = new Map<string, RunningAttempt>();
+  /** Of what runs: when it is over and nothing is left of it. */
+  const ends = new Set<Promise<void>>();
   const free = new Set(options.gpus.map((gpu) => gpu.index));
   // A job without GPUs needs a place too: no more run at once than this.
   const maxAttempts = Math.max(4, 2 * options.gpus.length);
@@ -75,7 +78,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
 
   const control = createControl(options.url, options.token);
   const adopted = options.attempts.in === 'process' ? [] : await findSupervisors();
-  await endStrays(options, new Set(adopted.map(({ attemptId }) => attemptId)));
+  const left = await endStrays(options, new Set(adopted.map(({ attemptId }) => attemptId)));
   const heard = (message: string) => {
     const told = acknowledgement.safeParse(parseJson(message));
     // Anything else is a nudge without content: every attempt asks what there is to know.
@@ -89,6 +92,22 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   let signedOn = await register(options, control, ending.signal);
   let unsubscribe = await listen(signedOn.runnerId);
 
+  /** The gateway need not wait for the lease: nothing runs any more. When it cannot be told, the lease lapses. */
+  const tellLost = async (attemptId: string) => {
+    const { leaseSeconds, runnerId } = signedOn;
+    const deadline = performance.now() + leaseSeconds * 1000;
+    while (!ending.signal.aborted && performance.now() < deadline) {
+      try {
+        await control.call(`attempts/${attemptId}/lost`, { runnerId }, lostAnswer, { signal: ending.signal });
+        return;
+      } catch (error) {
+        if (!(error instanceof ApiError && error.retryable)) return options.onTrouble?.(error);
+        await sleep(retryMs, undefined, { signal: ending.signal }).catch(() => {});
+      }
+    }
+  };
+  for (const attemptId of left) void tellLost(attemptId);
+
   /** A gateway with a new database does not know us: there we are another runner. */
   const registerAgain = async () => {
     const before = unsubscribe;
@@ -101,16 +120,20 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     for (const index of attempt.gpus) free.delete(index);
     running.set(attempt.attemptId, attempt);
     if (assignment) options.onAttempt?.('started', assignment);
-    void attempt.done
+    const end = attempt.done
       // A supervisor that was killed leaves processes: the GPUs are free when these are gone.
-      .then(() => endStray(options, attempt.attemptId))
+      .then(async () => {
+        if (await endStray(options, attempt.attemptId)) void tellLost(attempt.attemptId);
+      })
       .catch((error: unknown) => options.onTrouble?.(error))
       .then(() => {
         running.delete(attempt.attemptId);
         for (const index of attempt.gpus) free.add(index);
         if (assignment) options.onAttempt?.('ended', assignment);
         freed();
+        ends.delete(end);
       });
+    ends.add(end);
   };
   for (const attempt of adopted) keep(attempt, null);
 
@@ -151,12 +174,12 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   };
   const claiming = claimAll();
 
-  const allDone = () => Promise.allSettled([...running.values()].map((attempt) => attempt.done));
+  const allDone = () => Promise.all(ends);
   return {
     async drain() {
       ending.abort();
       await claiming;
-      while (running.size > 0) await allDone();
+      while (ends.size > 0) await allDone();
       await unsubscribe();
     },
     async stop(deadlineMs) {
@@ -259,24 +282,33 @@ async function register(options: RunnerOptions, control: Control, signal: AbortS
   }
 }
 
-/** What an earlier life of this runner left running, but for attempts that are still supervised, is ended. */
-async function endStrays(options: RunnerOptions, supervised: ReadonlySet<string>): Promise<void> {
+/**
+ * What an earlier life of this runner left running, but for attempts that are still supervised, is ended. Returns the
+ * attempts that did not end in order.
+ */
+async function endStrays(options: RunnerOptions, supervised: ReadonlySet<string>): Promise<string[]> {
+  const found: string[] = [];
   for (const attemptId of await readdir(join(options.workDir, 'attempts')).catch(() => [])) {
-    if (!supervised.has(attemptId)) await endStray(options, attemptId);
+    if (!supervised.has(attemptId) && (await endStray(options, attemptId))) found.push(attemptId);
   }
+  return found;
 }
 
-/** Ends what is left of an attempt whose supervisor is gone: its processes, and its files but for what the job made. */
-async function endStray({ executor, workDir, onTrouble }: RunnerOptions, attemptId: string): Promise<void> {
+/**
+ * Ends what is left of an attempt whose supervisor is gone: its processes, and its files but for what the job made.
+ * False when it ended in order.
+ */
+async function endStray({ executor, workDir, onTrouble }: RunnerOptions, attemptId: string): Promise<boolean> {
   const folder = join(workDir, 'attempts', attemptId);
   const file = join(folder, 'attempt.json');
   const text = await readFile(file, 'utf8').catch(() => null);
-  if (text === null) return; // it ended in order
+  if (text === null) return false;
   const left = attemptFile.safeParse(parseJson(text)).data; // half a file: its command was not started
   const ended = left ? await executor.endStrays(left.jobId, left.attempt) : 0;
   if (ended > 0) onTrouble?.(new Error(`Ended ${ended} processes that were left of ${left?.jobId}.`));
   await rm(join(folder, 'spool'), { recursive: true, force: true });
   await rm(file, { force: true });
+  return true;
 }
 
 function parseJson(text: string): unknown {

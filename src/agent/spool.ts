@@ -133,8 +133,8 @@ export class Spool {
       segment.lineBytes += Buffer.byteLength(record.text) + 1;
       segment.linesCrc = nextLinesCrc(segment.linesCrc, record.text);
       segment.kept += gapBytes;
-      this.#makeRoom(segment);
     } else segment.kept += size;
+    if (record.type !== 'finished') this.#makeRoom(segment); // that one has counted the lines already
     if (this.#recentBytes > this.#memoryBytes) this.#forgetOldest();
     this.#flushSoon();
   }

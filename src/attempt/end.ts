@@ -1,6 +1,6 @@
 // How attempts end, and what that means for their jobs: over, queued again at once, or queued again after a pause. Every
 // function works under the lock of the job; a lease, a wait and a start end by the database's clock alone.
-import { and, asc, eq, isNull, lt, sql } from 'drizzle-orm';
+import { and, asc, eq, isNull, lt, type SQL, sql } from 'drizzle-orm';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
@@ -129,15 +129,27 @@ export async function listLapsed(db: Db, limit: number): Promise<Attempt[]> {
     .limit(limit);
 }
 
+/** How an attempt is lost: its lease lapsed, or its runner says that its supervisor is dead and nothing of it runs. */
+const losses = {
+  LEASE: { condition: lt(attempt.leaseExpiresAt, now), message: 'The runner stopped sending heartbeats.' },
+  SUPERVISOR: { condition: undefined, message: 'Its supervisor on the runner was killed.' },
+};
+
 /**
- * Ends an attempt whose lease lapsed: the runner is lost, the job queues again at once, and fails only when that
- * happened many times in a row. Null when the runner was heard in the meantime: then nothing happens.
+ * Ends an attempt that is lost: the job queues again at once, and fails only when that happened many times in a row.
+ * Null when it has ended, or was heard before its lease is taken: then nothing happens.
  */
-export async function loseAttempt(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
-  const row = await findOpen(tx, attemptId, lt(attempt.leaseExpiresAt, now));
+export async function loseAttempt(
+  tx: Tx,
+  locked: LockedJob,
+  attemptId: string,
+  how: keyof typeof losses,
+): Promise<Attempt | null> {
+  const { condition, message } = losses[how];
+  const row = await findOpen(tx, attemptId, condition);
   if (!row) return null;
   const at = new Date();
-  const reason = { code: 'RUNNER_LOST', message: 'The runner stopped sending heartbeats.' };
+  const reason = { code: 'RUNNER_LOST', message };
   await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   if (locked.job.state === 'CANCELLING') {
     const code = locked.job.reasonCode ?? 'REQUESTED';
@@ -177,7 +189,7 @@ export async function endLateStart(tx: Tx, locked: LockedJob, attemptId: string)
   return row;
 }
 
-async function findOpen(tx: Tx, id: string, condition: typeof isLateStart): Promise<Attempt | null> {
+async function findOpen(tx: Tx, id: string, condition: SQL | undefined): Promise<Attempt | null> {
   const [row] = await tx
     .select()
     .from(attempt)

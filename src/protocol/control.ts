@@ -1,4 +1,4 @@
-// Control between a runner and the gateway: /runner/v1/register, claim and renew, and what is published to a runner.
+// Control between a runner and the gateway: /runner/v1/register, claim, renew and lost, and what is published to a runner.
 // Plain JSON, dialled by the runner; not in the public schema, since a claim waits and its answer may hold secrets.
 import { z } from 'zod';
 
@@ -66,6 +66,10 @@ const directive = z.discriminatedUnion('type', [
 ]);
 
 export const renewRequest = z.object({ leaseToken: z.string().max(64) });
+
+/** An attempt whose supervisor was killed, and of which the runner has proved that nothing runs any more. */
+export const lostRequest = z.object({ runnerId: z.string().max(64) });
+export const lostAnswer = z.object({});
 
 /** Answer to `renew`, and the message that acknowledges a batch. It carries numbers only, never content. */
 export const acknowledgement = z.object({

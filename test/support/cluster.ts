@@ -31,6 +31,8 @@ export type Cluster = {
   client(index: number): Client;
   startGateway(index: number): Promise<void>;
   startRunner(): Promise<void>;
+  /** Another runner beside it, as on a machine of its own. */
+  startRunnerElsewhere(name: string, workDir: string): Promise<Child>;
   /** What all processes printed, ended ones too. */
   output(): string;
   stop(): Promise<void>;
@@ -51,6 +53,7 @@ export async function startCluster(options: {
   const gateways: Child[] = [];
   const all: Child[] = [];
   let runner: Child | undefined;
+  const others: Child[] = [];
 
   const begin = (args: string[], env: Record<string, string>): Child => {
     const child = spawnNode([binary, ...args], { env });
@@ -76,12 +79,21 @@ export async function startCluster(options: {
       );
     await until(answers, { timeoutMs: startMs, what: `gateway ${index}: ${gateways[index].output()}` });
   };
-  const startRunner = async () => {
-    runner = begin(['runner', 'start', '--name', 'test', '--work-dir', workDir, '--grace', '2'], {
+  const beginRunner = (name: string, folder: string) =>
+    begin(['runner', 'start', '--name', name, '--work-dir', folder, '--grace', '2'], {
       ASTRAML_URL: urls[0] ?? '',
       ASTRAML_RUNNER_TOKEN: runnerToken,
     });
-    await runner.untilLine(/"event":"ready"/, { timeoutMs: startMs });
+  const untilReady = (child: Child) => child.untilLine(/"event":"ready"/, { timeoutMs: startMs });
+  const startRunner = async () => {
+    runner = beginRunner('test', workDir);
+    await untilReady(runner);
+  };
+  const startRunnerElsewhere = async (name: string, folder: string) => {
+    const child = beginRunner(name, folder);
+    others.push(child);
+    await untilReady(child);
+    return child;
   };
   await Promise.all(urls.map((_, index) => startGateway(index)));
   await startRunner();
@@ -98,12 +110,17 @@ export async function startCluster(options: {
     client: (index) => createClient({ url: urls[index] ?? '', token }),
     startGateway,
     startRunner,
+    startRunnerElsewhere,
     output: () => all.map((child) => child.output()).join('\n'),
     async stop() {
       // Its attempts first: their supervisors outlive a runner that is only told to drain.
-      runner?.kill('SIGTERM');
-      runner?.kill('SIGTERM');
-      await runner?.stop({ timeoutMs: 15_000 });
+      const runners = [...others, ...(runner ? [runner] : [])];
+      const stopped = runners.map((one) => {
+        one.kill('SIGTERM');
+        one.kill('SIGTERM');
+        return one.stop({ timeoutMs: 15_000 });
+      });
+      await Promise.all(stopped);
       await Promise.all(gateways.map((gateway) => gateway.stop()));
       await Promise.all([postgres.stop(), redis.stop()]);
       rmSync(workDir, { recursive: true, force: true });
