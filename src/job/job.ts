@@ -19,7 +19,7 @@ import { newId } from '../id.ts';
 import { nudgeProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { checkRules, policyViolated, sortViolations } from '../policy/check.ts';
-import { getCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
+import { emptyPolicy, findCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
 import { archivedRefusal, getProject, type Project } from '../project/project.ts';
 import { hashOf, takeKey } from '../replay/replay.ts';
 import { unknownSecrets } from '../secret/secret.ts';
@@ -105,7 +105,7 @@ export async function createJob(
   if (!plan.ready) throw plan.refusal;
   requireExpected(submission, plan.specHash);
   const { spec, effective, resolved } = plan;
-  const [created] = await tx
+  const inserted = tx
     .insert(job)
     .values({
       id,
@@ -133,13 +133,11 @@ export async function createJob(
       retriedFrom: submission.retried?.job.id ?? null,
     })
     .returning();
-  if (!created) throw new Error('An insert returned no row.');
-  await tx.insert(jobStream).values({ jobId: id, event: 1 });
   const ofPolicy = plan.warnings.filter(({ code }) => code === 'POLICY_WARNING').map(({ message }) => message);
   const notSecret = (spec.env ?? []).filter((variable) => variable.not_secret).map(({ name }) => name);
   const vouched = notSecret.length > 0 ? [`Said to be no credential: ${notSecret.join(', ')}.`] : [];
   const origin = `Submitted by ${actor.name} with ${originOf(submission, plan.defaults)}.`;
-  await recordEvent(tx, {
+  const submitted: NewEvent = {
     type: 'SUBMITTED',
     projectId,
     jobId: id,
@@ -147,7 +145,11 @@ export async function createJob(
     actorId: actor.tokenId,
     message: [origin, ...vouched, ...ofPolicy].join(' '),
     ...(notSecret.length > 0 ? { data: { notSecret } } : {}),
-  });
+  };
+  // Sent together, in this order: what refers to the job comes behind it.
+  const stream = tx.insert(jobStream).values({ jobId: id, event: 1 });
+  const [[created]] = await Promise.all([inserted.execute(), stream.execute(), recordEvent(tx, submitted)]);
+  if (!created) throw new Error('An insert returned no row.');
   tx.nudge(channels.work);
   return { job: created, warnings: plan.warnings };
 }
@@ -193,14 +195,18 @@ export async function planJob(
   },
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
-  const project = await getProject(db, actor, projectId);
+  const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
+  // Sent together: one after the other, a submission would mostly wait for answers.
+  const [project, defaults, current] = await Promise.all([
+    getProject(db, actor, projectId),
+    getDefaults(db, typeof version === 'string' ? version : null),
+    findCurrentPolicy(db, projectId),
+  ]);
   if (!project) return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
   if (project.archivedAt) return refusedPlan(archivedRefusal(project.id, [...submission.at, 'projectId']));
 
   const parsed = parseSpec(submission.spec);
-  const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
-  const defaults = await getDefaults(db, typeof version === 'string' ? version : null);
-  const policy = await getCurrentPolicy(db, project);
+  const policy = current ?? emptyPolicy(project);
   const ofPolicy = policyLayer(policy);
   const issues = [
     ...parsed.issues.map((issue) => atInput(issue, submission.at)),

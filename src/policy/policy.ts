@@ -97,13 +97,19 @@ function otherRevision(expected: number, revision: number): Refusal {
 
 /** The policy in force, as committed when this is asked. */
 export async function getCurrentPolicy(db: Db, of: Pick<Project, 'id' | 'createdAt'>): Promise<Policy> {
+  return (await findCurrentPolicy(db, of.id)) ?? emptyPolicy(of);
+}
+
+/** The newest revision; null where none was made, which is the empty one. */
+export async function findCurrentPolicy(db: Db, projectId: string): Promise<Policy | null> {
+  if (projectId.includes('\0')) return null; // text that the database cannot hold
   const [row] = await db
     .select()
     .from(policy)
-    .where(eq(policy.projectId, of.id))
+    .where(eq(policy.projectId, projectId))
     .orderBy(desc(policy.revision))
     .limit(1);
-  return row ? toPolicy(row) : emptyPolicy(of);
+  return row ? toPolicy(row) : null;
 }
 
 /** A revision, the current one for null; null when there is none of that number. For callers who may see the project. */
@@ -178,6 +184,6 @@ function toPolicy(row: typeof policy.$inferSelect): Policy {
   return { id: policyId(row.projectId, row.revision), ...row, rules };
 }
 
-function emptyPolicy({ id, createdAt }: Pick<Project, 'id' | 'createdAt'>): Policy {
+export function emptyPolicy({ id, createdAt }: Pick<Project, 'id' | 'createdAt'>): Policy {
   return { id: policyId(id, 0), projectId: id, revision: 0, rules: [], createdAt, createdBy: null };
 }
