@@ -1,6 +1,8 @@
 // The database port: one contract on both engines, and what only one of them does.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -9,6 +11,7 @@ import { sql } from 'drizzle-orm';
 import { type Database, databaseErrorCode, openDatabase, passingFault } from '../src/database/database.ts';
 import { DataDirInUse } from '../src/database/embedded.ts';
 import { project } from '../src/project/table.ts';
+import { runner } from '../src/runner/table.ts';
 import { databaseContract } from './contract/database.ts';
 import { skipUnless } from './support/absent.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
@@ -145,6 +148,28 @@ suite('a Postgres server', skipUnless('own postgres'), () => {
       await until(all);
       assert.ok(performance.now() - began < 5_000, 'none hangs');
     }
+  });
+
+  test('a connection asks nothing for itself: nobody would wait for that when it breaks, and the process would end', async () => {
+    const asked: string[] = [];
+    const url = new URL((await createDatabase(server)).url);
+    const port = Number(url.port);
+    const way = createServer((near) => {
+      const far = connect(port, '127.0.0.1');
+      near.on('data', (bytes) => asked.push(bytes.toString('latin1')));
+      near.pipe(far).pipe(near);
+      for (const socket of [near, far]) socket.on('error', () => {});
+    }).listen(0, '127.0.0.1');
+    await once(way, 'listening');
+    url.port = String((way.address() as AddressInfo).port);
+    const own = await openDatabase({ url: url.href, dataDir: '' });
+    asked.splice(0); // migrations
+    const machine = { id: 'run_1', name: 'one', tokenId: 'tok_1', gpus: [], version: '0', bootId: 'boot' };
+    await own.db.insert(runner).values({ ...machine, labels: ['a "b", c', ''] });
+    assert.deepEqual((await own.db.select().from(runner))[0]?.labels, ['a "b", c', '']);
+    await own.close();
+    way.close();
+    assert.doesNotMatch(asked.join(''), /typarray/);
   });
 
   test('a server that is away is UNAVAILABLE, and its return is enough to go on', async () => {
