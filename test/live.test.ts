@@ -1,10 +1,11 @@
 // Live: nudges leave after the commit, followers miss nothing whatever message is lost, and nobody stays behind.
 import assert from 'node:assert/strict';
 import { after, suite, test } from 'node:test';
+import fc from 'fast-check';
 import type { Bus } from '../src/bus/bus.ts';
 import { memoryBus } from '../src/bus/memory.ts';
 import { commit } from '../src/live/commit.ts';
-import { Feeds, type Reading } from '../src/live/feed.ts';
+import { Feeds, type Reading, type SharedStream, type Stretch } from '../src/live/feed.ts';
 import { project } from '../src/project/table.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import { openStore } from './support/store.ts';
@@ -145,6 +146,151 @@ suite('a follower', () => {
       await waiting;
     }
     assert.equal(feeds.size, 0);
+    feeds.close();
+  });
+});
+
+/** The same stream for followers that share it, with rows that come with the messages. */
+function sharedCounter(ringBytes: number) {
+  const state = { head: 0, end: false, away: false, reads: 0 };
+  const stretch = (after: number, position: number, head: number, end: boolean): Stretch<number[]> => {
+    const value = Array.from({ length: position - after }, (_, n) => after + n + 1);
+    const more = position < head;
+    const seen = { line: head, end: Number(end) };
+    return { value, empty: value.length === 0, position, seen, more, done: end && !more, sizeBytes: value.length };
+  };
+  const from = (start: number): SharedStream<number[]> => ({
+    key: 'numbers',
+    start,
+    ringBytes,
+    async read(after, to) {
+      state.reads++;
+      const { head, end } = state;
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 3));
+      if (state.away) throw Object.assign(new Error('away'), { code: 'ECONNREFUSED' });
+      return stretch(after, Math.min(head, to, after + 50), head, end);
+    },
+    fromNudge({ heads: { line = 0, end }, records = [] }, after) {
+      const told = records.length > 0 && line - records.length === after && end === 0;
+      return told ? stretch(after, line, line, false) : null;
+    },
+  });
+  return { state, from };
+}
+
+suite('followers of the same stream', () => {
+  test('get all of it in order, whatever messages are lost, late or repeated, and whoever comes, sleeps or leaves', async () => {
+    const step = fc.oneof(
+      {
+        weight: 6,
+        arbitrary: fc.record({ grow: fc.nat(9), say: fc.constantFrom('rows', 'heads', 'lost', 'late', 'twice') }),
+      },
+      { weight: 2, arbitrary: fc.record({ join: fc.double({ min: 0, max: 1, noNaN: true }) }) },
+      { weight: 1, arbitrary: fc.record({ sleep: fc.nat(20), leave: fc.nat(20) }) },
+      { weight: 1, arbitrary: fc.record({ grow: fc.constant(120), say: fc.constant('heads') }) },
+      { weight: 1, arbitrary: fc.record({ awayMs: fc.nat(10) }) },
+      { weight: 2, arbitrary: fc.record({ pauseMs: fc.nat(6) }) },
+    );
+    const run = async (steps: Record<string, number | string>[], ringBytes: number) => {
+      const bus = memoryBus();
+      const { state, from } = sharedCounter(ringBytes);
+      const feeds = new Feeds(bus, 40);
+      const followers: {
+        start: number;
+        got: number[];
+        sleeping: boolean;
+        left: boolean;
+        end: Promise<void>;
+        stream: AsyncIterableIterator<number[]>;
+      }[] = [];
+      const join = (start: number) => {
+        const stream = feeds.follow({ channel: 'astraml:x', shared: from(start) });
+        const follower = { start, got: [] as number[], sleeping: false, left: false, end: Promise.resolve(), stream };
+        follower.end = (async () => {
+          for await (const rows of stream) {
+            follower.got.push(...rows);
+            while (follower.sleeping) await new Promise((resolve) => setTimeout(resolve, 2));
+          }
+        })();
+        followers.push(follower);
+      };
+      const late: (() => Promise<void>)[] = [];
+      join(0);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      for (const { grow = 0, say, join: at, sleep, leave, awayMs, pauseMs } of steps as Record<string, never>[]) {
+        if (grow) {
+          state.head += grow;
+          const heads = { line: state.head, end: 0 };
+          const records = say === 'heads' ? [] : Array.from({ length: grow }, () => ({}));
+          const tell = () => bus.publish('astraml:x', JSON.stringify({ heads, records }));
+          if (say === 'late') late.push(tell);
+          else if (say !== 'lost') await tell();
+          if (say === 'twice') await tell();
+        }
+        if (at !== undefined && !state.away) join(Math.floor(at * state.head));
+        if (pauseMs) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+        if (awayMs && followers.every(({ got, left, start }) => left || got.length > 0 || start === state.head)) {
+          await new Promise((resolve) => setTimeout(resolve, 8)); // the first reading of a stream may fail: not here
+          state.away = true;
+          state.head += 3;
+          await bus.publish('astraml:x', JSON.stringify({ heads: { line: state.head, end: 0 } }));
+          await new Promise((resolve) => setTimeout(resolve, awayMs));
+          state.away = false;
+        }
+        if (sleep !== undefined && leave !== undefined) {
+          const sleeper = followers[sleep];
+          if (sleeper) sleeper.sleeping = !sleeper.sleeping;
+          const leaver = followers[leave];
+          if (leaver) leaver.left = true;
+          await leaver?.stream.return?.();
+          await late.shift()?.();
+        }
+      }
+      state.end = true;
+      for (const follower of followers) follower.sleeping = false;
+      await Promise.all(followers.map(({ end }) => end));
+      for (const { start, got, left } of followers) {
+        const wanted = Array.from({ length: left ? got.length : state.head - start }, (_, n) => start + n + 1);
+        assert.deepEqual(got, wanted);
+      }
+      assert.equal(feeds.size, 0);
+      feeds.close();
+    };
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.constantFrom(0, 5, 30, 10_000), (steps, ringBytes) =>
+        run(steps as Record<string, number | string>[], ringBytes),
+      ),
+      { numRuns: 30 },
+    );
+  });
+
+  test('cost one reading a message, or none when it brings the rows, however many they are', async () => {
+    const bus = memoryBus();
+    const { state, from } = sharedCounter(10_000);
+    const feeds = new Feeds(bus, 60_000);
+    const following = Array.from({ length: 200 }, () =>
+      collect(feeds.follow({ channel: 'astraml:x', shared: from(0) })),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const opened = state.reads;
+    assert.ok(opened <= 2, `${opened} reads for those who came at once`);
+    const tell = async (records: object[], end = 0) => {
+      await bus.publish('astraml:x', JSON.stringify({ heads: { line: state.head, end }, records }));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    };
+    for (let n = 0; n < 10; n++) {
+      state.head += 2;
+      await tell([]);
+    }
+    assert.equal(state.reads - opened, 10);
+    for (let n = 0; n < 10; n++) {
+      state.head += 2;
+      await tell([{}, {}]);
+    }
+    assert.equal(state.reads - opened, 10);
+    state.end = true;
+    await tell([], 1);
+    for (const all of await Promise.all(following)) assert.deepEqual(all, counted(40));
     feeds.close();
   });
 });

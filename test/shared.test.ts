@@ -2,11 +2,8 @@
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { once } from 'node:events';
-import { type ClientRequest, type IncomingMessage, request as httpRequest } from 'node:http';
 import fc from 'fast-check';
 import { GraphQLObjectType, GraphQLSchema, GraphQLString, parse } from 'graphql';
-import { WebSocket } from 'ws';
 import { liveFigures } from '../src/figures.ts';
 import { schema } from '../src/gateway/schema.ts';
 import { createShared, isShared, isViewerNeutral, type SharedOptions } from '../src/gateway/shared.ts';
@@ -26,7 +23,6 @@ import {
   submitJob,
 } from './support/door.ts';
 import { openFeeder } from './support/feeder.ts';
-import { startMeasured } from './support/measured.ts';
 import { until } from './support/until.ts';
 
 after(() => expectNoLeaks());
@@ -320,76 +316,3 @@ for (const sharing of ['true', 'false']) {
     });
   });
 }
-
-/** A websocket that follows a log and takes note of the numbers of its lines; paused, it never reads. */
-async function openFollower(
-  port: number,
-  jobId: string,
-  paused: boolean,
-): Promise<{ seqs: number[]; socket: WebSocket }> {
-  const socket = new WebSocket(`ws://127.0.0.1:${port}/graphql`, 'graphql-transport-ws');
-  await once(socket, 'open');
-  const seqs: number[] = [];
-  const init = { type: 'connection_init', payload: { Authorization: `Bearer ${adminToken}` } };
-  const query = 'subscription ($id: ID!) { jobLogs(jobId: $id, last: 0) { lines { seq text } } }';
-  socket.on('message', (data: Buffer) => {
-    const message = JSON.parse(data.toString('utf8')) as Next;
-    if (message.type === 'connection_ack') {
-      if (paused) setTimeout(() => socket.pause(), 200);
-      socket.send(JSON.stringify({ id: '1', type: 'subscribe', payload: { query, variables: { id: jobId } } }));
-    }
-    if (message.type === 'next') for (const { seq } of message.payload.data.jobLogs.lines) seqs.push(seq);
-  });
-  socket.send(JSON.stringify(init));
-  return { seqs, socket };
-}
-
-/** An event stream of which only the head is read. */
-async function openUnread(port: number, jobId: string): Promise<ClientRequest> {
-  const headers = { ...jsonType, ...bearer(adminToken), accept: 'text/event-stream' };
-  const request = httpRequest({ port, host: '127.0.0.1', path: '/graphql', method: 'POST', headers, agent: false });
-  request.on('error', () => {});
-  request.end(JSON.stringify({ query: logs, variables: { jobId } }));
-  const [response] = (await once(request, 'response')) as [IncomingMessage];
-  response.pause();
-  return request;
-}
-
-suite('those who never read', () => {
-  test('take no memory worth the name, and harm nobody', async () => {
-    const gateway = await startMeasured({ ASTRAML_RATE_LIMIT_POINTS: '0', LOG_LEVEL: 'error' });
-    try {
-      const { port } = gateway;
-      await createProject(port, 'p-slow');
-      const jobId = await submitJob(port, 'p-slow');
-      await gateway.feed({ lines: 500, bytes: 1_000, batch: 100 }); // the gateway is warm
-      const head = 500;
-      const live = await Promise.all(Array.from({ length: 100 }, () => openFollower(port, jobId, false)));
-      const stuck = await Promise.all(Array.from({ length: 5 }, () => openFollower(port, jobId, true)));
-      const unread = await Promise.all(Array.from({ length: 5 }, () => openUnread(port, jobId)));
-      await new Promise((resolve) => setTimeout(resolve, 500));
-      const before = await gateway.memory();
-      await gateway.feed({ lines: 10_000, bytes: 1_000, batch: 50 });
-      await until(() => live.every(({ seqs }) => (seqs.at(-1) ?? 0) >= head + 10_000), { timeoutMs: 30_000 });
-      const wanted = Array.from({ length: 10_000 }, (_, n) => head + n + 1);
-      for (const { seqs } of live) assert.deepEqual(seqs, wanted);
-      for (const { socket } of stuck) assert.equal(socket.readyState, socket.OPEN);
-      const after = await gateway.memory();
-      const grown = after.heapUsed + after.external - before.heapUsed - before.external;
-      assert.ok(grown < 64 * 1024 * 1024, `${Math.round(grown / 1024 / 1024)} MB`);
-      const buffered = await gateway.figure('buffered_bytes');
-      assert.ok(buffered < 10 * 1.2 * 1024 * 1024, `${buffered} bytes wait`);
-      for (const { socket } of stuck) socket.resume(); // and who reads again gets the rest
-      const isWhole = ({ seqs }: { seqs: number[] }) => seqs.at(-1) === head + 10_000;
-      await until(() => stuck.every(isWhole), { timeoutMs: 20_000 });
-      for (const { seqs } of stuck) assert.deepEqual(seqs, wanted);
-      assert.ok((await gateway.figure('demotions_total')) >= 5);
-      for (const { socket } of [...live, ...stuck]) socket.terminate();
-      for (const request of unread) request.destroy();
-      await until(async () => (await gateway.figure('feeds')) === 0);
-      assert.equal(await gateway.figure('followers'), 0);
-    } finally {
-      await gateway.stop();
-    }
-  });
-});

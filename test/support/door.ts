@@ -31,6 +31,8 @@ export async function openDoor(env: Record<string, string> = {}): Promise<Door> 
       ASTRAML_BOOTSTRAP_TOKEN: adminToken,
       ASTRAML_CORS_ORIGINS: appOrigin,
       ASTRAML_SECRET_KEYS: newSecretKeys('k1'),
+      // Suites of subscriptions run both ways.
+      ASTRAML_SHARED_EXECUTION: process.env['ASTRAML_SHARED_EXECUTION'],
       ...env,
     }),
   );

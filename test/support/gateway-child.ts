@@ -39,6 +39,7 @@ const answers: Record<string, (search: URLSearchParams) => unknown> = {
   '/finish': () => feeder?.finish(),
   '/memory': collectGarbage,
   '/cpu': () => process.cpuUsage(),
+  '/resources': () => process.getActiveResourcesInfo(),
   '/figures': () => registry.getMetricsAsJSON(),
 };
 

@@ -11,6 +11,8 @@ export type Measured = {
   /** After garbage collection. */
   memory(): Promise<NodeJS.MemoryUsage>;
   cpu(): Promise<{ user: number; system: number }>;
+  /** What keeps its event loop alive, e.g. `Timeout`, one entry each. */
+  resources(): Promise<string[]>;
   /** The value of a figure without its prefix; of a histogram its count. */
   figure(name: string): Promise<number>;
   stop(): Promise<void>;
@@ -36,6 +38,7 @@ export async function startMeasured(env: Record<string, string> = {}): Promise<M
     },
     memory: async () => (await ask('/memory')) as NodeJS.MemoryUsage,
     cpu: async () => (await ask('/cpu')) as { user: number; system: number },
+    resources: async () => (await ask('/resources')) as string[],
     async figure(name) {
       const figures = (await ask('/figures')) as { name: string; values: { value: number; metricName?: string }[] }[];
       const values = figures.find((figure) => figure.name === `astraml_${name}`)?.values ?? [];
