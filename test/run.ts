@@ -16,8 +16,8 @@ import { listUnshown } from './support/statements.ts';
 import { until } from './support/until.ts';
 
 const root = resolve(import.meta.dirname, '..');
-/** For one file: its process is killed then. A test that says no `timeout` of its own has a third of it. */
-const fileTimeoutMs = Number(process.env.ASTRAML_TEST_FILE_TIMEOUT_MS ?? 180_000);
+/** For one file: its process is killed then. A test that says no `timeout` of its own has a fifth of it. */
+const fileTimeoutMs = Number(process.env.ASTRAML_TEST_FILE_TIMEOUT_MS ?? 300_000);
 /** What ends just now is given this long. */
 const settleMs = Number(process.env.ASTRAML_TEST_SETTLE_MS ?? 8_000);
 
@@ -63,7 +63,7 @@ async function* runAll(): AsyncGenerator<TestEvent> {
 
 async function* runFiles(some: string[], concurrency: number): AsyncGenerator<TestEvent> {
   if (some.length === 0) return;
-  for await (const event of run({ files: some, concurrency, timeout: Math.ceil(fileTimeoutMs / 3), cwd: root })) {
+  for await (const event of run({ files: some, concurrency, timeout: Math.ceil(fileTimeoutMs / 5), cwd: root })) {
     if (event.type === 'test:summary') {
       if (event.data.file === undefined) addCounts(event.data.counts);
       continue;

@@ -1,0 +1,131 @@
+// The harness tests itself: each known mistake is planted into a copy of the product, and must be caught. A patch that
+// does not fit any more fails loudly, so that the table cannot rot.
+import { cpSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { FaultName } from './faults.ts';
+import { runOnce } from './run.ts';
+
+type Bug = {
+  name: string;
+  /** File, what stands there once, and what stands there instead. */
+  patches: [file: string, from: string, to: string][];
+  /** Faults that bring it to light; all when undefined. */
+  only?: FaultName[];
+};
+
+export const bugs: Bug[] = [
+  {
+    name: 'acknowledge before the commit',
+    patches: [
+      [
+        'src/intake/consumer.ts',
+        'return takeBatches(tx, batches, leaseSeconds, added);',
+        `return takeBatches(tx, batches, leaseSeconds, added).then(async (early) => {
+          for (const { channel, acknowledgement } of early)
+            await store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
+          await sleep(20);
+          return early;
+        });`,
+      ],
+    ],
+    only: ['kill Redis and Postgres at once'], // the entry waits on its stream, so that has to go as well
+  },
+  {
+    name: 'no high-water mark',
+    patches: [
+      [
+        'src/intake/intake.ts',
+        'if (number <= attempt.mark) counts.duplicates++;',
+        'if (number < 1) counts.duplicates++;',
+      ],
+    ],
+    only: ['repeat batches', 'cut connections', 'kill gateway'],
+  },
+  {
+    name: 'no fence',
+    patches: [
+      [
+        'src/attempt/attempt.ts',
+        'return row.finishedAt === null && row.leaseToken === leaseToken;',
+        'return row.leaseToken === leaseToken;',
+      ],
+    ],
+    only: ['cut a machine off', 'send batches of ended attempts'],
+  },
+  {
+    name: 'a cursor by serial number',
+    patches: [['src/live/changes.ts', 'pg_snapshot_xmin(', 'pg_snapshot_xmax(']],
+    only: ['slow a link', 'stop gateway'],
+  },
+  {
+    name: 'MAXLEN on the uplink',
+    patches: [['src/bus/redis-uplink.ts', "xadd(key, '*', 'b', batch)", "xadd(key, 'MAXLEN', 5, '*', 'b', batch)"]],
+    only: ['stop gateway', 'kill gateway'],
+  },
+];
+
+const mostSeeds = 5;
+
+/** Plants each and prints bug → invariants → seeds needed; false when one was not caught. */
+export async function hunt(
+  product: string,
+  options: { first: number; seconds: number; names?: readonly string[] | undefined },
+): Promise<boolean> {
+  const chosen = bugs.filter(({ name }) => options.names?.some((part) => name.includes(part)) ?? true);
+  let allCaught = chosen.length > 0;
+  for (const bug of chosen) {
+    const { folder, remove } = plant(product, bug);
+    try {
+      const caught = await seedsUntilCaught(folder, bug, options);
+      allCaught &&= caught.length > 0;
+      console.log(caught === '' ? `${bug.name}: NOT CAUGHT in ${mostSeeds} seeds` : `${bug.name}: ${caught}`);
+    } finally {
+      await remove();
+    }
+  }
+  return allCaught;
+}
+
+async function seedsUntilCaught(
+  copy: string,
+  { only }: Bug,
+  { first, seconds }: { first: number; seconds: number },
+): Promise<string> {
+  for (let n = 0; n < mostSeeds; n++) {
+    const options = {
+      seed: first + n,
+      seconds,
+      persistence: 'none',
+      product: copy,
+      only,
+      everyMs: 500,
+      calmMs: 20_000,
+    } as const;
+    const { violations } = await runOnce(options);
+    for (const { invariant, what } of violations.slice(0, 5)) console.log(`  ${invariant}: ${what.slice(0, 300)}`);
+    const invariants = [...new Set(violations.map(({ invariant }) => invariant))];
+    if (invariants.length > 0) return `${invariants.join('; ')} (${n + 1} ${n === 0 ? 'seed' : 'seeds'})`;
+  }
+  return '';
+}
+
+/** A copy of the product with the bug in it. Throws when the bug fits no more. */
+export function plant(product: string, bug: Bug): { folder: string; remove(): Promise<void> } {
+  const folder = mkdtempSync(join(tmpdir(), 'astraml-planted-'));
+  for (const name of ['src', 'bin', 'drizzle', 'package.json']) {
+    cpSync(join(product, name), join(folder, name), { recursive: true });
+  }
+  symlinkSync(join(product, 'node_modules'), join(folder, 'node_modules'));
+  for (const [file, from, to] of bug.patches) {
+    const text = readFileSync(join(folder, file), 'utf8');
+    const times = text.split(from).length - 1;
+    if (times !== 1) throw new Error(`"${bug.name}" fits no more: ${file} holds ${times} times: ${from}`);
+    writeFileSync(
+      join(folder, file),
+      text.replace(from, () => to),
+    );
+  }
+  return { folder, remove: () => rm(folder, { recursive: true }) };
+}

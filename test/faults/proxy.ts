@@ -1,0 +1,87 @@
+// A TCP proxy on loopback that can cut its connections, hold what comes (a black hole: both sides stay connected and
+// hear nothing), or delay it.
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+
+export class Proxy {
+  readonly port: number;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #held = false;
+  #delayMs = 0;
+
+  private constructor(server: Server, targets: readonly number[]) {
+    this.#server = server;
+    this.port = (server.address() as AddressInfo).port;
+    let next = 0;
+    server.on('connection', (near) => {
+      const port = targets[next++ % targets.length] ?? 0;
+      this.#join(near, connect({ port, host: '127.0.0.1' }));
+    });
+  }
+
+  /** Each connection goes to the next of the ports in turn. */
+  static async open(...targets: number[]): Promise<Proxy> {
+    const server = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return new Proxy(server, targets);
+  }
+
+  /** Resets every connection; new ones are taken. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  /** Nothing passes until `pass()`. */
+  hold(): void {
+    this.#held = true;
+    for (const socket of this.#sockets) socket.pause();
+  }
+
+  /** Everything passes so many milliseconds late, in order. */
+  slow(delayMs: number): void {
+    this.#delayMs = delayMs;
+  }
+
+  /** As if nothing had been. */
+  pass(): void {
+    this.#held = false;
+    this.#delayMs = 0;
+    for (const socket of this.#sockets) socket.resume();
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    this.#server.close();
+    if (this.#server.listening) await once(this.#server, 'close');
+  }
+
+  #join(near: Socket, far: Socket): void {
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      this.#sockets.add(from);
+      from.setNoDelay(true);
+      let last: Promise<unknown> = Promise.resolve();
+      from.on('data', (chunk) => {
+        const write = () => {
+          if (to.destroyed || to.write(chunk)) return;
+          from.pause();
+          to.once('drain', () => void (this.#held || from.resume()));
+        };
+        if (this.#delayMs === 0) return void (last = last.then(write));
+        const until = new Promise((done) => setTimeout(done, this.#delayMs));
+        last = last.then(() => until).then(write);
+      });
+      from.on('error', () => {});
+      from.on('end', () => void last.then(() => to.end()));
+      from.on('close', () => {
+        this.#sockets.delete(from);
+        void last.then(() => to.destroy());
+      });
+      if (!this.#held) from.resume();
+      else from.pause();
+    }
+  }
+}

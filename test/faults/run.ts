@@ -1,0 +1,206 @@
+// One run: a world, those who submit and watch, what goes wrong for so many seconds, calm until every job has ended, and
+// the judge.
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres from 'postgres';
+import { type Client, createClient } from '../../src/client/client.ts';
+import type { Persistence } from '../support/redis.ts';
+import { createProject } from '../support/stack.ts';
+import { check, type Figures, type Violation } from './checker.ts';
+import { doHarm, type FaultCounts, type FaultName } from './faults.ts';
+import { Chance } from './random.ts';
+import { projectId, submitJobs, type Submission } from './submitters.ts';
+import { type Seen, watchEvents, watchJobs } from './subscribers.ts';
+import { Wire } from './wire.ts';
+import { startWorld, type World } from './world.ts';
+
+export type RunOptions = {
+  seed: number;
+  seconds: number;
+  persistence: Persistence;
+  /** Folder with `bin/astraml.mjs`. */
+  product: string;
+  /** Only these faults; all when undefined. */
+  only?: readonly FaultName[];
+  /** Mean time between two faults; a second when undefined. */
+  everyMs?: number;
+  /** How long jobs may take to end when all is well again; a minute and a half when undefined. */
+  calmMs?: number;
+};
+
+export type Result = {
+  seed: number;
+  persistence: Persistence;
+  whenCut: 'continue' | 'stop';
+  violations: Violation[];
+  figures: Figures;
+  faults: FaultCounts;
+  /** Rare paths, and how often they were taken. */
+  sometimes: Record<Sometimes, number>;
+  submissions: number;
+  /** Streams followed, and lines that came over them. */
+  streams: number;
+  delivered: number;
+  /** Seconds from the last fault to the last end of a job. */
+  calmSeconds: number;
+};
+
+export const sometimes = [
+  'duplicates suppressed',
+  'holes refused',
+  'batches fenced',
+  'replays',
+  'leases lost',
+  'resumes',
+] as const;
+export type Sometimes = (typeof sometimes)[number];
+
+const submitters = 3;
+const logWatchers = 18;
+const eventWatchers = 2;
+const calmMs = 90_000;
+
+export async function runOnce(options: RunOptions): Promise<Result> {
+  const chance = new Chance(options.seed);
+  const whenCut = options.seed % 2 === 0 ? 'stop' : 'continue';
+  const world = await startWorld({ persistence: options.persistence, product: options.product, whenCut });
+  const submissions: Submission[] = [];
+  const seen: Seen[] = [];
+  const [submitting, ending, over] = [new AbortController(), new AbortController(), new AbortController()];
+  let calm = false;
+  const watcher = new Watcher(world.databaseUrl);
+  const wire = new Wire(world.redis.url);
+  try {
+    await world.counters.read();
+    const baseline = figuresOf(world);
+    await createProject(clientOf(world), projectId);
+    const submitted = Array.from({ length: submitters }, (_, index) =>
+      submitJobs(world, chance.fork(), {
+        prefix: `s${options.seed}-${index}`,
+        unfinished: () => watcher.unfinished,
+        most: 14,
+        signal: submitting.signal,
+        submissions,
+      }),
+    );
+    const watch = { submissions, ending: ending.signal, over: over.signal, calm: () => calm, seen };
+    const watched = Array.from({ length: logWatchers }, () => watchJobs(world, chance.fork(), watch));
+    const events = Array.from({ length: eventWatchers }, () => watchEvents(world, chance.fork(), watch));
+
+    const faults = await doHarm(world, chance.fork(), {
+      signal: AbortSignal.timeout(options.seconds * 1000),
+      mayOverlap: whenCut === 'continue',
+      only: options.only,
+      everyMs: options.everyMs ?? 1_000,
+    });
+    const calmSince = performance.now();
+    calm = true;
+    submitting.abort();
+    await Promise.all(submitted);
+    await watcher.untilAllEnded(options.calmMs ?? calmMs);
+    const calmSeconds = Math.round((performance.now() - calmSince) / 1000);
+    ending.abort();
+    await Promise.race([Promise.all(watched), sleep(20_000)]);
+    await sleep(1_500); // the last events are on their way
+    over.abort();
+    await Promise.all([...watched, ...events]);
+
+    await world.counters.read();
+    const { violations, figures } = await check({
+      databaseUrl: world.databaseUrl,
+      submissions,
+      seen,
+      witnessDir: world.witnessDir,
+      mayOverlap: whenCut === 'continue',
+    });
+    violations.push(...wire.violations, ...(await checkProcesses(world, baseline)));
+    const figure = (name: string) => world.counters.sum(`astraml_${name}_total`);
+    return {
+      seed: options.seed,
+      persistence: options.persistence,
+      whenCut,
+      violations,
+      figures,
+      faults,
+      sometimes: {
+        'duplicates suppressed': figure('duplicate_records'),
+        'holes refused': figure('holes_refused'),
+        'batches fenced': figure('fenced_batches'),
+        replays: figure('replays'),
+        'leases lost': figures.lost,
+        resumes: seen.reduce((sum, { resumes }) => sum + resumes, 0),
+      },
+      submissions: submissions.length,
+      streams: seen.length,
+      delivered: seen.reduce((sum, view) => sum + (view.kind === 'log' ? view.lines.length : 0), 0),
+      calmSeconds,
+    };
+  } finally {
+    for (const controller of [submitting, ending, over]) controller.abort();
+    await Promise.all([watcher.stop(), wire.stop()]);
+    await world.stop();
+  }
+}
+
+function clientOf(world: World): Client {
+  return createClient({ url: `http://127.0.0.1:${world.gateways[0]?.links.front.port}`, token: world.token });
+}
+
+type Baseline = { fds: number; heapBytes: number };
+
+function figuresOf({ counters }: World): Baseline {
+  return {
+    fds: counters.highest('process_open_fds'),
+    heapBytes: counters.highest('nodejs_heap_size_used_bytes'),
+  };
+}
+
+/** No process told of a bug, and the gateways stand as they stood at the beginning. */
+async function checkProcesses(world: World, before: Baseline): Promise<Violation[]> {
+  const violations: Violation[] = [];
+  const wrong = /^.*(UnhandledPromise|unhandledRejection|triggerUncaughtException|"msg":"bug").*$(\n.*){0,12}/gm;
+  for (const [line] of world.output().matchAll(wrong)) {
+    violations.push({ invariant: 'no bug is met', what: line.slice(0, 2_000) });
+  }
+  const now = figuresOf(world);
+  // A pool of connections that has grown to its size, and what V8 has not collected yet, are no leak.
+  if (now.fds > before.fds + 40)
+    violations.push({ invariant: 'sockets are closed', what: `${before.fds} descriptors became ${now.fds}` });
+  if (now.heapBytes > before.heapBytes + 128 * 1024 * 1024)
+    violations.push({ invariant: 'memory is given back', what: `${before.heapBytes} bytes became ${now.heapBytes}` });
+  return violations;
+}
+
+/** Looks into the database, as often as it is there, for jobs that have not ended. */
+class Watcher {
+  unfinished = 0;
+  readonly #sql: postgres.Sql;
+  readonly #ending = new AbortController();
+  readonly #running: Promise<void>;
+
+  constructor(databaseUrl: string) {
+    this.#sql = postgres(databaseUrl, { max: 1, connect_timeout: 2, onnotice: () => {} });
+    this.#running = this.#run();
+  }
+
+  /** Resolves when all have ended, or the time is over: the judge sees what is left. */
+  async untilAllEnded(timeoutMs: number): Promise<void> {
+    const deadline = performance.now() + timeoutMs;
+    await sleep(1_000);
+    while (this.unfinished > 0 && performance.now() < deadline) await sleep(200);
+  }
+
+  async stop(): Promise<void> {
+    this.#ending.abort();
+    await this.#running;
+    await this.#sql.end({ timeout: 2 });
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#ending.signal.aborted) {
+      const look = this.#sql`select count(*)::int as count from job where finished_at is null`.catch(() => null);
+      const rows = await Promise.race([look, sleep(3_000, null)]);
+      if (rows) this.unfinished = Number(rows[0]?.['count'] ?? 0);
+      await sleep(200);
+    }
+  }
+}
