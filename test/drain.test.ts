@@ -13,7 +13,7 @@ import { createDrain, type Drainable, planClosings } from '../src/gateway/drain.
 import { newTokenText } from '../src/project/token.ts';
 import { skipUnless } from './support/absent.ts';
 import { type Child, spawnNode } from './support/child.ts';
-import { openSocket } from './support/door.ts';
+import { openSocket, post } from './support/door.ts';
 import { call, openFeeder } from './support/feeder.ts';
 import { freePort } from './support/port.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
@@ -109,7 +109,10 @@ suite('A gateway that gets SIGTERM', skipUnless('own postgres', 'own redis'), ()
   let env: Record<string, string>;
   let client: Client;
 
-  async function serve(port = 0, extra: Record<string, string> = {}): Promise<{ child: Child; port: number; url: string }> {
+  async function serve(
+    port = 0,
+    extra: Record<string, string> = {},
+  ): Promise<{ child: Child; port: number; url: string }> {
     const child = spawnNode([binary, 'serve'], { env: { ...env, PORT: String(port), ...extra } });
     children.push(child);
     const [, url = ''] = await child.untilLine(/^listening on (\S+)$/, { timeoutMs: 30_000 });
@@ -172,6 +175,11 @@ suite('A gateway that gets SIGTERM', skipUnless('own postgres', 'own redis'), ()
     const ready = await fetch(`${first.url}/readyz`);
     assert.deepEqual([ready.status, ((await ready.json()) as { status: string }).status], [503, 'stopping']);
     await assert.rejects(openSocket(first.port, { token }), /503/);
+    const query = `subscription { jobLogs(jobId: "${job.id}") { endCursor } }`;
+    const refused = await post(first.port, { query, token }, { accept: 'text/event-stream' });
+    assert.equal(refused.status, 503);
+    assert.match(refused.text, /"code":"UNAVAILABLE"/);
+    assert.equal((await post(first.port, { query: '{ __typename }', token })).status, 200);
     await ended;
     await until(() => closes.length === 1_000);
     assert.deepEqual([...new Set(closes.map(({ code }) => code))], [1012]);

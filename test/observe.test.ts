@@ -140,6 +140,8 @@ suite('A gateway', skipUnless('own postgres', 'own redis'), () => {
     }
     socket.send({ id: '3', type: 'subscribe', payload: { query: '{ viewer { token { id } } }' } });
     await socket.next();
+    socket.send({ id: '4', type: 'subscribe', payload: { query: '{ unknown }' } });
+    await until(() => socket.received.some(({ type }) => type === 'error'));
     const leaving = new AbortController();
     const stream = await fetch(`${url}/graphql`, {
       method: 'POST',
@@ -165,6 +167,7 @@ suite('A gateway', skipUnless('own postgres', 'own redis'), () => {
     assert.equal(value('astraml_request_seconds_count{door="runner",outcome="2xx"}'), 1);
     assert.equal(value('astraml_request_seconds_count{door="event_stream",outcome="2xx"}'), 1);
     assert.equal(value('astraml_request_seconds_count{door="graphql_socket",outcome="ok"}'), 3);
+    assert.equal(value('astraml_request_seconds_count{door="graphql_socket",outcome="refused"}'), 1);
     assert.equal(value('astraml_jobs_queued'), 1);
     assert.equal(value('astraml_attempts_active'), 0);
     assert.equal(value('astraml_redis_up'), 1);

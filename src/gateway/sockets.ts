@@ -57,6 +57,10 @@ export function createSockets({
     const { actor } = args.contextValue as Context;
     return journal.onSocket(actor, describeOperation(args.document, args.operationName), () => run(actor));
   };
+  const refuse = ({ actor = null }: Extra, errors: readonly GraphQLError[]) => {
+    void journal.onSocket(actor, null, () => ({ errors }));
+    return errors.map(withoutHttp);
+  };
   const server = new WebSocketServer({
     noServer: true,
     maxPayload: maxFrameBytes,
@@ -95,7 +99,7 @@ export function createSockets({
         const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
         const document = enveloped.parse(payload.query) as never;
         const errors = enveloped.validate(enveloped.schema, document) as readonly GraphQLError[];
-        if (errors.length > 0) return errors.map(withoutHttp);
+        if (errors.length > 0) return refuse(extra, errors);
         if (!getOperationAST(document, payload.operationName)) {
           throw new Refusal('BAD_USER_INPUT', 'Could not determine what operation to execute.');
         }
@@ -109,7 +113,7 @@ export function createSockets({
         };
       } catch (error) {
         // Thrown on, it would close the whole socket: it is an error of this operation alone.
-        return [withoutHttp(publicError(error, report))];
+        return refuse(extra, [publicError(error, report)]);
       }
     },
     execute: (args) => entered(args, () => (args.rootValue as Run).execute(args)),
