@@ -33,8 +33,8 @@ export type Deployment = {
   stop(): Promise<void>;
 };
 
-/** Starts all of it, with the project `p-bench`. `nodeArgs` are options of the gateway's node, e.g. `--cpu-prof`. */
-export async function deploy(options: { nodeArgs?: string[] } = {}): Promise<Deployment> {
+/** Starts all of it, with the project `p-bench`. `nodeArgs` are options of the gateway's node, e.g. `--cpu-prof`; `env` its variables. */
+export async function deploy(options: { nodeArgs?: string[]; env?: Record<string, string> } = {}): Promise<Deployment> {
   const [postgres, redis] = await Promise.all([startPostgres({ durable: true }), startRedis()]);
   const { url: databaseUrl } = await createDatabase(postgres);
   const [token, runnerToken] = [newTokenText(), newTokenText()];
@@ -52,7 +52,9 @@ export async function deploy(options: { nodeArgs?: string[] } = {}): Promise<Dep
       ASTRAML_SECRET_KEYS: newSecretKeys('k1'),
       ASTRAML_METRICS_PORT: '0',
       ASTRAML_RATE_LIMIT_POINTS: '0',
+      ASTRAML_MAX_SOCKETS_PER_TOKEN: '20000',
       LOG_LEVEL: 'warn',
+      ...options.env,
     },
   });
   const answers = () =>
@@ -75,7 +77,11 @@ export async function deploy(options: { nodeArgs?: string[] } = {}): Promise<Dep
     folder,
     async stop() {
       await gateway.stop();
-      if (gateway.output()) console.log(`the gateway said:\n${gateway.output().slice(-4_000)}`);
+      const said = gateway
+        .output()
+        .replace(/^listening on .*$/m, '')
+        .trim();
+      if (said) console.log(`the gateway said:\n${said.slice(-4_000)}`);
       await Promise.all([postgres.stop(), redis.stop()]);
       rmSync(folder, { recursive: true, force: true });
     },

@@ -18,6 +18,19 @@ export function cpuSeconds(pid: number | undefined): number | null {
   }
 }
 
+/** CPU seconds of all threads of one process, to the nanosecond; null without /proc. */
+export function ownCpuSeconds(pid: number): number | null {
+  try {
+    const threads = readdirSync(`/proc/${pid}/task`);
+    const nanoseconds = threads.map((thread) =>
+      Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]),
+    );
+    return nanoseconds.reduce((sum, value) => sum + value, 0) / 1e9;
+  } catch {
+    return null;
+  }
+}
+
 /** Memory of a process in bytes (resident); null without /proc. */
 export function residentBytes(pid: number): number | null {
   try {
