@@ -453,7 +453,7 @@ suite('another stack', () => {
       const attempts = await attemptsOf(jobId);
       assert.equal(attempts.length, 2);
       const lines = await followLog(client, jobId);
-      assert.ok(system(lines).some((text) => text.includes('The supervisor was killed in attempt 1')));
+      assert.ok(system(lines).some((text) => text.includes('The runner was lost in attempt 1')));
       assert.equal(output(lines).at(-1), 'attempt 2 line 1');
       const first = output(lines).filter((text) => text.startsWith('attempt 1'));
       assert.deepEqual(
