@@ -284,10 +284,12 @@ export type LockedJob = { job: Job; stream: typeof jobStream.$inferSelect };
  * calls it in order of their ids. Null when there is no such job.
  */
 export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJob) => Promise<T>): Promise<T | null> {
-  const [stream] = await tx.select().from(jobStream).where(eq(jobStream.jobId, jobId)).for('update');
-  if (!stream) return null;
-  const [found] = await tx.select().from(job).where(eq(job.id, jobId));
-  if (!found) return null;
+  // Sent together: the second begins once the first has its lock, and sees what was committed by then.
+  const [[stream], [found]] = await Promise.all([
+    tx.select().from(jobStream).where(eq(jobStream.jobId, jobId)).for('update').execute(),
+    tx.select().from(job).where(eq(job.id, jobId)).execute(),
+  ]);
+  if (!stream || !found) return null;
   const locked: LockedJob = { job: { ...found }, stream: { ...stream } };
   const result = await work(locked);
 
