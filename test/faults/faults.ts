@@ -320,7 +320,7 @@ async function resend(context: Context, how: 'repeat' | 'reorder' | 'old'): Prom
   const from = how === 'old' ? batches.slice(0, 200) : batches.slice(-20);
   if (from.length === 0) return false;
   const did = await withRedis(world, async (redis) => {
-    if (how === 'reorder') return reorderWaiting(redis);
+    if (how === 'reorder') return reorderWaiting(redis, world);
     for (let n = 0; n < 5; n++) {
       const { stream, text } = chance.of(from);
       await redis.xadd(stream, '*', 'b', text);
@@ -330,24 +330,33 @@ async function resend(context: Context, how: 'repeat' | 'reorder' | 'old'): Prom
   return did;
 }
 
-/** Batches that wait on a stream, each replaced by its two halves, the second one first. */
-async function reorderWaiting(redis: Redis): Promise<boolean> {
-  let did = false;
-  for (let tries = 0; tries < 100 && !did; tries++) {
-    for (const stream of streams) {
-      for (const [id, fields] of await redis.xrange(stream, '-', '+', 'COUNT', 5)) {
-        const batch = decodeBatch(fields[1] ?? '');
-        if (!batch || batch.records.length < 2) continue;
-        const half = batch.records.length >> 1;
-        const second = { ...batch, first: batch.first + half, records: batch.records.slice(half) };
-        const first = { ...batch, records: batch.records.slice(0, half) };
-        const commands = redis.multi().xdel(stream, id);
-        for (const part of [second, first]) commands.xadd(stream, '*', 'b', encodeBatch(part));
-        await commands.exec();
-        did = true;
-      }
+/** Batches that wait on a stream while nobody reads, each replaced by its two halves, the second one first. */
+async function reorderWaiting(redis: Redis, { gateways }: World): Promise<boolean> {
+  for (const { child } of gateways) child.kill('SIGSTOP');
+  try {
+    let did = false;
+    for (const deadline = performance.now() + 1_500; !did && performance.now() < deadline;) {
+      await sleep(400); // what was being stored is, and the next batches have come
+      for (const stream of streams) did = (await reorderStream(redis, stream)) || did;
     }
-    await sleep(10);
+    return did;
+  } finally {
+    for (const { child } of gateways) child.kill('SIGCONT');
+  }
+}
+
+async function reorderStream(redis: Redis, stream: string): Promise<boolean> {
+  let did = false;
+  for (const [id, fields] of await redis.xrange(stream, '-', '+', 'COUNT', 20)) {
+    const batch = decodeBatch(fields[1] ?? '');
+    if (!batch || batch.records.length < 2) continue;
+    const half = batch.records.length >> 1;
+    const second = { ...batch, first: batch.first + half, records: batch.records.slice(half) };
+    const first = { ...batch, records: batch.records.slice(0, half) };
+    const commands = redis.multi().xdel(stream, id);
+    for (const part of [second, first]) commands.xadd(stream, '*', 'b', encodeBatch(part));
+    await commands.exec();
+    did = true;
   }
   return did;
 }

@@ -178,7 +178,7 @@ class Watcher {
   readonly #running: Promise<void>;
 
   constructor(databaseUrl: string) {
-    this.#sql = postgres(databaseUrl, { max: 1, connect_timeout: 2, onnotice: () => {} });
+    this.#sql = postgres(databaseUrl, { max: 1, connect_timeout: 2, fetch_types: false, onnotice: () => {} });
     this.#running = this.#run();
   }
 
