@@ -21,7 +21,7 @@ const benchmarks: Record<string, Benchmark> = {
   },
   latency: {
     what: 'line read → client, beside a Redis round trip and a Postgres commit',
-    options: '--samples 300',
+    options: '--samples 200',
   },
   scale: {
     what: 'cost per delivery and per page of history, by subscribers and stored lines',
