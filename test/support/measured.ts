@@ -21,7 +21,7 @@ export type Measured = {
 export async function startMeasured(env: Record<string, string> = {}): Promise<Measured> {
   const file = fileURLToPath(new URL('./gateway-child.ts', import.meta.url));
   const child = spawnNode(['--expose-gc', file], { env: { CHILD_ENV: JSON.stringify(env) } });
-  const [, control, port] = await child.untilLine(/control (\d+) gateway (\d+)/, { timeoutMs: 30_000 });
+  const [, control, port] = await child.untilLine(/control (\d+) gateway (\d+)/, { timeoutMs: 50_000 });
   const ask = async (path: string): Promise<unknown> => {
     const answer = await fetch(`http://127.0.0.1:${control}${path}`);
     if (!answer.ok) throw new Error(await answer.text());
