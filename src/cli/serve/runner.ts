@@ -10,6 +10,7 @@ import { processExecutor } from '../../agent/process.ts';
 import { type RunningRunner, startRunner } from '../../agent/runner.ts';
 import { defaultSpoolBytes, leastSpoolBytes } from '../../agent/spool.ts';
 import { ApiError } from '../../client/client.ts';
+import { oneOf, whole } from '../../config.ts';
 import { version } from '../../version.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
 
@@ -35,16 +36,20 @@ const whatWhenCut = ['continue', 'stop'] as const;
 /** The variables of a runner; flags win over them. */
 const environment = z.object({
   ASTRAML_URL: z.url({ protocol: /^https?$/, error: 'must be the address of the gateway, e.g. https://ml.example' }),
-  ASTRAML_RUNNER_TOKEN: z.string({ error: 'must be a token of scope RUNNER' }).min(32),
-  REDIS_URL: z.url({ protocol: /^rediss?$/ }).optional(),
-  ASTRAML_RUNNER_NAME: z.string().min(1).max(100).optional(),
+  ASTRAML_RUNNER_TOKEN: z
+    .string({ error: 'must be a token of scope RUNNER' })
+    .min(32, 'must have at least 32 characters'),
+  REDIS_URL: z
+    .url({ protocol: /^rediss?$/, error: 'must be an address that begins with redis:// or rediss://' })
+    .optional(),
+  ASTRAML_RUNNER_NAME: z.string().max(100, 'must have at most 100 characters').optional(),
   ASTRAML_RUNNER_LABELS: z.string().transform(list).optional(),
-  ASTRAML_RUNNER_GPUS: z.coerce.number().int().min(0).max(64).optional(),
+  ASTRAML_RUNNER_GPUS: whole(0, 64).optional(),
   ASTRAML_RUNNER_WORK_DIR: z.string().min(1).default('/var/lib/astraml'),
-  ASTRAML_RUNNER_GRACE_SECONDS: z.coerce.number().min(0).max(3_600).default(30),
-  ASTRAML_RUNNER_DRAIN_SECONDS: z.coerce.number().min(0).default(3_600),
-  ASTRAML_RUNNER_WHEN_CUT: z.enum(whatWhenCut).default('continue'),
-  ASTRAML_RUNNER_SPOOL_BYTES: z.coerce.number().int().min(leastSpoolBytes).default(defaultSpoolBytes),
+  ASTRAML_RUNNER_GRACE_SECONDS: whole(0, 3_600).default(30),
+  ASTRAML_RUNNER_DRAIN_SECONDS: whole(0).default(3_600),
+  ASTRAML_RUNNER_WHEN_CUT: oneOf(whatWhenCut).default('continue'),
+  ASTRAML_RUNNER_SPOOL_BYTES: whole(leastSpoolBytes).default(defaultSpoolBytes),
   // Read by each supervisor, which inherits the environment; here it is only checked.
   ASTRAML_RUNNER_REDACT_VARS: z
     .string()
