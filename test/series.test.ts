@@ -5,8 +5,9 @@ import fc from 'fast-check';
 import type { Attempt } from '../src/attempt/attempt.ts';
 import { Refusal } from '../src/errors.ts';
 import { readJob } from '../src/job/job.ts';
-import { readSeries, type Series, type SeriesRequest } from '../src/metric/points.ts';
+import { finish, newCollector, readSeries, type Series, type SeriesRequest } from '../src/metric/points.ts';
 import { type Downsampling, downsamplings, type Line, reduceLine } from '../src/metric/series.ts';
+import { finishInTurns, finishNow, sortInPieces } from '../src/metric/work.ts';
 import { addPoints, endJob, rollUpAll } from './support/measure.ts';
 import { newJob, openStore, type TestStore } from './support/store.ts';
 
@@ -27,7 +28,7 @@ suite('a line', () => {
     test(`reduced by ${method} has at most so many points, x ascending, each from the line`, () => {
       fc.assert(
         fc.property(any, maxPoints, (values, max) => {
-          const points = reduceLine(lineOf(values), method, max);
+          const points = finishNow(reduceLine(lineOf(values), method, max));
           assert.ok(points.length <= max, `${points.length} of ${max}`);
           for (const [n, { x, y }] of points.entries()) {
             assert.ok(x >= (points[n - 1]?.x ?? 0) && x < Math.max(1, values.length));
@@ -46,7 +47,7 @@ suite('a line', () => {
   test('reduced by LTTB keeps its first and last point, and all of them when they are few', () => {
     fc.assert(
       fc.property(finite, maxPoints, (values, max) => {
-        const points = reduceLine(lineOf(values), 'LTTB', max);
+        const points = finishNow(reduceLine(lineOf(values), 'LTTB', max));
         assert.equal(points.length, Math.min(max, values.length));
         assert.deepEqual([points[0]?.y, points.at(-1)?.y], [values[0], values.at(-1)]);
         assert.equal(new Set(points.map(({ x }) => x)).size, points.length);
@@ -57,7 +58,7 @@ suite('a line', () => {
   test('reduced by MIN_MAX keeps its smallest and largest value', () => {
     fc.assert(
       fc.property(finite, maxPoints, (values, max) => {
-        const kept = reduceLine(lineOf(values), 'MIN_MAX', max).map(({ y }) => y ?? NaN);
+        const kept = finishNow(reduceLine(lineOf(values), 'MIN_MAX', max)).map(({ y }) => y ?? NaN);
         assert.equal(Math.min(...kept), Math.min(...values));
         assert.equal(Math.max(...kept), Math.max(...values));
       }),
@@ -67,7 +68,7 @@ suite('a line', () => {
   test('reduced by MEAN lies within its bands, and they hold every value', () => {
     fc.assert(
       fc.property(finite, maxPoints, (values, max) => {
-        const points = reduceLine(lineOf(values), 'MEAN', max);
+        const points = finishNow(reduceLine(lineOf(values), 'MEAN', max));
         const used = Math.min(max, values.length);
         for (const [n, { y, low, high }] of points.entries()) {
           assert.ok(y !== null && low !== null && high !== null && y >= low && y <= high);
@@ -80,10 +81,10 @@ suite('a line', () => {
 
   test('of windows keeps their extremes by MIN_MAX and MEAN', () => {
     const window = { x: [0, 1, 2], y: [1, 1, 1], low: [0, -9, 0], high: [2, 2, 50] };
-    const spikes = reduceLine(window, 'MIN_MAX', 10).map(({ y }) => y);
+    const spikes = finishNow(reduceLine(window, 'MIN_MAX', 10)).map(({ y }) => y);
     assert.ok(spikes.includes(-9) && spikes.includes(50));
     assert.deepEqual(
-      reduceLine(window, 'MEAN', 10).map(({ low, high }) => [low, high]),
+      finishNow(reduceLine(window, 'MEAN', 10)).map(({ low, high }) => [low, high]),
       [
         [0, 2],
         [-9, 2],
@@ -93,10 +94,67 @@ suite('a line', () => {
   });
 
   test('that is not reduced says null for each value that is not finite', () => {
-    const points = reduceLine(lineOf([1, NaN, Infinity, 2]), 'NONE', 10);
+    const points = finishNow(reduceLine(lineOf([1, NaN, Infinity, 2]), 'NONE', 10));
     assert.deepEqual(
       points.map(({ y }) => y),
       [1, null, null, 2],
+    );
+  });
+});
+
+suite('a million points', () => {
+  const count = 1_000_000;
+  for (const method of reducing) {
+    test(`in no order, reduced by ${method}, let others have their turn`, async (context) => {
+      const request = { name: 'm', x: 'STEP' as const, from: null, to: null, maxPoints: 500, attempt: null };
+      const collector = newCollector({ ...request, downsampling: method }, []);
+      for (let n = 0; n < count; n++) {
+        const x = (n * 7_919) % count; // each once
+        collector.x.push(x);
+        collector.step.push(x);
+        collector.y.push(Math.sin(x / 1e5));
+      }
+      collector.runs.push({ attempt: 1, from: 0, low: 0, high: count, nonFinite: 0 });
+      let [turns, longest, since] = [0, 0, performance.now()];
+      const timer = setInterval(() => {
+        turns++;
+        longest = Math.max(longest, performance.now() - since);
+        since = performance.now();
+      }, 1);
+      const begin = performance.now();
+      const series = await finishInTurns(finish({ ...request, downsampling: method }, collector, null));
+      clearInterval(timer);
+      const ms = Math.round(performance.now() - begin);
+      context.diagnostic(`${method}: ${ms} ms, ${turns} turns of others, the longest pause ${Math.round(longest)} ms`);
+      assert.ok(!(series instanceof Refusal) && series.sourceCount === count);
+      assert.ok(series.x.every((x, n) => x >= (series.x[n - 1] ?? 0)));
+      assert.ok(turns >= 5, `${turns} turns in ${ms} ms`);
+    });
+  }
+
+  test('are sorted as sort() does, equal ones in their order', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(50), { maxLength: 200 }), fc.integer({ min: 1, max: 400 }), (few, times) => {
+        const keys = Array.from({ length: times }, () => few).flat();
+        const places = Uint32Array.from(keys.keys());
+        const sorted = finishNow(sortInPieces(places.slice(), (a, b) => (keys[a] ?? 0) < (keys[b] ?? 0)));
+        const expected = Array.from(places).sort((a, b) => (keys[a] ?? 0) - (keys[b] ?? 0));
+        assert.deepEqual(sorted, Uint32Array.from(expected));
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test('are given up when nobody waits for them any more', async () => {
+    const items = Uint32Array.from({ length: count }, (_, n) => count - n);
+    const ending = new AbortController();
+    setImmediate(() => ending.abort());
+    await assert.rejects(
+      finishInTurns(
+        sortInPieces(items, (a, b) => a < b),
+        ending.signal,
+      ),
+      { name: 'AbortError' },
     );
   });
 });

@@ -10,6 +10,7 @@ import { holdsPoints, type Retention } from './retention.ts';
 import { type Downsampling, type Line, reduceLine } from './series.ts';
 import { metricChunk, type StoredPoint } from './table.ts';
 import { listWide, planByCount, type Window } from './wide.ts';
+import { finishInTurns, piece, sortInPieces, type Work } from './work.ts';
 import { fromStored, meanOf, type StoredValue } from './window.ts';
 
 export const axes = ['STEP', 'EPOCH', 'TIME', 'RELATIVE_TIME'] as const;
@@ -79,7 +80,7 @@ export async function readSeries(
       Map.groupBy(collectors, ({ request }) => request.name),
     );
     for (const { request, collector } of collectors) {
-      series.set(request, finish(request, collector, null));
+      series.set(request, await finishInTurns(finish(request, collector, null), source.signal));
     }
   }
   return requests.map((request) => series.get(request) ?? emptySeries());
@@ -93,7 +94,7 @@ function emptySeries(): Series {
 type Run = { attempt: number; from: number; low: number; high: number; nonFinite: number };
 
 /** Columns of one series as it is read; `step` is NaN where there is none. */
-type Collector = {
+export type Collector = {
   of: SeriesRequest;
   startOf: Map<number, number>;
   x: number[];
@@ -106,7 +107,8 @@ type Collector = {
   nonFinite: Map<number, StoredPoint>;
 };
 
-function newCollector(of: SeriesRequest, attempts: readonly Attempt[]): Collector {
+/** An empty collector of a series. */
+export function newCollector(of: SeriesRequest, attempts: readonly Attempt[]): Collector {
   const startOf = new Map(attempts.map(({ number, startedAt }) => [number, startedAt?.getTime() ?? NaN]));
   const y: number[] = [];
   return { of, startOf, x: [], y, low: y, high: y, step: [], runs: [], nonFinite: new Map() };
@@ -205,7 +207,7 @@ async function fromWindows(db: Db, source: SeriesSource, request: SeriesRequest)
     if (!last || windows.length <= limit) break;
     after = [last.start, last.attempt];
   }
-  return finish(request, collector, plan.seconds);
+  return finishInTurns(finish(request, collector, plan.seconds), source.signal);
 }
 
 /** A window as a point: its mean, at its last step or its start. */
@@ -219,54 +221,73 @@ function addWindow(collector: Collector, { attempt, start, state }: Window): voi
   collector.step.push(state.lastStep ?? NaN);
 }
 
-function finish(request: SeriesRequest, collector: Collector, windowSeconds: number | null): Series | Refusal {
-  const order = inOrder(collector);
+/** The series of what was collected; a million points take a second, so it is work in pieces. */
+export function* finish(
+  request: SeriesRequest,
+  collector: Collector,
+  windowSeconds: number | null,
+): Work<Series | Refusal> {
+  const order = yield* inOrder(collector);
   if (request.downsampling === 'NONE' && order.length > maxUnreduced) {
     const what = `The series has ${order.length} points; ${maxUnreduced} are the most without reduction.`;
     const hint = 'Pass another downsampling, or from and to.';
     return new Refusal('BAD_USER_INPUT', what, { path: ['downsampling'], hint });
   }
-  const points = reduceLine(lineOf(collector, order), request.downsampling, request.maxPoints);
+  const line = yield* lineOf(collector, order);
+  const points = yield* reduceLine(line, request.downsampling, request.maxPoints);
   const isMean = request.downsampling === 'MEAN';
   return {
     x: points.map(({ x }) => x),
     y: points.map(({ y }) => y),
     yMin: isMean ? points.map(({ low }) => low) : null,
     yMax: isMean ? points.map(({ high }) => high) : null,
-    nonFinite: nonFiniteOf(collector, order),
+    nonFinite: yield* nonFiniteOf(collector, order),
     sourceCount: order.length,
     windowSeconds,
   };
 }
 
 /** Indexes of the points that no later attempt overwrites, x ascending, else in the order of the reports. */
-function inOrder({ x, step, runs }: Collector): number[] {
-  const kept: number[] = [];
+function* inOrder({ x, step, runs }: Collector): Work<Uint32Array> {
+  const kept = new Uint32Array(x.length);
+  let count = 0;
   let ascending = true;
   for (const [n, { from }] of runs.entries()) {
     const later = runs.slice(n + 1);
     for (let index = from; index < (runs[n + 1]?.from ?? x.length); index++) {
+      if (index % piece === 0) yield;
       const at = step[index] ?? NaN;
       if (later.some(({ low, high }) => at >= low && at <= high)) continue;
-      ascending &&= (x[index] ?? 0) >= (x[kept.at(-1) ?? index] ?? 0);
-      kept.push(index);
+      ascending &&= count === 0 || (x[index] ?? 0) >= (x[kept[count - 1] ?? 0] ?? 0);
+      kept[count++] = index;
     }
   }
-  return ascending ? kept : kept.sort((a, b) => (x[a] ?? 0) - (x[b] ?? 0) || a - b);
+  const order = kept.subarray(0, count);
+  return ascending ? order : yield* sortInPieces(order, (a, b) => (x[a] ?? 0) < (x[b] ?? 0));
 }
 
-function lineOf({ x, y, low, high }: Collector, order: readonly number[]): Line {
-  const column = (values: readonly number[]) => {
-    const picked = new Float64Array(order.length); // its from() takes ten times as long for a million
-    for (let n = 0; n < order.length; n++) picked[n] = values[order[n] ?? 0] ?? NaN;
-    return picked;
-  };
-  const line = { x: column(x), y: column(y) };
-  return low === y ? { ...line, low: line.y, high: line.y } : { ...line, low: column(low), high: column(high) };
+function* lineOf({ x, y, low, high }: Collector, order: Uint32Array): Work<Line> {
+  const line = { x: yield* pick(x, order), y: yield* pick(y, order) };
+  if (low === y) return { ...line, low: line.y, high: line.y };
+  return { ...line, low: yield* pick(low, order), high: yield* pick(high, order) };
 }
 
-function nonFiniteOf({ nonFinite }: Collector, order: readonly number[]): StoredPoint[] {
-  if (nonFinite.size === 0) return [];
-  const points = order.flatMap((index) => nonFinite.get(index) ?? []);
+function* pick(values: readonly number[], order: Uint32Array): Work<Float64Array> {
+  const picked = new Float64Array(order.length); // its from() takes ten times as long for a million
+  for (let n = 0; n < order.length; n++) {
+    if (n % piece === 0) yield;
+    picked[n] = values[order[n] ?? 0] ?? NaN;
+  }
+  return picked;
+}
+
+function* nonFiniteOf({ nonFinite }: Collector, order: Uint32Array): Work<StoredPoint[]> {
+  const points: StoredPoint[] = [];
+  if (nonFinite.size === 0) return points;
+  for (let n = 0; n < order.length; n++) {
+    if (n % piece === 0) yield;
+    const point = nonFinite.get(order[n] ?? 0);
+    if (point) points.push(point);
+  }
   return points.sort((a, b) => a.time - b.time).slice(0, maxNonFinite);
 }

@@ -1,5 +1,6 @@
 // Series, pure: a long line of points reduced to few for a chart. Points come with x ascending; a value that is not
-// finite breaks the line.
+// finite breaks the line. A line may have a million points, so all is work in pieces.
+import { type Work, piece } from './work.ts';
 
 export const downsamplings = ['LTTB', 'MIN_MAX', 'MEAN', 'NONE'] as const;
 export type Downsampling = (typeof downsamplings)[number];
@@ -18,18 +19,20 @@ export type ReducedPoint = { x: number; y: number | null; low: number | null; hi
 const gapShare = 10;
 
 /** The line in at most `maxPoints` points (`NONE`: in all), x ascending; y is null where the line is broken. */
-export function reduceLine(line: Line, method: Downsampling, maxPoints: number): ReducedPoint[] {
+export function* reduceLine(line: Line, method: Downsampling, maxPoints: number): Work<ReducedPoint[]> {
   if (method === 'NONE') return Array.from(line.y, (_, index) => pointAt(line, index));
-  const { finite, breaks } = split(line);
+  const { finite, breaks } = yield* split(line);
   const gaps = evenly(breaks, Math.floor(maxPoints / gapShare)).map((index) => pointAt(line, index));
-  const reduced = reducers[method](line, finite, maxPoints - gaps.length);
+  const reduced = yield* reducers[method](line, finite, maxPoints - gaps.length);
   return [...reduced, ...gaps].sort((a, b) => a.x - b.x);
 }
 
-type Reduce = (line: Line, finite: readonly number[], count: number) => ReducedPoint[];
+type Reduce = (line: Line, finite: Places, count: number) => Work<ReducedPoint[]>;
+/** Places in a line, ascending. */
+type Places = Uint32Array;
 
 const reducers: Record<Exclude<Downsampling, 'NONE'>, Reduce> = {
-  LTTB: (line, finite, count) => pickLttb(line, finite, count).map((index) => pointAt(line, index)),
+  LTTB: reduceLttb,
   MIN_MAX: reduceMinMax,
   MEAN: reduceMean,
 };
@@ -42,21 +45,27 @@ function pointAt({ x, y, low, high }: Line, index: number): ReducedPoint {
   return { x: x[index] ?? 0, y: at(y), low: at(low), high: at(high) };
 }
 
+function pointsAt(line: Line, places: ArrayLike<number>): ReducedPoint[] {
+  return Array.from(places, (index) => pointAt(line, index));
+}
+
 /** Places of the finite values, and of the first of each run of others. */
-function split({ y }: Line): { finite: number[]; breaks: number[] } {
-  const finite: number[] = [];
+function* split({ y }: Line): Work<{ finite: Places; breaks: number[] }> {
+  const finite = new Uint32Array(y.length);
   const breaks: number[] = [];
+  let count = 0;
   let broken = false;
   for (let index = 0; index < y.length; index++) {
+    if (index % piece === 0) yield;
     if (Number.isFinite(y[index])) {
-      finite.push(index);
+      finite[count++] = index;
       broken = false;
     } else if (!broken) {
       breaks.push(index);
       broken = true;
     }
   }
-  return { finite, breaks };
+  return { finite: finite.subarray(0, count), breaks };
 }
 
 /** At most `count` of the items, spread evenly. */
@@ -70,15 +79,17 @@ function evenly<T>(items: readonly T[], count: number): T[] {
  * Largest-Triangle-Three-Buckets (Steinarsson 2013): the first point, the last, and of each bucket between the one that
  * spans the largest triangle with the point chosen before and the mean of the next bucket.
  */
-function pickLttb({ x, y }: Line, finite: readonly number[], count: number): readonly number[] {
+function* reduceLttb(line: Line, finite: Places, count: number): Work<ReducedPoint[]> {
+  const { x, y } = line;
   const total = finite.length;
-  if (total <= count) return finite;
+  if (total <= count) return pointsAt(line, finite);
   const at = (column: ArrayLike<number>, place: number) => column[finite[place] ?? 0] ?? 0;
   const every = (total - 2) / (count - 2);
   const startOf = (bucket: number) => Math.min(total - 1, Math.floor(bucket * every) + 1);
   const picked = [finite[0] ?? 0];
   let before = 0;
   for (let bucket = 0; bucket < count - 2; bucket++) {
+    yield;
     const [start, end, nextEnd] = [startOf(bucket), startOf(bucket + 1), Math.min(total, startOf(bucket + 2) + 1)];
     const size = Math.max(1, nextEnd - end);
     let [meanX, meanY] = [0, 0];
@@ -96,21 +107,22 @@ function pickLttb({ x, y }: Line, finite: readonly number[], count: number): rea
     before = best;
   }
   picked.push(finite[total - 1] ?? 0);
-  return picked;
+  return pointsAt(line, picked);
 }
 
 /** Cuts places into at most `count` runs of about the same size. */
-function* bucketsOf(finite: readonly number[], count: number): Generator<readonly number[]> {
+function* bucketsOf(finite: Places, count: number): Generator<Places> {
   const used = Math.min(count, finite.length);
   for (let n = 0; n < used; n++) {
-    yield finite.slice(Math.floor((n * finite.length) / used), Math.floor(((n + 1) * finite.length) / used));
+    yield finite.subarray(Math.floor((n * finite.length) / used), Math.floor(((n + 1) * finite.length) / used));
   }
 }
 
-function reduceMinMax(line: Line, finite: readonly number[], count: number): ReducedPoint[] {
-  if (finite.length <= count && line.low === line.high) return finite.map((index) => pointAt(line, index));
+function* reduceMinMax(line: Line, finite: Places, count: number): Work<ReducedPoint[]> {
+  if (finite.length <= count && line.low === line.high) return pointsAt(line, finite);
   const reduced: ReducedPoint[] = [];
   for (const bucket of bucketsOf(finite, Math.floor(count / 2))) {
+    yield;
     const { lowest, highest } = extremes(line, bucket);
     const point = (index: number, value: number) => ({ x: line.x[index] ?? 0, y: value, low: value, high: value });
     const low = point(lowest, line.low[lowest] ?? 0);
@@ -121,9 +133,11 @@ function reduceMinMax(line: Line, finite: readonly number[], count: number): Red
   return reduced;
 }
 
-function reduceMean(line: Line, finite: readonly number[], count: number): ReducedPoint[] {
-  if (finite.length <= count) return finite.map((index) => pointAt(line, index));
-  return Array.from(bucketsOf(finite, count), (bucket) => {
+function* reduceMean(line: Line, finite: Places, count: number): Work<ReducedPoint[]> {
+  if (finite.length <= count) return pointsAt(line, finite);
+  const reduced: ReducedPoint[] = [];
+  for (const bucket of bucketsOf(finite, count)) {
+    yield;
     const { lowest, highest } = extremes(line, bucket);
     let [x, y] = [0, 0];
     for (const index of bucket) {
@@ -134,11 +148,12 @@ function reduceMean(line: Line, finite: readonly number[], count: number): Reduc
     // Sums round: neither the mean nor its place may leave the bucket.
     const within = (value: number, least: number, most: number) => Math.min(most, Math.max(least, value));
     const [first, last] = [line.x[bucket[0] ?? 0] ?? 0, line.x[bucket.at(-1) ?? 0] ?? 0];
-    return { x: within(x, first, last), y: within(y, low, high), low, high };
-  });
+    reduced.push({ x: within(x, first, last), y: within(y, low, high), low, high });
+  }
+  return reduced;
 }
 
-function extremes({ low, high }: Line, bucket: readonly number[]): { lowest: number; highest: number } {
+function extremes({ low, high }: Line, bucket: Places): { lowest: number; highest: number } {
   let lowest = bucket[0] ?? 0;
   let highest = lowest;
   for (const index of bucket) {
