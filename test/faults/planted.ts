@@ -25,7 +25,7 @@ export const bugs: Bug[] = [
         `return takeBatches(tx, batches, leaseSeconds, added).then(async (early) => {
           for (const { channel, acknowledgement } of early)
             await store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
-          await sleep(20);
+          await sleep(100);
           return early;
         });`,
       ],
@@ -37,8 +37,8 @@ export const bugs: Bug[] = [
     patches: [
       [
         'src/intake/intake.ts',
-        'if (number <= attempt.mark) counts.duplicates++;',
-        'if (number < 1) counts.duplicates++;',
+        'if (last <= attempt.mark) counts.duplicates++;',
+        'if (last < 1) counts.duplicates++;',
       ],
     ],
     only: ['repeat batches', 'cut connections', 'kill gateway'],
