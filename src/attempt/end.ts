@@ -16,7 +16,7 @@ import { explainWait } from './place.ts';
 import { requestOf } from './queue.ts';
 import { attempt } from './table.ts';
 
-const excerptLines = 10;
+export const excerptLines = 10;
 
 /** The attempt ended, as its supervisor proved. `lines` are its last ones, oldest first. */
 export async function finishAttempt(
@@ -36,11 +36,12 @@ export async function finishAttempt(
     await endAttempt(tx, locked, row, { state: 'CANCELLED', reason, at, exitCode, signal });
     return moveOn(tx, locked, 'CANCELLED', reason, at);
   }
-  const { state, reason } = judgeEnd({ ...record, oomKilled, seconds, lines }, locked.job);
+  const judged = judgeEnd({ ...record, oomKilled, seconds, lines }, locked.job);
+  const { state } = judged;
+  const reason = { ...judged.reason, logExcerpt: state === 'SUCCEEDED' ? [] : lines.slice(-excerptLines) };
   await endAttempt(tx, locked, row, { state, reason, at, exitCode, signal });
-  const told = { ...reason, logExcerpt: state === 'SUCCEEDED' ? [] : lines.slice(-excerptLines) };
-  if (state === 'FAILED') await retryOrEnd(tx, locked, state, told, at);
-  else await moveOn(tx, locked, state, told, at);
+  if (state === 'FAILED') await retryOrEnd(tx, locked, state, reason, at);
+  else await moveOn(tx, locked, state, reason, at);
 }
 
 /** Queues the job again, or ends it when no retry is left; its last attempt has ended. */
@@ -105,7 +106,8 @@ export async function endAttempt(
   end: { state: JobState; reason: StateReason; at: Date; exitCode: number | null; signal: string | null },
 ): Promise<void> {
   const { state, reason, at, exitCode, signal } = end;
-  const reasons = { reasonCode: reason.code, reasonMessage: reason.message, reasonHint: reason.hint ?? null };
+  const { code: reasonCode, message: reasonMessage, hint: reasonHint = null, logExcerpt = [] } = reason;
+  const reasons = { reasonCode, reasonMessage, reasonHint, logExcerpt };
   Object.assign(row, { state, finishedAt: at, exitCode, signal, ...reasons });
   await tx
     .update(attempt)
@@ -131,25 +133,33 @@ export async function listLapsed(db: Db, limit: number): Promise<Attempt[]> {
 
 /** How an attempt is lost: its lease lapsed, or its runner says that its supervisor is dead and nothing of it runs. */
 const losses = {
-  LEASE: { condition: lt(attempt.leaseExpiresAt, now), message: 'The runner stopped sending heartbeats.' },
-  SUPERVISOR: { condition: undefined, message: 'Its supervisor on the runner was killed.' },
+  LEASE: {
+    condition: lt(attempt.leaseExpiresAt, now),
+    message: 'The runner stopped sending heartbeats.',
+    hint: 'Look whether the runner is up and reaches the gateway. A loss costs the job none of its retries.',
+  },
+  SUPERVISOR: {
+    condition: undefined,
+    message: 'Its supervisor on the runner was killed.',
+    hint: 'Look who killed it, e.g. the kernel for want of memory. A loss costs the job none of its retries.',
+  },
 };
 
 /**
  * Ends an attempt that is lost: the job queues again at once, and fails only when that happened many times in a row.
- * Null when it has ended, or was heard before its lease is taken: then nothing happens.
+ * Null when it has ended, or was heard before its lease is taken: then nothing happens. `logExcerpt`: its last lines.
  */
 export async function loseAttempt(
   tx: Tx,
   locked: LockedJob,
   attemptId: string,
-  how: keyof typeof losses,
+  { how, logExcerpt }: { how: keyof typeof losses; logExcerpt: string[] },
 ): Promise<Attempt | null> {
-  const { condition, message } = losses[how];
+  const { condition, message, hint } = losses[how];
   const row = await findOpen(tx, attemptId, condition);
   if (!row) return null;
   const at = new Date();
-  const reason = { code: 'RUNNER_LOST', message };
+  const reason = { code: 'RUNNER_LOST', message, hint, logExcerpt };
   await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   if (locked.job.state === 'CANCELLING') {
     const code = locked.job.reasonCode ?? 'REQUESTED';

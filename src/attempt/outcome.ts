@@ -45,9 +45,11 @@ export function judgeEnd(end: End, of: Pick<Job, 'resolved' | 'defaultsVersion'>
     }
     case 'DRAINED':
     case 'CANCELLED':
-      return failed('RUNNER_DRAINED', 'The runner stopped and handed the job back.');
-    case 'CUT_OFF':
-      return failed('RUNNER_LOST', `The runner lost the gateway and stopped the job ${after}, as on_cut asks.`);
+      return failed('RUNNER_DRAINED', 'The runner stopped and handed the job back.', handedBack);
+    case 'CUT_OFF': {
+      const message = `The runner lost the gateway and stopped the job ${after}, as on_cut asks.`;
+      return failed('RUNNER_LOST', message, 'Look at the network between the runner and the gateway.');
+    }
     case 'SIGNALLED':
     case 'EXITED':
       break;
@@ -62,8 +64,15 @@ export function judgeEnd(end: End, of: Pick<Job, 'resolved' | 'defaultsVersion'>
   }
   const cuda = end.exitCode === tempFail ? undefined : end.lines.findLast((line) => cudaPattern.test(line));
   if (cuda !== undefined) return failed('CUDA_OUT_OF_MEMORY', cudaMessage(cuda, of), cudaHint(of));
-  return end.signal === null ? failed('EXIT_CODE', `${how} ${after}.`) : failed('SIGNAL', `${how} ${after}.`);
+  if (end.exitCode === tempFail)
+    return failed('EXIT_CODE', `${how} ${after}.`, 'By this code the command asks to be tried again.');
+  if (end.signal === null) return failed('EXIT_CODE', `${how} ${after}.`, lookHint);
+  return failed('SIGNAL', `${how} ${after}.`, end.signal === 'SIGKILL' ? killedHint : lookHint);
 }
+
+const handedBack = 'It costs the job none of its retries: another runner, or this one when it is back, takes it.';
+const lookHint = 'The last lines of its log say more.';
+const killedHint = 'Nobody here sent it: look who did on the runner, e.g. its kernel for want of memory.';
 
 const lower = (text: string) => text.charAt(0).toLowerCase() + text.slice(1);
 

@@ -117,9 +117,9 @@ registerNode('att', 'JobAttempt', async (context, actor, id) => {
   return attempt && (await getJob(context.database.db, actor, attempt.jobId)) ? attempt : null;
 });
 
-function reasonOf(row: Pick<Job, 'reasonCode' | 'reasonMessage' | 'reasonHint'>): StateReason | null {
-  if (!row.reasonCode) return null;
-  return { code: row.reasonCode, message: row.reasonMessage ?? '', hint: row.reasonHint };
+function reasonOf(row: Pick<Job, 'reasonCode' | 'reasonMessage' | 'reasonHint' | 'logExcerpt'>): StateReason | null {
+  const { reasonCode: code, reasonMessage: message, reasonHint: hint, logExcerpt } = row;
+  return code ? { code, message: message ?? '', hint, logExcerpt } : null;
 }
 
 /** What placement sees, read once an operation. */
@@ -161,11 +161,7 @@ builder.objectFields(JobRef, (t) => ({
     type: JobStateReason,
     nullable: true,
     description: 'Why the job is in its state.',
-    async resolve(job, _, context) {
-      if (job.state === 'QUEUED') return waitReason(job, context);
-      const reason = reasonOf(job);
-      return reason && { ...reason, logExcerpt: job.logExcerpt };
-    },
+    resolve: (job, _, context) => (job.state === 'QUEUED' ? waitReason(job, context) : reasonOf(job)),
   }),
   queuePosition: t.int({
     nullable: true,

@@ -1,6 +1,6 @@
 // Attempts: who runs a job now, until when, how it ended, and how much of what it said is committed.
 import { sql } from 'drizzle-orm';
-import { bigint, boolean, check, index, integer, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
+import { bigint, boolean, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
 import { job } from '../job/table.ts';
 import type { JobState } from '../job/state.ts';
@@ -28,6 +28,8 @@ export const attempt = pgTable(
     reasonCode: text(),
     reasonMessage: text(),
     reasonHint: text(),
+    /** Its last lines, when it failed. */
+    logExcerpt: jsonb().$type<string[]>().notNull().default([]),
     exitCode: integer(),
     signal: text(),
     /** High-water mark: every record up to this number is stored. */

@@ -4,7 +4,7 @@
 import type { Actor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { acknowledge, type Attempt, holdsLease, loadAttempts, markStarted, saveAttempt } from '../attempt/attempt.ts';
-import { endLateStart, finishAttempt, loseAttempt } from '../attempt/end.ts';
+import { endLateStart, excerptLines, finishAttempt, loseAttempt } from '../attempt/end.ts';
 import { searchedLines } from '../attempt/outcome.ts';
 import { databaseErrorCode } from '../database/database.ts';
 import { lockJobs } from '../job/ended.ts';
@@ -276,7 +276,9 @@ export async function endLost(tx: Tx, actor: Actor, lost: { attemptId: string; r
 
 async function lose(tx: Tx, open: Attempt, how: 'LEASE' | 'SUPERVISOR'): Promise<boolean> {
   const ended = await changeJob(tx, open.jobId, async (locked) => {
-    const lost = await loseAttempt(tx, locked, open.id, how);
+    const limits = { maxLines: excerptLines, attempt: open.number };
+    const logExcerpt = await readExcerpt(tx, open.jobId, locked.stream.line, limits);
+    const lost = await loseAttempt(tx, locked, open.id, { how, logExcerpt });
     if (!lost) return false;
     await closeAllWindows(tx, locked);
     const what = how === 'LEASE' ? 'The runner was lost' : 'The supervisor was killed';

@@ -1,0 +1,1 @@
+ALTER TABLE "attempt" ADD COLUMN "log_excerpt" jsonb DEFAULT '[]'::jsonb NOT NULL;
