@@ -180,7 +180,12 @@ export const variables = {
     'Most websockets and event streams that a gateway holds; a further one is refused with 503 and OVERLOADED.',
     '20000',
   ),
-  ASTRAML_LOG_RETENTION_DAYS: variable(positive, '30', 'Days that a log is kept after the end of its job.', '30'),
+  ASTRAML_LOG_RETENTION_DAYS: variable(
+    positive,
+    '30',
+    'Days that a log is kept after the end of its job, and what became of the due times of schedules.',
+    '30',
+  ),
   ASTRAML_METRIC_RAW_DAYS: variable(
     positive,
     '30',

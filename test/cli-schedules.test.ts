@@ -107,6 +107,12 @@ suite('submit', () => {
     const flags = ['--model', 'bert-base', '--dataset', 's3://bucket/dataset'];
     const documented = await line.run(['submit', '-f', line.write('documented.yaml', documentedYaml), ...flags]);
     assert.match(documented.stdout, /^sch_\S+ p-times \S+ next \S+:00:00\.000Z\n$/, documented.stderr);
+    const named = ['schedules', 'create', '-f', 'documented.yaml', '--name', 'hourly', '--set', 'epochs=2'];
+    const created = await line.run([...named, ...flags, '--json=name,cron,spec']);
+    const { spec, ...when } = JSON.parse(created.stdout || created.stderr) as { spec: Record<string, unknown> };
+    assert.deepEqual(when, { name: 'hourly', cron: '0 * * * *' });
+    assert.deepEqual([spec['model'], spec['name']], ['bert-base', undefined], 'the name is that of the schedule');
+    assert.deepEqual((spec['hyperparams'] as { epochs: number }).epochs, 2);
     const daily = await line.run(['submit', ...flags, '--cron', '@daily', '--tz', 'Asia/Tokyo']);
     assert.match(daily.stdout, /^sch_\S+ p-times \S+ next \S+T15:00:00\.000Z\n$/, daily.stderr);
     const followed = await line.run(['submit', ...flags, '--cron', '@daily', '-w']);

@@ -457,6 +457,15 @@ suite('The rule of limits', () => {
          fragment A on Job { ${a} } fragment B on Query { ${b} ...A }`,
     );
 
+  test('counts a list whose length the field says by that length', () => {
+    const query = `mutation { setPolicy(input: { projectId: "p", rules: [], dryRun: true }) {
+      ... on PolicyPayload { refusedJobs { id } } } }`;
+    let cost = 0;
+    const rule = limitsRule({ maxDepth: 12, maxCost: 20_000, variables: {}, onCost: (told) => (cost = told) });
+    assert.deepEqual(validate(schema, parse(query), [rule]), []);
+    assert.equal(cost, 101);
+  });
+
   test('never throws, and never finds less than nothing', () => {
     const variables = fc.record({ n: fc.anything(), m: fc.anything(), ids: fc.anything() }, { requiredKeys: [] });
     fc.assert(

@@ -2,12 +2,21 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { sql } from 'drizzle-orm';
-import { pruneStep } from '../src/gateway/upkeep.ts';
+import { pruneRunsStep, pruneStep } from '../src/gateway/upkeep.ts';
 import { changeJob } from '../src/job/job.ts';
 import { commit, type Store } from '../src/live/commit.ts';
 import { appendLog, pruneLogs } from '../src/log/log.ts';
 import { prunePoints, pruneWindows } from '../src/metric/retention.ts';
-import { createProject, dataOf, type Door, openDoor, openSocket, post, submitJob } from './support/door.ts';
+import {
+  createProject,
+  createSchedule,
+  dataOf,
+  type Door,
+  openDoor,
+  openSocket,
+  post,
+  submitJob,
+} from './support/door.ts';
 import { addPoints, closeWindows, endJob, rollUpAll } from './support/measure.ts';
 
 let door: Door;
@@ -252,5 +261,30 @@ suite('what was measured', () => {
       [[2, false]],
       'a follower that was away is told too',
     );
+  });
+});
+
+suite('due times of a schedule past retention', () => {
+  test('are removed in steps, but for the newest of each schedule', async () => {
+    const { db } = store.database;
+    const ids = [await createSchedule(door.port, 'p-kept'), await createSchedule(door.port, 'p-kept')];
+    const write = (id: string, daysAgo: string, minutes: number) =>
+      db.execute(sql`insert into schedule_run (schedule_id, due_at, last_due_at, job_id, decided_at)
+        select ${id}, at, at, 'job_' || n, at from generate_series(1, ${minutes}::integer) as n,
+          lateral (select now() - ${daysAgo}::interval - make_interval(mins => n) as at) as due`);
+    await write(ids[0]!, '31 days', 2_500);
+    await write(ids[0]!, '29 days', 10);
+    await write(ids[1]!, '40 days', 5);
+    const step = pruneRunsStep(store, 30);
+    let steps = 0;
+    while (await step()) steps++;
+    assert.equal(steps, 3, 'a thousand at a time');
+    const rows = await db.execute<{ schedule_id: string; n: string }>(
+      sql`select schedule_id, count(*) as n from schedule_run where schedule_id in ${ids} group by 1`,
+    );
+    assert.deepEqual(Object.fromEntries([...rows].map((row) => [row.schedule_id, Number(row.n)])), {
+      [ids[0]!]: 10,
+      [ids[1]!]: 1,
+    });
   });
 });

@@ -1,16 +1,17 @@
-// Background work on what jobs said and measured: windows are rolled up into tiers, and what is past retention is
-// removed. A step is one short transaction on jobs that it has locked; any number of gateways share the work.
+// Background work on what jobs said and measured, and on what became of schedules' due times: windows are rolled up into
+// tiers, and what is past retention is removed. A step is one short transaction on jobs that it has locked; any number of gateways share the work.
 import type { Config } from '../config.ts';
 import { type EndedJob, listEnded, lockJobs, type Pruned } from '../job/ended.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
 import { pruneLogs } from '../log/log.ts';
 import { prunePoints, pruneWindows } from '../metric/retention.ts';
 import { rollUpNext } from '../metric/tier.ts';
+import { listScheduleIds, pruneRuns } from '../schedule/run.ts';
 import { type LoopOptions, startLoop } from './loops.ts';
 
 const rollUpEveryMs = 5_000;
 const pruneEveryMs = 600_000;
-const [jobsPerStep, rowsPerStep] = [20, 1_000];
+const [jobsPerStep, schedulesPerStep, rowsPerStep] = [20, 20, 1_000];
 
 /** Starts the loops; stopping waits for the steps in progress. */
 export function startUpkeep(
@@ -25,6 +26,12 @@ export function startUpkeep(
     prune('log retention', config.logRetentionDays, pruneLogs),
     prune('point retention', config.metricRawDays, prunePoints),
     prune('window retention', config.metricWindowDays, pruneWindows),
+    startLoop({
+      name: 'schedule retention',
+      everyMs: pruneEveryMs,
+      step: pruneRunsStep(store, config.logRetentionDays),
+      report,
+    }),
   ];
   return {
     async stop() {
@@ -53,5 +60,21 @@ export function pruneStep(store: Store, days: number, prune: Prune): () => Promi
     });
     if (pruned === 'ALL') place = jobs.at(-1) ?? null;
     return pruned !== 'LATER';
+  };
+}
+
+/** A step that goes over all schedules, some at a time, and removes what was decided of due times so many days ago. */
+export function pruneRunsStep(store: Store, days: number): () => Promise<boolean> {
+  let place = '';
+  return async () => {
+    const before = new Date(Date.now() - days * 86_400_000);
+    const ids = await listScheduleIds(store.database.db, place, schedulesPerStep);
+    const last = ids.at(-1);
+    if (last === undefined) {
+      place = '';
+      return false;
+    }
+    if (await commit(store, (tx) => pruneRuns(tx, ids, before, rowsPerStep))) place = last;
+    return true;
   };
 }

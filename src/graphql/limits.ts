@@ -1,6 +1,6 @@
 // Limits of an operation, checked before anything runs or any stream opens, on every transport alike: tokens (by the
 // parser), depth, aliases, root fields, directives and cost. Cost is the number of objects that an operation returns at
-// most: an object 1, a list its `first`/`last` (else 20) times (1 + its children), `totalCount` 10, plain
+// most: an object 1, a list its `first`/`last` (else what the field says, else 20) times (1 + its children), `totalCount` 10, plain
 // values that are asked for by number (`nextRuns(first: 50)`) that number, other fields 0.
 import {
   type ASTVisitor,
@@ -156,7 +156,7 @@ function measure(
   ): Part => {
     const name = field.name.value;
     const inside = introspecting || name === '__schema' || name === '__type';
-    const type = fieldType(schema, parent, name);
+    const { type, listSize: fixedSize } = fieldOf(schema, parent, name);
     if (!field.selectionSet) {
       const cost = inside ? 0 : name === 'totalCount' ? 10 : (askedSize(field, variables, defaults) ?? 0);
       return { depth: Number(!inside), introspectionDepth: Number(inside), cost, introspectionCost: 0 };
@@ -167,7 +167,7 @@ function measure(
     const isList = type !== undefined && isListType(getNullableType(type)) && !String(named).endsWith('Connection');
     const sizeOf = () => {
       if (inside) return name === 'types' ? typeCount : introspectionListSize;
-      return asked ?? (name === 'edges' || name === 'nodes' ? listSize : pageSize);
+      return asked ?? fixedSize ?? (name === 'edges' || name === 'nodes' ? listSize : pageSize);
     };
     const factor = isList ? sizeOf() : 1;
     return {
@@ -182,13 +182,16 @@ function measure(
   return { ...walk(operation.selectionSet, root, 1, false, true), rootFields };
 }
 
-function fieldType(
+/** A field's type, and how many items its list may hold where the field says so in `extensions.listSize`. */
+function fieldOf(
   schema: GraphQLSchema,
   parent: GraphQLOutputType | undefined,
   name: string,
-): GraphQLOutputType | undefined {
-  if (!isObjectType(parent) && !isInterfaceType(parent)) return undefined;
-  return schema.getField(parent, name)?.type;
+): { type?: GraphQLOutputType; listSize?: number } {
+  if (!isObjectType(parent) && !isInterfaceType(parent)) return {};
+  const field = schema.getField(parent, name);
+  const listSize = field?.extensions['listSize'];
+  return { ...(field ? { type: field.type } : {}), ...(typeof listSize === 'number' ? { listSize } : {}) };
 }
 
 /** What `first`, `last` or a list of ids asks for; undefined when none is given. */

@@ -8,7 +8,7 @@ import { PolicyPayloadRef } from '../policy/schema.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
 import { JobSpecInput } from '../spec/schema.ts';
 import { JobRef } from './schema.ts';
-import { listRefused, type MigrationItem, previewMigration } from './trial.ts';
+import { lastJobs, listRefused, type MigrationItem, previewMigration } from './trial.ts';
 
 builder.objectField(PolicyPayloadRef, 'refusedJobs', (t) =>
   t.field({
@@ -16,6 +16,7 @@ builder.objectField(PolicyPayloadRef, 'refusedJobs', (t) =>
     nullable: true,
     description:
       "Jobs among the project's last 100 that these rules would refuse, newest first. Only counted for a dry run.",
+    extensions: { listSize: lastJobs },
     resolve: ({ policy, tried }, _, { actor, database }) =>
       tried && listRefused(database.db, requireActor(actor), policy.projectId, tried),
   }),

@@ -12,7 +12,8 @@ import { type Layer, layerOf, type ResolvedValue, resolve } from '../spec/resolv
 import { parseSpec } from '../spec/spec.ts';
 import { type Job, layersOverDefaults, listJobs, projectOf, type Submission } from './job.ts';
 
-const lastJobs = 100;
+/** How many of the newest jobs new rules are tried on. */
+export const lastJobs = 100;
 
 /**
  * Jobs among the project's last 100, newest first, that the rules would refuse: each with its own request and the

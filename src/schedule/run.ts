@@ -1,11 +1,11 @@
 // The record of due times: each one that was decided, as started or as skipped and why.
-import { and, desc, eq } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
 import type { Tx } from '../live/commit.ts';
 import { openCalendar } from './calendar.ts';
 import type { PageOptions, Schedule } from './schedule.ts';
-import { scheduleRun } from './table.ts';
+import { schedule, scheduleRun } from './table.ts';
 
 export type ScheduleRun = typeof scheduleRun.$inferSelect;
 
@@ -75,4 +75,40 @@ export async function recordSkip(
   }
   const skip = { scheduleId: row.id, dueAt, lastDueAt, reasonCode: code, reasonMessage: message, decidedAt };
   await tx.insert(scheduleRun).values(skip).onConflictDoNothing();
+}
+
+/** Schedules behind an id, in the order of their ids. */
+export async function listScheduleIds(db: Db, after: string, limit: number): Promise<string[]> {
+  const rows = await db
+    .select({ id: schedule.id })
+    .from(schedule)
+    .where(gt(schedule.id, after))
+    .orderBy(asc(schedule.id))
+    .limit(limit);
+  return rows.map(({ id }) => id);
+}
+
+/**
+ * Removes what became of due times before a moment, up to `limit` rows; whether these were all. The newest of each
+ * schedule stays: a skip that follows makes it longer.
+ */
+export async function pruneRuns(tx: Tx, ids: readonly string[], before: Date, limit: number): Promise<boolean> {
+  const newest = sql`(select max(due_at) from ${scheduleRun} as later where later.schedule_id = ${scheduleRun}.schedule_id)`;
+  const old = tx
+    .select({ at: sql`ctid` })
+    .from(scheduleRun)
+    .where(
+      and(
+        inArray(scheduleRun.scheduleId, [...ids]),
+        lt(scheduleRun.dueAt, before),
+        lt(scheduleRun.lastDueAt, before),
+        sql`${scheduleRun.dueAt} < ${newest}`,
+      ),
+    )
+    .limit(limit);
+  const removed = await tx
+    .delete(scheduleRun)
+    .where(sql`ctid in ${old}`)
+    .returning({ dueAt: scheduleRun.dueAt });
+  return removed.length < limit;
 }

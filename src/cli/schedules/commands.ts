@@ -1,6 +1,6 @@
 // The commands about schedules, with their flags.
 import type { Command } from 'commander';
-import { type AddCommand, withGlobals } from '../command.ts';
+import { type AddCommand, collect, withGlobals } from '../command.ts';
 import { cronFields, jobFields, scheduleFields, schedulePageFields } from '../fields.ts';
 import type {
   CronPreviewOptions,
@@ -40,6 +40,9 @@ export function addScheduleCommands(program: Command, add: AddCommand): void {
     async () => (await load()).runSchedulesCreate,
   )
     .requiredOption('-f, --file <file>', 'job spec, JSON or YAML, of which schedule: may say when; - is stdin')
+    .option('--model <name>', 'model to train, over the file')
+    .option('--dataset <uri>', 'dataset to train on, over the file')
+    .option('--set <key=value>', 'any hyperparameter, or a dotted path of the spec, over the file (repeat)', collect)
     .option('--idempotency-key <key>', 'create once under this key, however often it is said');
   const update = add<ScheduleUpdateOptions>(
     parent,

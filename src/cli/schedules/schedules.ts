@@ -10,12 +10,13 @@ import { jobName } from '../jobs/outcome.ts';
 import { cell, stateCell } from '../output.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
 import { requireSpec } from '../submit/spec-file.ts';
-import { mergeSpec } from '../submit/spec-flags.ts';
+import { mergeSpec, type SpecFlags } from '../submit/spec-flags.ts';
 import { printSchedule, type Schedule, sendSchedule } from './create.ts';
 import { flagInput, missingCron, type ScheduleFlags, splitSchedule } from './input.ts';
 
 export type ScheduleListOptions = { header?: boolean };
-export type ScheduleCreateOptions = ScheduleFlags & { file: string; name?: string; idempotencyKey?: string };
+export type ScheduleCreateOptions = ScheduleFlags &
+  Pick<SpecFlags, 'model' | 'dataset' | 'set'> & { file: string; name?: string; idempotencyKey?: string };
 export type ScheduleUpdateOptions = ScheduleFlags & { file?: string; name?: string };
 export type CronPreviewOptions = { tz?: string; limit: string };
 
@@ -35,7 +36,8 @@ export async function runSchedules(cli: Cli, options: ScheduleListOptions): Prom
 }
 
 export async function runSchedulesCreate(cli: Cli, options: ScheduleCreateOptions): Promise<number> {
-  const { template, schedule, issues } = splitSchedule(await mergeSpec(cli, { file: options.file }, []), options);
+  const { name: _, ...flags } = options; // it names the schedule, not its jobs
+  const { template, schedule, issues } = splitSchedule(await mergeSpec(cli, flags, []), options);
   const wanted = { ...schedule, ...(options.name === undefined ? {} : { name: options.name }) };
   const spec = requireSpec(template, [...issues, ...missingCron(wanted)]);
   return sendSchedule(cli, { spec, schedule: wanted, idempotencyKey: options.idempotencyKey });
