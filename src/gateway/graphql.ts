@@ -3,12 +3,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline as pipeStream } from 'node:stream/promises';
 import { Refusal } from '../errors.ts';
+import { watchStuck } from './alive.ts';
 import { refuse } from './answer.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
 import type { Drain } from './drain.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
-import { watchStuck } from './outlet.ts';
 import type { Entry } from './journal.ts';
 import type { Operation } from './operation.ts';
 import type { Pipeline } from './pipeline.ts';
@@ -84,7 +84,6 @@ export async function answerGraphql(
     const cut = () => void response.destroy();
     const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
     response.setMaxListeners(20); // the pipe below adds many
-    response.on('timeout', () => {}); // or else Node cuts a connection on which nothing happens
     if (response.socket) leave.push(watchStuck(response.socket, cut));
     response.once('close', () => leave.forEach((left) => left()));
   }

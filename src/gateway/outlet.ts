@@ -1,10 +1,9 @@
 // Writes what is shared past graphql-ws to its socket: one text for all, the message's frame around it for each. Nothing
 // is queued for a slow reader: while too much waits in its socket nothing more is pulled for it, and afterwards its
 // stream goes on from where it was.
-import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
-import { liveFigures, watchBuffers } from '../figures.ts';
+import { watchStuck } from './alive.ts';
 import type { SharedResults } from './shared.ts';
 
 /** The way out of one websocket. */
@@ -17,8 +16,6 @@ export type Outlet = {
 
 /** More than this waits for no one. */
 const maxBufferedBytes = 1024 * 1024;
-/** A peer that takes nothing for so long, while something waits for it, is gone or stuck. */
-const stuckMs = 30_000;
 
 /** `raw` is the connection below the websocket: it says when it is drained, and when nothing moves. */
 export function createOutlet(socket: WebSocket, raw: Duplex): Outlet {
@@ -47,25 +44,6 @@ export function createOutlet(socket: WebSocket, raw: Duplex): Outlet {
 }
 
 /**
- * Calls `cut` when something waits for a peer that has taken nothing for 30 seconds; counts what waits, until the returned
- * function is called. Node counts the progress of a write that is under way as activity.
- */
-export function watchStuck(connection: Duplex, cut: () => void): () => void {
-  const look = () => {
-    if (connection.writableLength === 0) return;
-    liveFigures.stuck.inc();
-    cut();
-  };
-  if (connection instanceof Socket) connection.setTimeout(stuckMs);
-  connection.on('timeout', look);
-  const forget = watchBuffers(() => connection.writableLength);
-  return () => {
-    connection.off('timeout', look);
-    forget();
-  };
-}
-
-/**
  * Sends results as messages of the operation. The iterator that is returned yields nothing and ends with the results:
  * graphql-ws drives it, and completes the operation at its end.
  */
@@ -82,6 +60,8 @@ export function deliver(outlet: Outlet, id: string, results: SharedResults): Asy
       while (!ended) {
         await outlet.room();
         const text = ended ? null : await results.next();
+        // Others of this socket may have filled it meanwhile: so many streams hold no more than one.
+        for (let full = outlet.room(); full && !ended; full = outlet.room()) await full;
         // A token that was revoked meanwhile has closed its socket: it gets no more.
         if (text === null || ended || !outlet.isOpen) return end();
         outlet.send(`${head}${text}}`);

@@ -9,6 +9,7 @@ import { Refusal } from '../errors.ts';
 import { connectionFigures } from '../figures.ts';
 import type { Context } from '../graphql/builder.ts';
 import { publicError, type ReportBug, withoutHttp } from '../graphql/error.ts';
+import { holdBack, sendPings } from './alive.ts';
 import type { Pace } from './caps.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
 import type { Drain } from './drain.ts';
@@ -26,9 +27,6 @@ export type Sockets = {
 
 const maxFrameBytes = 64 * 1024;
 const initWaitMs = 5_000;
-const pingEveryMs = 12_000;
-/** A peer that has answered none of so many pings when the next one is due is gone. */
-const maxUnanswered = 2;
 
 type Extra = { socket: WebSocket; outlet: Outlet; pace: Pace; actor?: Actor | null };
 
@@ -179,6 +177,7 @@ function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extr
     },
     { socket, outlet: createOutlet(socket, raw), pace },
   );
+  holdBack(socket, raw);
   const stopPings = sendPings(socket, raw);
   socket.once('close', (code, reason) => {
     stopPings();
@@ -194,19 +193,6 @@ function fitReason(reason: string | undefined): string | undefined {
 /** graphql-ws throws at messages that only a server may send. */
 function isMisuse(error: unknown): boolean {
   return error instanceof Error && /^Unexpected message of type /.test(error.message);
-}
-
-/** A slow reader answers late, since pings stand in line: while anything waits for it, it is the outlet that watches. */
-function sendPings(socket: WebSocket, raw: Duplex): () => void {
-  let unanswered = 0;
-  socket.on('pong', () => (unanswered = 0));
-  const timer = setInterval(() => {
-    if (raw.writableLength > 0) return;
-    if (unanswered >= maxUnanswered) return socket.terminate();
-    unanswered++;
-    socket.ping();
-  }, pingEveryMs);
-  return () => clearInterval(timer);
 }
 
 type Run = { id: string; outlet: Outlet; execute: (args: unknown) => never; subscribe: (args: unknown) => never };
