@@ -1,6 +1,7 @@
 // The runner's talk with a gateway that forgets it, stays silent or says nonsense.
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
@@ -132,6 +133,42 @@ test('a refused token is told at once', async () => {
     code: 'UNAUTHENTICATED',
     httpStatus: 401,
   });
+  server.closeAllConnections();
+  server.close();
+});
+
+test('a token that is refused later ends the claims, and is told once', async () => {
+  let claims = 0;
+  const { url, server } = await startGateway((path) => {
+    if (path === 'register')
+      return { status: 200, body: { runnerId: 'run_1', heartbeatSeconds: 10, leaseSeconds: 30 } };
+    return ++claims === 1 ? { status: 200, body: { assignment: null } } : refused(401, 'UNAUTHENTICATED');
+  });
+  const troubles: unknown[] = [];
+  const options = optionsFor(url, troubles, join(root, 'revoked'));
+  const runner = await startRunner(options);
+  assert.equal((await runner.refused).httpStatus, 401);
+  await runner.drain();
+  assert.deepEqual([claims, troubles.length], [2, 1]);
+  await options.attempts.bus.close();
+  server.closeAllConnections();
+  server.close();
+});
+
+test('`runner start` whose token is revoked drains and ends with exit code 4', async () => {
+  const { url, server } = await startGateway((path) => {
+    if (path !== 'register') return refused(401, 'UNAUTHENTICATED');
+    const redisUrl = 'redis://127.0.0.1:1'; // only a job would use it
+    return { status: 200, body: { runnerId: 'run_1', heartbeatSeconds: 10, leaseSeconds: 30, redisUrl } };
+  });
+  const binary = join(import.meta.dirname, '../bin/astraml.mjs');
+  const env = { PATH: process.env['PATH'], ASTRAML_URL: url, ASTRAML_RUNNER_TOKEN: 'x'.repeat(40) };
+  const child = spawn(process.execPath, [binary, 'runner', 'start', '--work-dir', join(root, 'exit')], { env });
+  let said = '';
+  child.stderr.on('data', (data: Buffer) => (said += data.toString()));
+  const [code] = (await once(child, 'exit')) as [number];
+  assert.equal(code, 4, said);
+  assert.equal(said.split('\n').filter((line) => line.includes('"trouble"')).length, 1, said);
   server.closeAllConnections();
   server.close();
 });

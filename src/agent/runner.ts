@@ -55,6 +55,8 @@ export type RunningRunner = {
   drain(): Promise<void>;
   /** Stops claiming, ends the attempts (their jobs queue again), and returns when all is acknowledged or the time is over. */
   stop(deadlineMs: number): Promise<void>;
+  /** Resolves when the gateway refuses the runner's token, which was revoked or is over: it claims nothing more. */
+  readonly refused: Promise<ApiError>;
 };
 
 const waitSeconds = 20;
@@ -75,6 +77,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   // A job without GPUs needs a place too: no more run at once than this.
   const maxAttempts = Math.max(4, 2 * options.gpus.length);
   let freed = () => {};
+  const refusal = Promise.withResolvers<ApiError>();
 
   const control = createControl(options.url, options.token);
   const adopted = options.attempts.in === 'process' ? [] : await findSupervisors();
@@ -166,6 +169,8 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
         if (signal.aborted) return;
         if (changed.signal.aborted) continue; // with the same request id: an answer that was lost comes again
         options.onTrouble?.(error);
+        // Nobody gives a token back: what runs may end, another claim is no use.
+        if (error instanceof ApiError && isRefusal(error)) return refusal.resolve(error);
         if (error instanceof ApiError && error.httpStatus === 404)
           await registerAgain().catch((failure: unknown) => options.onTrouble?.(failure));
         await sleep(retryMs, undefined, { signal }).catch(() => {});
@@ -192,7 +197,13 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
       await Promise.race([all, sleep(abandonMs, undefined, { ref: false })]);
       await unsubscribe();
     },
+    refused: refusal.promise,
   };
+}
+
+/** Whether the gateway does not take the token, or not for this. */
+export function isRefusal({ httpStatus }: ApiError): boolean {
+  return httpStatus === 401 || httpStatus === 403;
 }
 
 /** Starts an attempt, here or in a process of its own. */

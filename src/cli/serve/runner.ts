@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { enterWorkDir } from '../../agent/detached.ts';
 import { findGpus } from '../../agent/gpus.ts';
 import { processExecutor } from '../../agent/process.ts';
-import { type RunningRunner, startRunner } from '../../agent/runner.ts';
+import { isRefusal, type RunningRunner, startRunner } from '../../agent/runner.ts';
 import { defaultSpoolBytes, leastSpoolBytes } from '../../agent/spool.ts';
 import { ApiError } from '../../client/client.ts';
 import { oneOf, whole } from '../../config.ts';
@@ -57,7 +57,10 @@ const environment = z.object({
     .optional(),
 });
 
-/** Runs until a signal drains it: no new jobs, those that run may end. A second signal hands them back at once. */
+/**
+ * Runs until a signal drains it, or its token is refused: no new jobs, those that run may end. Another signal hands them
+ * back at once.
+ */
 export async function runRunner(options: RunnerStartOptions): Promise<number> {
   const env = readEnvironment();
   const workDir = resolve(options.workDir ?? env.ASTRAML_RUNNER_WORK_DIR);
@@ -96,10 +99,10 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
     onTrouble: (error) => say('trouble', { message: error instanceof Error ? error.message : String(error) }),
   }).catch(explain);
   say('ready', { name, gpus: gpus.map(({ model }) => model), workDir });
-  await signals.first;
-  say('draining', {});
-  await drain(runner, signals.second, drainMs, graceMs);
-  return 0;
+  const refused = await Promise.race([signals.first.then(() => null), runner.refused]);
+  say('draining', refused ? { message: refused.message } : {});
+  await drain(runner, refused ? signals.first : signals.second, drainMs, graceMs);
+  return refused ? exitCodes.notAllowed : exitCodes.done;
 }
 
 async function drain(runner: RunningRunner, hurry: Promise<void>, drainMs: number, graceMs: number): Promise<void> {
@@ -123,8 +126,7 @@ function readEnvironment(): z.output<typeof environment> {
 
 function explain(error: unknown): never {
   if (!(error instanceof ApiError)) throw error;
-  const refused = error.httpStatus === 401 || error.httpStatus === 403;
-  throw new Failure(refused ? exitCodes.notAllowed : exitCodes.usage, error.message, error.hint);
+  throw new Failure(isRefusal(error) ? exitCodes.notAllowed : exitCodes.usage, error.message, error.hint);
 }
 
 function listenForSignals(): { first: Promise<void>; second: Promise<void> } {
