@@ -1,6 +1,7 @@
 // Intake: what a runner sends is stored once and in order, and nothing else ever is. On real Postgres where there is one.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { eq, sql } from 'drizzle-orm';
 import fc from 'fast-check';
 import { claimJob, loadAttempts, renewLease } from '../src/attempt/attempt.ts';
@@ -8,14 +9,17 @@ import { listLapsed } from '../src/attempt/end.ts';
 import { attempt } from '../src/attempt/table.ts';
 import { event } from '../src/event/table.ts';
 import { endLapsed, type IntakeCounts, takeBatches } from '../src/intake/intake.ts';
-import { readJob } from '../src/job/job.ts';
-import { commit } from '../src/live/commit.ts';
+import { startConsumer } from '../src/intake/consumer.ts';
+import { changeJob, readJob } from '../src/job/job.ts';
+import { commit, type Tx } from '../src/live/commit.ts';
 import { readLog } from '../src/log/log.ts';
 import { listMetrics, readWindowChanges } from '../src/metric/metric.ts';
 import type { Assignment } from '../src/protocol/control.ts';
 import { encodeBatch, linesCrcAfter, nextLinesCrc, parseRecord } from '../src/protocol/record.ts';
-import type { Runner } from '../src/runner/runner.ts';
+import { type Runner, touchRunner } from '../src/runner/runner.ts';
+import { runner as runners } from '../src/runner/table.ts';
 import { newJob, newRunner, openStore, type TestStore } from './support/store.ts';
+import { until } from './support/until.ts';
 
 let store: TestStore;
 let runner: Runner;
@@ -339,6 +343,9 @@ suite('a lease', () => {
     assert.ok(lapsed);
     assert.equal(await commit(store, (tx) => endLapsed(tx, lapsed)), true);
     assert.equal((await readJob(store.database.db, to.job.id)).job.state, 'QUEUED');
+    const row = (await loadAttempts(store.database.db, [to.attemptId])).get(to.attemptId);
+    assert.deepEqual([row?.reasonCode, row?.logExcerpt], ['RUNNER_LOST', ['a']]);
+    assert.match(row?.reasonHint ?? '', /^Look whether the runner is up/);
     assert.deepEqual((await send(to, 4, [line('too late')])).acknowledgement?.directives, [{ type: 'ABANDON' }]);
     assert.deepEqual((await texts(to.job.id)).length, 2, 'its line, and ours that says what happened');
     const renewed = await commit(store, (tx) =>
@@ -371,6 +378,71 @@ suite('a lease', () => {
     const { job } = await readJob(store.database.db, id ?? '');
     assert.deepEqual([job.state, job.reasonCode], ['FAILED', 'RUNNER_LOST']);
   });
+});
+
+suite('locks of a job come before that of its runner', () => {
+  const long = sql`clock_timestamp() - interval '10 s'`;
+  const forget = () =>
+    store.database.db.update(runners).set({ lastSeenAt: long, claimedAt: long }).where(eq(runners.id, runner.id));
+
+  /** Works on a job and its runner as intake does, while `other` is under way; how often each had to begin. */
+  async function meet(jobId: string, other: (tx: Tx) => Promise<unknown>): Promise<[number, number]> {
+    await forget();
+    const begun: [number, number] = [0, 0];
+    const locked = Promise.withResolvers<void>();
+    const stored = commit(store, async (tx) => {
+      begun[0]++;
+      await changeJob(tx, jobId, async () => {
+        locked.resolve();
+        await sleep(500); // the other comes as far as it can
+      });
+      await touchRunner(tx, runner.id);
+    });
+    await locked.promise;
+    await commit(store, (tx) => {
+      begun[1]++;
+      return other(tx);
+    });
+    await stored;
+    return begun;
+  }
+
+  test('when a lease is renewed over HTTP while a batch is stored', async () => {
+    const { attemptId, leaseToken, job } = await claim();
+    const renewal = { attemptId, leaseToken, leaseSeconds };
+    assert.deepEqual(await meet(job.id, (tx) => renewLease(tx, store.runnerActor, renewal)), [1, 1]);
+  });
+
+  test('when a job is claimed while a batch of its earlier attempt is stored', async () => {
+    const { id } = await newJob(store, { priority: 100 });
+    const request = { runnerId: runner.id, freeGpus: [50], requestId: 'locks', waitSeconds: 0 };
+    const claimed = await meet(id, (tx) => claimJob(tx, store.runnerActor, request, leaseSeconds));
+    assert.deepEqual(claimed, [1, 1]);
+  });
+
+  test('and a runner of which nothing was heard for long gets its job at once', async () => {
+    await newJob(store, { priority: 100 });
+    const away = sql`clock_timestamp() - interval '1 hour'`;
+    await store.database.db.update(runners).set({ lastSeenAt: away }).where(eq(runners.id, runner.id));
+    const request = { runnerId: runner.id, freeGpus: [51], requestId: 'back', waitSeconds: 0 };
+    assert.ok(await commit(store, (tx) => claimJob(tx, store.runnerActor, request, leaseSeconds)));
+  });
+});
+
+test('a gateway that stood still is not well until it has read what came meanwhile, for a whole lease', async () => {
+  const troubles: unknown[] = [];
+  const consumer = startConsumer(store, 1, (error) => troubles.push(error));
+  try {
+    await until(consumer.isWell, { timeoutMs: 10_000, everyMs: 50, what: 'a gateway that is well' });
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_000); // as by SIGSTOP
+    assert.equal(consumer.isWell(), false);
+    await sleep(500);
+    assert.equal(consumer.isWell(), false, 'it read once');
+    await until(consumer.isWell, { timeoutMs: 10_000, everyMs: 50, what: 'a gateway that is well again' });
+  } finally {
+    await consumer.stop();
+  }
+  assert.deepEqual(troubles, []);
 });
 
 suite('a claim', () => {

@@ -35,7 +35,18 @@ export async function claimJob(
   secretKeys: readonly SecretKey[] = [],
 ): Promise<Assignment | null> {
   const runner = await requireRunner(tx, actor, request.runnerId);
-  await touchRunner(tx, runner.id, { claims: true });
+  const assignment = await claimNext(tx, runner, request, leaseSeconds, secretKeys);
+  await touchRunner(tx, runner.id, { claims: true }); // behind the job's lock, as everywhere
+  return assignment;
+}
+
+async function claimNext(
+  tx: Tx,
+  runner: Runner,
+  request: ClaimRequest,
+  leaseSeconds: number,
+  secretKeys: readonly SecretKey[],
+): Promise<Assignment | null> {
   await tx.insert(placement).values({}).onConflictDoNothing();
   await tx.select().from(placement).for('update');
   // Under the lock: a claim whose answer is lost is repeated while the first one may still be under way.
@@ -56,12 +67,13 @@ export async function claimJob(
 }
 
 /** The next job for the runner, which has these GPUs free by its own account. */
-async function findNext(tx: Tx, { id, gpus }: Runner, said: readonly number[]): Promise<Placed | null> {
+async function findNext(tx: Tx, { id, gpus, labels }: Runner, said: readonly number[]): Promise<Placed | null> {
   const cluster = await readCluster(tx);
   const active = (await loadActiveAttempts(tx, [id])).get(id) ?? [];
   const busy = new Set(active.flatMap((row) => row.gpus));
   const free = gpus.map(({ index }) => index).filter((index) => said.includes(index) && !busy.has(index));
-  const machines = cluster.machines.map((machine) => (machine.id === id ? { ...machine, free } : machine));
+  // It asks, so it is there, also when nothing was heard of it for long.
+  const machines = [...cluster.machines.filter((machine) => machine.id !== id), { id, gpus, labels, free }];
   return place(await readQueue(tx), { ...cluster, machines }, id);
 }
 
@@ -176,7 +188,6 @@ export async function renewLease(
   const known = (await loadAttempts(tx, [attemptId])).get(attemptId);
   if (!known) throw notFound('Attempt', attemptId);
   await requireRunner(tx, actor, known.runnerId);
-  await touchRunner(tx, known.runnerId);
   const answer = await changeJob(tx, known.jobId, async (locked) => {
     const row = (await loadAttempts(tx, [attemptId])).get(attemptId); // again, under the lock
     if (!row) throw notFound('Attempt', attemptId);
@@ -186,6 +197,7 @@ export async function renewLease(
     return acknowledge(row, locked.job, renewal.leaseToken);
   });
   if (!answer) throw notFound('Attempt', attemptId);
+  await touchRunner(tx, known.runnerId); // behind the job's lock, as everywhere
   return answer;
 }
 

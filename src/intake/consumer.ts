@@ -29,18 +29,23 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
   const name = randomUUID();
   const counts: IntakeCounts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
   // Our own outage or backlog must never cost a job: a lease ends only after we have read the uplink to its end, and
-  // reached the database, for one whole lease without a break.
+  // reached the database, for one whole lease without a break. Standing still is one: stopped and continued, we would
+  // find all leases lapsed before we read what had come meanwhile.
+  const breakMs = Math.max(2 * blockMs, (leaseSeconds * 1000) / 6);
   let wellSince: number | null = null;
+  let turnedAt = performance.now();
   let troubled = false;
-  const isWell = () => wellSince !== null && performance.now() - wellSince >= leaseSeconds * 1000;
+  const stoodStill = () => performance.now() - turnedAt > breakMs;
+  const isWell = () => wellSince !== null && !stoodStill() && performance.now() - wellSince >= leaseSeconds * 1000;
 
   const consume = async () => {
     while (!signal.aborted) {
       try {
         const entries = await store.bus.take(name, { max: entriesPerCommit, blockMs, signal });
         if (entries.length > 0) await store.bus.done(await storeAll(store, entries, leaseSeconds, counts, report));
-        if (entries.length < entriesPerCommit) wellSince ??= performance.now();
-        else wellSince = null;
+        if (entries.length >= entriesPerCommit || stoodStill()) wellSince = null;
+        else wellSince ??= performance.now();
+        turnedAt = performance.now();
         troubled = false;
       } catch (error) {
         wellSince = null;
