@@ -11,7 +11,7 @@ import { processExecutor } from '../src/agent/process.ts';
 import { Supervisor } from '../src/agent/supervisor.ts';
 import type { Directive } from '../src/protocol/control.ts';
 import { decodeBatch, nextLinesCrc, numbersOf, type RecordOf, type RunnerRecord } from '../src/protocol/record.ts';
-import { isAlive } from './support/processes.ts';
+import { isAlive, listProcessesOf } from './support/processes.ts';
 import { until } from './support/until.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'supervisor-'));
@@ -230,6 +230,7 @@ test('an attempt that is given up ends, also when the gateway is away', async ()
 });
 
 suite('a job that stops when it is cut off', () => {
+  const pidsOf = (folder: string) => listProcessesOf(folder).map(({ pid }) => pid);
   const stubborn =
     "process.on('SIGTERM', () => console.log('no')); console.log('pid=' + process.pid); setInterval(() => {}, 1e3)";
   const pidOf = async (attempt: ReturnType<typeof startAttempt>) => {
@@ -261,6 +262,26 @@ suite('a job that stops when it is cut off', () => {
     await attempt.supervisor.done;
     assert.equal(attempt.finished().outcome, 'CUT_OFF');
     assert.match(attempt.lines('SYSTEM').join(' '), /No gateway was heard for most of the lease/);
+  });
+
+  test('is not begun before a gateway says that the lease is ours, and never when it says that it is not', async () => {
+    const attempts = [[], [{ type: 'ABANDON' as const }]].map((directives) => {
+      const attempt = startAttempt(stubborn, { spec: { on_cut: 'stop' } });
+      Object.assign(attempt.gateway, { away: true, directives });
+      return attempt;
+    });
+    await sleep(1_000);
+    for (const { folder, gateway } of attempts) {
+      assert.deepEqual(pidsOf(folder), []);
+      gateway.away = false;
+    }
+    const [ours, lost] = attempts;
+    assert.ok(ours && lost);
+    assert.ok(isAlive(await pidOf(ours)));
+    await lost.supervisor.done;
+    assert.equal(lost.records.filter(({ type }) => type === 'started').length, 0);
+    ours.supervisor.stop('CANCELLED', 0);
+    await ours.supervisor.done;
   });
 
   test('has less time than a cancellation gave it', async () => {

@@ -78,14 +78,23 @@ export async function findSupervisors(): Promise<RunningAttempt[]> {
       rmSync(socketPath(name), { force: true });
       continue;
     }
-    const [line] = (await once(createInterface({ input: socket }), 'line')) as [string];
-    const said = hello.parse(JSON.parse(line));
-    found.push(attached(said.attemptId, said.gpus, Promise.resolve(socket)));
+    const said = await readHello(socket);
+    if (said) found.push(attached(said.attemptId, said.gpus, Promise.resolve(socket)));
+    else rmSync(socketPath(name), { force: true }); // it ended just now
   }
   return found;
 }
 
-/** The socket of a process that was just started; null when it ended before it listened. */
+/** What a supervisor says of itself; null when it ends instead. */
+async function readHello(socket: Socket): Promise<z.output<typeof hello> | null> {
+  const lines = createInterface({ input: socket });
+  return new Promise((resolve) => {
+    lines.once('line', (line) => resolve(hello.parse(JSON.parse(line))));
+    for (const event of ['close', 'error']) lines.once(event, () => resolve(null));
+  });
+}
+
+/** The socket of a process that was just started; null when it ended before it listened, or was ended for it. */
 async function reach(attemptId: string, child: ChildProcess): Promise<Socket | null> {
   const deadline = performance.now() + startMs;
   while (child.exitCode === null && child.signalCode === null && performance.now() < deadline) {
@@ -93,6 +102,7 @@ async function reach(attemptId: string, child: ChildProcess): Promise<Socket | n
     if (socket) return socket;
     await sleep(20);
   }
+  child.kill('SIGKILL'); // one that nobody can reach must start no command
   return null;
 }
 

@@ -48,6 +48,7 @@ const shortGraceMs = 5_000;
 const [goneBefore, longestCutGrace] = [0.9, 1 / 6];
 /** Between looks at whether all processes are gone: each looks at every process of the machine. */
 const [goneCheckMs, longestGoneCheckMs] = [20, 500];
+const leaseCheckMs = 10;
 /** Records that wait in memory, because the disk takes nothing and the gateway neither, may take so much. */
 const maxHeldBytes = 64 * 1024 * 1024;
 
@@ -180,6 +181,7 @@ export class Supervisor implements RunningAttempt {
     this.#say(
       `Attempt ${attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command, this.#redactor)}`,
     );
+    if (this.#stopsWhenCut) await this.#leased();
     const early = this.#stop;
     if (early) return { outcome: early, exitCode: null, signal: null, message: 'Stopped before it began.' };
 
@@ -226,10 +228,20 @@ export class Supervisor implements RunningAttempt {
     }, watchMs);
   }
 
+  get #stopsWhenCut(): boolean {
+    return this.#options.whenCut === 'stop' || this.#options.assignment.spec['on_cut'] === 'stop';
+  }
+
+  /** Until a gateway says that the lease is ours, or the attempt is stopped: the answer of the claim may have been late. */
+  async #leased(): Promise<void> {
+    while (!this.#stop && performance.now() - this.#uplink.leasedAt > this.#options.leaseMs / 2)
+      await sleep(leaseCheckMs);
+  }
+
   /** A command that must run once at most is gone before the lease can lapse: others may start it then. */
   #watchLease(): void {
-    const { assignment, leaseMs, whenCut, graceMs } = this.#options;
-    if (whenCut !== 'stop' && assignment.spec['on_cut'] !== 'stop') return;
+    const { leaseMs, graceMs } = this.#options;
+    if (!this.#stopsWhenCut) return;
     const goneAt = this.#uplink.leasedAt + leaseMs * goneBefore;
     const leftMs = goneAt - performance.now();
     if (leftMs > Math.min(graceMs, leaseMs * longestCutGrace)) return;

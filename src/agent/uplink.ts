@@ -32,7 +32,7 @@ export class Uplink {
   #committed = 0;
   #acknowledgements = 0;
   #heardAt = performance.now();
-  #leasedAt = performance.now();
+  #leasedAt = -Infinity;
   #send = 0;
   /** When each of the last sends began, by its number. */
   readonly #sentAt = new Map<number, number>();
@@ -51,7 +51,7 @@ export class Uplink {
 
   /**
    * Since when the lease runs at the latest, by `performance.now()`: the beginning of the newest send that was
-   * acknowledged. Before the first it is our own beginning.
+   * acknowledged; -Infinity before the first, since nobody knows how long the answer of the claim was under way.
    */
   get leasedAt(): number {
     return this.#leasedAt;
