@@ -359,6 +359,18 @@ suite('exit codes and messages', { concurrency: 3 }, () => {
     assert.equal((await astraml(['submit', '-f', 'missing.yaml'])).code, 2);
   });
 
+  test('flags that cannot be read are named together', async () => {
+    const submit = await astraml(['submit', '--gpus', 'x', '--epochs', 'y', '--timeout', 'soon', '--set', 'z']);
+    assert.equal(submit.code, 2);
+    for (const part of [/has 4 problems/, /--gpus takes/, /--epochs takes/, /--timeout takes .*90s/, /--set takes/]) {
+      assert.match(submit.stderr, part);
+    }
+    const dev = await astraml(['dev', '--port', 'x', '--gpus', 'y']);
+    assert.deepEqual([dev.code, dev.stderr.split('\n').length], [2, 4], dev.stderr);
+    const one = await astraml(['submit', '--gpus', 'x']);
+    assert.equal(one.stderr, 'error: --gpus takes a number, got "x".\n');
+  });
+
   test('what is not there is 3, what may not be done 4, what is refused 6', async () => {
     assert.equal((await astraml(['jobs', 'show', 'p-demo/999999'])).code, 3);
     assert.equal((await astraml(['jobs', '-p', 'p-none'])).code, 3);

@@ -38,6 +38,24 @@ export function usage(message: string, hint: string | null = null): Failure {
   return new Failure(exitCodes.usage, message, hint);
 }
 
+/** Does each task, and throws what was wrong with the command line in them as one mistake. */
+export function allUsage(tasks: readonly (() => void)[]): void {
+  const found: Failure[] = [];
+  for (const task of tasks) {
+    try {
+      task();
+    } catch (error) {
+      if (!(error instanceof Failure) || error.exitCode !== exitCodes.usage) throw error;
+      found.push(error);
+    }
+  }
+  const [first, ...others] = found;
+  if (!first) return;
+  if (others.length === 0) throw first;
+  const lines = found.map(({ message, hint }) => `  ${message}${hint ? ` ${hint}` : ''}`);
+  throw usage(`The command line has ${found.length} problems:\n${lines.join('\n')}`);
+}
+
 /** An input that was refused, here or by the gateway, with every problem of it. */
 export class Refused extends Failure {
   readonly issues: readonly Pick<Issue, 'message' | 'hint' | 'specPath'>[];

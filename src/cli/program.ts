@@ -4,7 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { version } from '../version.ts';
 import type { Globals } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
-import { explain, exitCodes, usage } from './failure.ts';
+import { allUsage, explain, exitCodes, usage } from './failure.ts';
 import { addInitCommand } from './init/commands.ts';
 import { addDefaultsCommands } from './defaults/commands.ts';
 import { addJobCommands } from './jobs/commands.ts';
@@ -49,7 +49,11 @@ function beforeDashes(argv: readonly string[]): readonly string[] {
   return at < 0 ? argv : argv.slice(0, at);
 }
 
+/** What is wrong with flags of the command line that is read, to be named together. */
+let mistakes: (() => never)[] = [];
+
 function createProgram(setExitCode: (code: number) => void): Command {
+  mistakes = [];
   const program = new Command('astraml')
     .description('Submit ML training jobs, follow their logs and metrics live.')
     .version(version, '--version', 'print the version')
@@ -61,6 +65,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
       local: fields === null,
     });
     command.action(async () => {
+      allUsage(mistakes);
       const globals = globalsOf(command);
       if (globals.color === false) forbidColour();
       const names = fields?.(command.opts()) ?? [];
@@ -136,7 +141,10 @@ function toWhole(flag: string, max: number): (text: string) => number {
   return (text) => {
     const number = Number(text);
     if (/^\d+$/.test(text) && number <= max) return number;
-    throw usage(`${flag} takes a whole number from 0 to ${max}, got "${text}".`);
+    mistakes.push(() => {
+      throw usage(`${flag} takes a whole number from 0 to ${max}, got "${text}".`);
+    });
+    return NaN;
   };
 }
 

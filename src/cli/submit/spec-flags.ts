@@ -1,6 +1,6 @@
 // The flags of `submit` over the spec file, each at its place in the spec.
 import type { Cli } from '../cli.ts';
-import { usage } from '../failure.ts';
+import { allUsage, usage } from '../failure.ts';
 import { applySet, type Json, readSpecFile, setPath, splitAssignment } from './spec-file.ts';
 import { parseDuration } from '../text.ts';
 
@@ -66,22 +66,29 @@ const places: Record<ValueFlag, { kind: Kind; path: string }> = {
   defaultsVersion: { kind: 'text', path: 'defaults_version' },
 };
 
-/** The content of the job spec, not checked yet. The project of a flag beats the file's, the file's any other. */
+/** The content of the job spec, not checked yet; throws once for all flags that cannot be read. The project of a flag beats the file's, the file's any other. */
 export async function mergeSpec(cli: Cli, flags: SpecFlags, command: string[]): Promise<Json> {
   const spec = flags.file === undefined ? {} : await readSpecFile(flags.file);
   const project = cli.globals.project ?? spec['project_id'] ?? cli.project;
   if (project !== null && project !== undefined) spec['project_id'] = project;
-  for (const assignment of flags.set ?? []) applySet(spec, assignment);
-  for (const [flag, { kind, path }] of Object.entries(places)) {
-    const value = flags[flag as ValueFlag];
-    if (value !== undefined) setPath(spec, path.split('.'), kind === 'number' ? toNumber(flag, String(value)) : value);
-  }
-  if (flags.earlyStopping === false) setPath(spec, ['hyperparams', 'early_stopping', 'enabled'], false);
-  for (const [flag, [name, path]] of Object.entries(durations)) {
-    const value = flags[flag as DurationFlag];
-    if (value !== undefined) spec[path] = toSeconds(name, value);
-  }
-  if (flags.env ?? flags.secret) spec['env'] = mergeEnv(spec['env'], flags);
+  allUsage([
+    ...(flags.set ?? []).map((assignment) => () => applySet(spec, assignment)),
+    ...Object.entries(places).map(([flag, { kind, path }]) => () => {
+      const value = flags[flag as ValueFlag];
+      if (value !== undefined)
+        setPath(spec, path.split('.'), kind === 'number' ? toNumber(flag, String(value)) : value);
+    }),
+    () => {
+      if (flags.earlyStopping === false) setPath(spec, ['hyperparams', 'early_stopping', 'enabled'], false);
+    },
+    ...Object.entries(durations).map(([flag, [name, path]]) => () => {
+      const value = flags[flag as DurationFlag];
+      if (value !== undefined) spec[path] = toSeconds(name, value);
+    }),
+    () => {
+      if (flags.env ?? flags.secret) spec['env'] = mergeEnv(spec['env'], flags);
+    },
+  ]);
   if (command.length > 0) spec['command'] = command;
   return spec;
 }
