@@ -1,20 +1,27 @@
-// begin() of postgres.js, kept from writing to a connection that is gone: its ROLLBACK there is written to a socket that
-// is null, in a callback that nobody can catch, and ends the process (porsager/postgres#1208, in 3.4.9).
+// begin() of postgres.js 3.4.9, kept from writing to a connection that is gone. Its ROLLBACK there is written to a socket
+// that is null, in a callback that nobody can catch, and ends the process (porsager/postgres#1208). Or, between a socket's
+// 'error' and its 'close', it is queued for good: the answers of the next connection would all go one query astray.
 import type postgres from 'postgres';
 
+type Rows = (postgres.Row & Iterable<postgres.Row>)[];
 type Work<T> = (sql: postgres.TransactionSql) => Promise<T>;
 
 /** Runs `work` in a transaction. Rejects when the connection is lost; nothing is sent on it then. */
 export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unknown> {
   let lost = false;
+  const watched = (sql: postgres.TransactionSql) =>
+    watch(sql, {
+      isLost: () => lost,
+      failed: (error) => (lost ||= isConnectionLost(error)),
+    });
   try {
     return await client.begin(
       (sql) =>
         // Never settling keeps begin() from its ROLLBACK and COMMIT: it rejects by itself once the socket is closed.
         new Promise<T>((resolve, reject) => {
-          work(refuseWhen(() => lost, sql)).then(
+          work(watched(sql)).then(
             (result) => lost || resolve(result),
-            (error: unknown) => lost || isConnectionLost(error) || reject(error as Error),
+            (error: unknown) => lost || reject(error as Error),
           );
         }),
     );
@@ -24,21 +31,28 @@ export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unk
   }
 }
 
-function refuseWhen(isLost: () => boolean, sql: postgres.TransactionSql): postgres.TransactionSql {
+type Watcher = { isLost(): boolean; failed(error: unknown): void };
+
+/** Refuses whatever comes after the loss, and hears of each query that fails before anyone else does. */
+function watch(sql: postgres.TransactionSql, watcher: Watcher): postgres.TransactionSql {
+  const unsafe: typeof sql.unsafe = <T extends Rows>(...query: Parameters<typeof sql.unsafe>) => {
+    const answer = sql.unsafe<T>(...query);
+    answer.catch(watcher.failed);
+    return answer;
+  };
   return new Proxy(sql, {
     get(target, key) {
-      if (isLost()) throw Object.assign(new Error('The connection was lost.'), { code: 'CONNECTION_CLOSED' });
-      return Reflect.get(target, key) as unknown;
+      if (watcher.isLost()) throw Object.assign(new Error('The connection was lost.'), { code: 'CONNECTION_CLOSED' });
+      return key === 'unsafe' ? unsafe : (Reflect.get(target, key) as unknown);
     },
   });
 }
 
 /** Whether a query failed with its connection: the socket broke, or the server ended it. */
 function isConnectionLost(error: unknown): boolean {
-  const cause = error instanceof Error && error.name === 'DrizzleQueryError' ? error.cause : error;
-  if (!(cause instanceof Error) || !('query' in cause)) return false;
-  if ('severity' in cause && (cause.severity === 'FATAL' || cause.severity === 'PANIC')) return true;
+  if (!(error instanceof Error)) return false;
+  if ('severity' in error && (error.severity === 'FATAL' || error.severity === 'PANIC')) return true;
   return (
-    'code' in cause && /^(CONNECTION_CLOSED|ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH)/.test(String(cause.code))
+    'code' in error && /^(CONNECTION_CLOSED|ECONN|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH)/.test(String(error.code))
   );
 }

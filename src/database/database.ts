@@ -12,6 +12,7 @@ import { Refusal } from '../errors.ts';
 import { workFigures } from '../figures.ts';
 import { begin } from './begin.ts';
 import { startEmbedded } from './embedded.ts';
+import { preparing } from './prepare.ts';
 
 type NoSchema = Record<string, never>;
 /** What reads take: the database itself or a transaction of it. */
@@ -44,8 +45,7 @@ export type DatabaseOptions = {
 const migrationsFolder = fileURLToPath(new URL('../../drizzle', import.meta.url));
 const migrationLock = 4_717_270; // any number, the same in every gateway
 /**
- * Queries are not prepared (`prepare: true` to `unsafe`), though that saves a round trip each: with it, transactions that
- * lost their server hung in test/database.test.ts more often than not. `fetch_types` asks a new connection for the types of arrays, as a query that nobody waits for: lost meanwhile, it ends
+ * `fetch_types` asks a new connection for the types of arrays, as a query that nobody waits for: lost meanwhile, it ends
  * the process (postgres.js 3.4.9). Drizzle reads and writes arrays by itself.
  */
 const quiet = { onnotice: () => {}, fetch_types: false };
@@ -94,7 +94,7 @@ async function migrateUnderLock(client: postgres.Sql): Promise<void> {
 
 function wrap(client: postgres.Sql, embedded: { close(): Promise<void> } | null): Database {
   const inTransaction = new AsyncLocalStorage<true>();
-  const db = drizzle(guard(client, inTransaction), { casing: 'snake_case' });
+  const db = drizzle(guard(preparing(client), inTransaction), { casing: 'snake_case' });
   let closing: Promise<void> | undefined;
   return {
     engine: embedded ? 'embedded' : 'postgres',
@@ -131,7 +131,7 @@ function guard(client: postgres.Sql, inTransaction: AsyncLocalStorage<true>): po
       if ((key === 'unsafe' || key === 'begin') && inTransaction.getStore()) {
         throw new Error('A query on the outer database inside of a transaction: use the transaction.');
       }
-      if (key === 'begin') return (work: Parameters<typeof begin>[1]) => begin(target, work);
+      if (key === 'begin') return (work: Parameters<typeof begin>[1]) => begin(target, (sql) => work(preparing(sql)));
       return Reflect.get(target, key) as unknown;
     },
   });
