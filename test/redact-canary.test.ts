@@ -12,6 +12,7 @@ import postgres from 'postgres';
 import { skipUnless } from './support/absent.ts';
 import { startCluster } from './support/cluster.ts';
 import { createProject, jobState, script, submit } from './support/stack.ts';
+import { monitor } from './support/monitor.ts';
 import { until } from './support/until.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'canary-'));
@@ -150,9 +151,9 @@ test(
     const cluster = await startCluster({ gateways: 1, logLevel: 'trace' });
     delete process.env['CANARY_HOST_PASSWORD'];
     const redis = new Redis(cluster.redis.url);
-    const monitor = await redis.monitor();
     const passed: string[] = [];
-    monitor.on('monitor', (_time: string, args: string[]) => void passed.push(args.join(' ')));
+    const unescaped = (line: string) => line.replaceAll('\\"', '"').replaceAll('\\\\', '\\');
+    const told = monitor(Number(new URL(cluster.redis.url).port), (line) => void passed.push(unescaped(line)));
     const subscriber = redis.duplicate();
     subscriber.on(
       'pmessage',
@@ -160,7 +161,7 @@ test(
     );
     await subscriber.psubscribe('*');
     t.after(async () => {
-      monitor.disconnect();
+      told.destroy();
       subscriber.disconnect();
       redis.disconnect();
       await cluster.stop();
