@@ -7,6 +7,8 @@ import { faultNames } from './faults.ts';
 import { hunt } from './planted.ts';
 import { type Result, runOnce, sometimes } from './run.ts';
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+
 const product = fileURLToPath(new URL('../..', import.meta.url));
 const persistences: Persistence[] = ['none', 'aof everysec', 'aof always'];
 

@@ -35,11 +35,7 @@ export const bugs: Bug[] = [
   {
     name: 'no high-water mark',
     patches: [
-      [
-        'src/intake/intake.ts',
-        'if (last <= attempt.mark) counts.duplicates++;',
-        'if (last < 1) counts.duplicates++;',
-      ],
+      ['src/intake/intake.ts', 'if (last <= attempt.mark) counts.duplicates++;', 'if (last < 1) counts.duplicates++;'],
     ],
     only: ['repeat batches', 'cut connections', 'kill gateway'],
   },

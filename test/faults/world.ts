@@ -1,12 +1,14 @@
 // What the faults happen to: Postgres, Redis, two gateways and three runners, each a process of its own, and between
 // any two of them a proxy. Runners and their supervisors, commands included, make a "machine", found by its work folder.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { newTokenText } from '../../src/project/token.ts';
 import { isHere, libfaketime } from '../support/absent.ts';
 import { type Child, spawnNode } from '../support/child.ts';
+import { guard } from '../support/guard.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { type Persistence, type RedisServer, startRedis } from '../support/redis.ts';
@@ -69,6 +71,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis({ persistence: options.persistence })]);
   const database = await createDatabase(postgres);
   const root = mkdtempSync(join(tmpdir(), 'astraml-faults-'));
+  const watchdog = guard({ name: 'the world of faults', folder: root });
   const witnessDir = join(root, 'witness');
   mkdirSync(witnessDir);
   const [token, runnerToken] = [newTokenText(), newTokenText()];
@@ -93,7 +96,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
       FAKETIME_DONT_FAKE_MONOTONIC: '1',
     };
   };
-  const mounts: string[] = [];
+  const mounts: (() => Promise<unknown>)[] = [];
   const gateways: Gateway[] = [];
   const begin = (args: string[], env: Record<string, string>): Child => {
     const child = spawnNode([binary, ...args], { env, cwd: root });
@@ -178,8 +181,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
     const smallDisk = index === 0 && isHere('tmpfs');
     if (smallDisk) {
       mkdirSync(workDir);
-      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'none', workDir]);
-      mounts.push(workDir);
+      mounts.push(mount(workDir));
     }
     machines.push({
       name: `machine-${index}`,
@@ -190,6 +192,9 @@ export async function startWorld(options: WorldOptions): Promise<World> {
       down: true,
     });
   }
+  // Supervisors outlive their runner, and would outlive us.
+  const killAll = () => machines.forEach(killMachine);
+  process.once('exit', killAll);
   await Promise.all(machines.map(startRunner));
   const counters = new Counters(gateways.map(({ metricsPort }) => metricsPort));
 
@@ -214,9 +219,23 @@ export async function startWorld(options: WorldOptions): Promise<World> {
       await Promise.all(gateways.map(({ child }) => child.stop({ timeoutMs: 6_000 })));
       await Promise.all(proxies.map((proxy) => proxy.close()));
       await Promise.all([postgres.stop(), redis.stop()]);
-      for (const folder of mounts) execFileSync('umount', ['--lazy', folder]);
+      process.off('exit', killAll);
+      watchdog.release();
+      await Promise.all(mounts.map((unmount) => unmount()));
       rmSync(root, { recursive: true, force: true });
     },
+  };
+}
+
+/** A small disk at this folder, until the returned function is called or this process is gone. */
+function mount(folder: string): () => Promise<unknown> {
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'none', folder]);
+  const script = 'read -r line; umount --lazy -- "$0"';
+  const shell = spawn('/bin/sh', ['-c', script, folder], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+  return () => {
+    const unmounted = once(shell, 'exit');
+    shell.stdin.end();
+    return unmounted;
   };
 }
 
