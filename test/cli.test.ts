@@ -190,7 +190,7 @@ suite('submit', { concurrency: 3 }, () => {
     assert.equal(bad.code, 100);
     assert.match(
       bad.stdout,
-      /✗ p-demo\/\d+ \S+ FAILED after .* \(attempt 1 of 1\)\n {2}Exit code 3.*\n {2}log {3}astraml logs p-demo\/\d+ -n 50\n$/,
+      /✗ p-demo\/\d+ \S+ FAILED after .* \(attempt 1 of 1\)\n {2}Exit code 3.*\n {2}hint {2}.*\n {2}log {3}astraml logs p-demo\/\d+ -n 50\n$/,
     );
     assert.equal(late.code, 104);
   });
