@@ -26,6 +26,8 @@ export const commitLag = histogram(
 export const leasesLost = counter('leases_lost_total', 'Attempts that ended because their lease lapsed.');
 export const replays = counter('replays_total', 'Mutations answered with the first object of their idempotency key.');
 
+const lagBuckets = [0.005, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60];
+
 /** Live streams: how many follow, and what that costs. */
 export const liveFigures = {
   followers: gauge('followers', 'Subscriptions that follow a topic.'),
@@ -41,7 +43,12 @@ export const liveFigures = {
   lag: histogram(
     'read_to_feed_seconds',
     'Seconds from the moment a runner read a line to the moment its followers can take it, the newest of each batch; clocks of two machines.',
-    [0.005, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60],
+    lagBuckets,
+  ),
+  deliveryLag: histogram(
+    'read_to_delivery_seconds',
+    'Seconds from the moment a runner read a line to the moment it is handed to the connection of the first subscriber that gets it live from a shared execution, the newest of each batch; clocks of two machines.',
+    lagBuckets,
   ),
 };
 

@@ -114,7 +114,7 @@ suite('a peer', () => {
     const text = JSON.stringify('x'.repeat(256 * 1024));
     let highest = 0;
     const streams = Array.from({ length: 100 }, (_, n) =>
-      deliver(outlet, `${n}`, { next: async () => text, return: async () => {} }),
+      deliver(outlet, `${n}`, { next: async () => ({ text, event: {} }), return: async () => {} }),
     );
     const ends = streams.map((stream) => stream.next());
     for (let n = 0; n < 20; n++) {
@@ -138,7 +138,10 @@ suite('a peer', () => {
       const outlet = createOutlet(near, raw);
       const { promise: text, resolve: setReady } = Promise.withResolvers<string>();
       let returned = 0;
-      const stream = deliver(outlet, '1', { next: () => text, return: async () => void returned++ });
+      const stream = deliver(outlet, '1', {
+        next: async () => ({ text: await text, event: {} }),
+        return: async () => void returned++,
+      });
       const heard: string[] = [];
       far.on('message', (data: Buffer) => heard.push(data.toString().slice(0, 100)));
       if (full) {

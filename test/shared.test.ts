@@ -37,6 +37,9 @@ const logs = `subscription Logs($jobId: ID!, $after: String) {
 const count = async (figure: { get(): Promise<{ values: { value: number }[] }> }) =>
   (await figure.get()).values[0]?.value ?? 0;
 
+const countTimed = async () =>
+  (await liveFigures.deliveryLag.get()).values.find(({ metricName }) => metricName?.endsWith('_count'))?.value ?? 0;
+
 function batchesOf(socket: Socket): Batch[] {
   return (socket.received as Next[]).filter(({ type }) => type === 'next').map(({ payload }) => payload.data.jobLogs);
 }
@@ -71,7 +74,8 @@ suite('identical subscriptions', () => {
       ...sockets.flatMap((socket) => batchesOf(socket).flatMap(({ lines }) => lines.map(({ seq }) => seq))),
       0,
     );
-    const [executions, reads, deliveries] = await Promise.all([
+    const [timed, executions, reads, deliveries] = await Promise.all([
+      countTimed(),
       count(liveFigures.executions),
       count(liveFigures.reads),
       count(liveFigures.deliveries),
@@ -90,6 +94,7 @@ suite('identical subscriptions', () => {
     );
     assert.equal((await count(liveFigures.executions)) - executions, live[0]!.length);
     assert.equal((await count(liveFigures.deliveries)) - deliveries, 500 * live[0]!.length);
+    assert.equal((await countTimed()) - timed, live[0]!.length, 'its lag is told once a batch');
     const read = (await count(liveFigures.reads)) - reads;
     const checks = Math.ceil((Date.now() - began) / 3_000);
     assert.ok(read <= checks + 1, `${read} reads: the lines came with the messages, but for checks in between`);
@@ -179,10 +184,41 @@ suite('what is shared', () => {
       contextValue: viewer,
     });
     assert.ok(results && isShared(results));
-    const text = (await results.next()) ?? '';
+    const text = (await results.next())?.text ?? '';
     assert.match(text, /"plain":"event","whoAmI":null/);
     assert.match(text, /INTERNAL/);
     assert.match(String(reported), /must not be marked viewer-neutral/);
+  });
+
+  test('keeps few texts of an event: what many ask stays, what was not asked for longest is made again', async () => {
+    const batch = new GraphQLObjectType({ name: 'Batch', fields: { plain: { type: GraphQLString } } });
+    const event = { plain: 'event' };
+    const events = async function* () {
+      yield event;
+    };
+    const extensions = { viewerNeutral: true };
+    batch.extensions = extensions;
+    const resolve = () => event;
+    const fields = { events: { type: batch, extensions, subscribe: events, resolve } };
+    const subscription = new GraphQLObjectType({ name: 'Subscription', fields });
+    const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type: GraphQLString } } });
+    const sample = new GraphQLSchema({ query, subscription });
+    const shared = createShared({ context: {} as SharedOptions['context'], report: assert.fail });
+    const ask = async (name: string) => {
+      const document = parse(`subscription { events { ${name}: plain } }`);
+      const results = await shared.subscribe({ schema: sample, document, contextValue: {} });
+      assert.ok(results && isShared(results));
+      const executions = await count(liveFigures.executions);
+      assert.equal((await results.next())?.text, JSON.stringify({ data: { events: { [name]: 'event' } } }));
+      return (await count(liveFigures.executions)) - executions;
+    };
+    assert.equal(await ask('popular'), 1);
+    for (let n = 0; n < 20; n++) {
+      assert.equal(await ask(`odd${n}`), 1);
+      assert.equal(await ask('popular'), 0);
+    }
+    assert.equal(await ask('odd19'), 0, 'kept still');
+    assert.equal(await ask('odd0'), 1, 'forgotten');
   });
 });
 

@@ -3,6 +3,7 @@
 // stream goes on from where it was.
 import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
+import { markDelivered } from '../live/lag.ts';
 import { watchStuck } from './alive.ts';
 import type { SharedResults } from './shared.ts';
 
@@ -59,12 +60,13 @@ export function deliver(outlet: Outlet, id: string, results: SharedResults): Asy
     async next() {
       while (!ended) {
         await outlet.room();
-        const text = ended ? null : await results.next();
+        const result = ended ? null : await results.next();
         // Others of this socket may have filled it meanwhile: so many streams hold no more than one.
         for (let full = outlet.room(); full && !ended; full = outlet.room()) await full;
         // A token that was revoked meanwhile has closed its socket: it gets no more.
-        if (text === null || ended || !outlet.isOpen) return end();
-        outlet.send(`${head}${text}}`);
+        if (result === null || ended || !outlet.isOpen) return end();
+        outlet.send(`${head}${result.text}}`);
+        markDelivered(result.event);
       }
       return { done: true, value: undefined };
     },

@@ -21,11 +21,15 @@ import {
 import { liveFigures } from '../figures.ts';
 import type { Context } from '../graphql/builder.ts';
 import { publicError, type ReportBug, withoutHttp } from '../graphql/error.ts';
+import { markDelivered } from '../live/lag.ts';
 
-/** Results of a subscription as JSON text, each made once for all who get it. */
+/** What an event came to: one text, and one object, for all who get it. */
+export type SharedResult = { text: string; event: object };
+
+/** Results of a subscription, each made once for all who get it. */
 export type SharedResults = {
   /** The next result; null at the end. Rejects with what ends the stream. */
-  next(): Promise<string | null>;
+  next(): Promise<SharedResult | null>;
   /** Wakes a waiting `next`. */
   return(): Promise<void>;
 };
@@ -40,30 +44,46 @@ export type Shared = {
 
 export type SharedOptions = { context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders'>; report: ReportBug };
 
-/** Texts by event and by what is asked of it; a text that is being made is a promise. */
-type Texts = WeakMap<object, Map<string, string | Promise<string>>>;
+type Made = SharedResult | Promise<SharedResult>;
+
+/** Results by event and by what is asked of it, the one asked for last at the end; one that is being made is a promise. */
+type Results = WeakMap<object, Map<string, Made>>;
+
+/**
+ * So many texts are kept of an event as long as a ring holds it, and the ring does not count them. Beyond, the text that
+ * was not asked for longest is forgotten and made again for who asks: what many ask stays, whatever a few ask beside it.
+ */
+const maxTexts = 8;
 
 export function createShared({ context, report }: SharedOptions): Shared {
-  const texts: Texts = new WeakMap();
+  const results: Results = new WeakMap();
 
-  async function execute(args: ValidatedSubscriptionArgs, event: object): Promise<string> {
+  async function execute(args: ValidatedSubscriptionArgs, event: object): Promise<SharedResult> {
     liveFigures.executions.inc();
     const contextValue = withoutViewer(context);
     const { data, errors } = await executeSubscriptionEvent({ ...args, rootValue: event, contextValue });
-    if (!errors) return JSON.stringify({ data });
-    return JSON.stringify({ data, errors: errors.map((error) => withoutHttp(publicError(error, report))) });
+    const shown = errors && { errors: errors.map((error) => withoutHttp(publicError(error, report))) };
+    return { text: JSON.stringify({ data, ...shown }), event };
   }
 
-  function textOf(key: string, args: ValidatedSubscriptionArgs, event: object): string | Promise<string> {
-    let ofEvent = texts.get(event);
-    if (!ofEvent) texts.set(event, (ofEvent = new Map()));
+  function resultOf(key: string, args: ValidatedSubscriptionArgs, event: object): Made {
+    let ofEvent = results.get(event);
+    if (!ofEvent) results.set(event, (ofEvent = new Map()));
     const known = ofEvent.get(key);
-    if (known !== undefined) return known;
-    const making = execute(args, event).then((text) => {
-      ofEvent.set(key, text);
-      return text;
+    if (known !== undefined) {
+      ofEvent.delete(key);
+      ofEvent.set(key, known);
+      return known;
+    }
+    const making = execute(args, event).then((made) => {
+      if (ofEvent.get(key) === making) ofEvent.set(key, made);
+      return made;
     });
     ofEvent.set(key, making);
+    for (const oldest of ofEvent.keys()) {
+      if (ofEvent.size <= maxTexts) break;
+      ofEvent.delete(oldest);
+    }
     return making;
   }
 
@@ -83,7 +103,7 @@ export function createShared({ context, report }: SharedOptions): Shared {
           const { done, value } = await events.next();
           if (done) return null;
           liveFigures.deliveries.inc();
-          return textOf(key, args, value as object);
+          return resultOf(key, args, value as object);
         },
         async return() {
           await events.return?.();
@@ -159,8 +179,13 @@ export function isShared(result: SharedResults | ExecutionResult): result is Sha
 export function toYoga(results: SharedResults): AsyncIterableIterator<{ stringify: () => string }> {
   return {
     async next() {
-      const text = await results.next();
-      return text === null ? { done: true, value: undefined } : { done: false, value: { stringify: () => text } };
+      const result = await results.next();
+      if (result === null) return { done: true, value: undefined };
+      const stringify = () => {
+        markDelivered(result.event);
+        return result.text;
+      };
+      return { done: false, value: { stringify } };
     },
     async return() {
       await results.return();

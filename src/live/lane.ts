@@ -3,6 +3,7 @@
 // same object, so that whoever works on it for them can work once.
 import { liveFigures } from '../figures.ts';
 import type { Heads, Nudge } from './commit.ts';
+import { markFed } from './lag.ts';
 
 /** What lies in a stream after one position, up to another. */
 export type Stretch<T> = {
@@ -222,7 +223,7 @@ export class Lane<T> {
       this.#ring.delete(oldest);
       this.#ringBytes -= sizeBytes;
     }
-    if (stretch.time !== undefined) liveFigures.lag.observe(Math.max(0, Date.now() - stretch.time) / 1000);
+    if (stretch.time !== undefined) markFed(stretch.value, stretch.time);
   }
 }
 
