@@ -8,7 +8,7 @@ import { skipUnless } from './support/absent.ts';
 const product = fileURLToPath(new URL('..', import.meta.url));
 const skip = skipUnless('own postgres', 'own redis', 'linux /proc');
 
-for (const name of ['no fence', 'MAXLEN on the uplink']) {
+for (const name of ['no high-water mark', 'MAXLEN on the uplink']) {
   test(`a planted bug is caught: ${name}`, { ...skip, timeout: 240_000 }, async () => {
     assert.ok(await hunt(product, { first: 1, seconds: 12, names: [name] }));
   });

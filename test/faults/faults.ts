@@ -137,7 +137,7 @@ const faults = {
       if (!machine) return false;
       const links = Object.values(machine.links);
       for (const link of links) link.hold();
-      await sleep(context.chance.between(2_000, 12_000));
+      await sleep(context.chance.between(2_000, 14_000)); // a lease, and one more until it may be ended, is 8 s
       for (const link of links) {
         link.cut();
         link.pass();

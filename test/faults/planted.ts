@@ -48,7 +48,7 @@ export const bugs: Bug[] = [
         'return row.leaseToken === leaseToken;',
       ],
     ],
-    only: ['cut a machine off', 'send batches of ended attempts'],
+    only: ['cut a machine off'],
   },
   {
     name: 'a cursor by serial number',
@@ -91,7 +91,7 @@ async function seedsUntilCaught(
 ): Promise<string> {
   for (let n = 0; n < mostSeeds; n++) {
     const options = {
-      seed: first + n,
+      seed: first + 2 * n, // odd ones: where nothing is stopped when it is cut off, more can go wrong
       seconds,
       persistence: 'none',
       product: copy,
