@@ -217,6 +217,11 @@ export async function doHarm(
     active.set(name, done);
   }
   await Promise.all(active.values());
+  // A hole comes only from this, and only when records wait: a short run that had no such luck tries again.
+  const wanted = 'reorder batches';
+  for (let n = 0; n < 5 && names.includes(wanted) && !counts[wanted]; n++) {
+    if (await faults[wanted].run(context)) counts[wanted] = 1;
+  }
   await captured.stop();
   return counts;
 }

@@ -99,7 +99,7 @@ export async function runOnce(options: RunOptions): Promise<Result> {
     await watcher.untilAllEnded(options.calmMs ?? calmMs);
     const calmSeconds = Math.round((performance.now() - calmSince) / 1000);
     ending.abort();
-    await Promise.race([Promise.all(watched), sleep(20_000)]);
+    await Promise.race([Promise.all(watched), sleep(20_000, undefined, { ref: false })]);
     await sleep(1_500); // the last events are on their way
     over.abort();
     await Promise.all([...watched, ...events]);

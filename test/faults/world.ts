@@ -230,8 +230,11 @@ export async function startWorld(options: WorldOptions): Promise<World> {
 /** A small disk at this folder, until the returned function is called or this process is gone. */
 function mount(folder: string): () => Promise<unknown> {
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'none', folder]);
-  const script = 'read -r line; umount --lazy -- "$0"';
-  const shell = spawn('/bin/sh', ['-c', script, folder], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+  // The folder comes by the pipe: in the command line or the environment it would make the shell a part of the machine,
+  // to be killed with it.
+  const script = 'read -r folder; read -r line; umount --lazy -- "$folder"';
+  const shell = spawn('/bin/sh', ['-c', script], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+  shell.stdin.write(`${folder}\n`);
   return () => {
     const unmounted = once(shell, 'exit');
     shell.stdin.end();
