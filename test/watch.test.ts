@@ -30,6 +30,7 @@ test('the page and its script are served as they lie, and nothing beside them', 
   const page = await get('/watch');
   assert.equal(page.status, 200);
   assert.match(page.headers.get('content-security-policy') ?? '', /default-src 'none'/);
+  assert.match(page.headers.get('content-security-policy') ?? '', /script-src 'sha256-[^ ]+' 'self';/);
   assert.doesNotMatch(await page.text(), /https?:\/\//);
   const client = await get('/watch/graphql-ws/client.js');
   assert.equal(client.headers.get('content-type'), 'text/javascript; charset=utf-8');

@@ -1,7 +1,7 @@
 // GraphiQL, served whole from the package: it asks no other host for anything. The token stands in the page's fragment
 // (`/graphql#token=…`), which never reaches a server or a log; the page puts it into the header editor.
-import { createHash } from 'node:crypto';
 import { gzipSync } from 'node:zlib';
+import { pageHeaders } from './page.ts';
 
 export type GraphiqlPage = { plain: Buffer; gzipped: Buffer; headers: Record<string, string> };
 
@@ -164,30 +164,7 @@ async function renderPage(): Promise<GraphiqlPage> {
     .replace(literal, () => `Object.assign(${literal}, astramlOptions())`)
     .replace('<div id="root"></div>', (root) => `<style>${pageStyle}</style>${root}<script>${pageScript}</script>`);
   const plain = Buffer.from(ours);
-  return { plain, gzipped: gzipSync(plain, { level: 6 }), headers: headersOf(ours) };
-}
-
-/** Headers that keep the page to itself: it runs its own two scripts, workers come from blobs, data from us only. */
-function headersOf(html: string): Record<string, string> {
-  const scripts = [...html.matchAll(/<script>([^]*?)<\/script>/g)].map(([, script = '']) => {
-    return `'sha256-${createHash('sha256').update(script).digest('base64')}'`;
-  });
-  return {
-    'content-type': 'text/html; charset=utf-8',
-    'content-security-policy': [
-      "default-src 'none'",
-      `script-src ${scripts.join(' ')}`,
-      'worker-src blob:',
-      "style-src 'unsafe-inline'",
-      'img-src data:',
-      'font-src data:',
-      "connect-src 'self'",
-      "base-uri 'none'",
-      "form-action 'none'",
-      "frame-ancestors 'none'",
-    ].join('; '),
-    'referrer-policy': 'no-referrer',
-    'x-content-type-options': 'nosniff',
-    'cache-control': 'private, max-age=3600',
-  };
+  const policy = { 'worker-src': 'blob:', 'img-src': 'data:', 'font-src': 'data:' };
+  const headers = { ...pageHeaders(ours, policy), 'cache-control': 'private, max-age=3600' };
+  return { plain, gzipped: gzipSync(plain, { level: 6 }), headers };
 }

@@ -3,31 +3,18 @@
 import { readFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
+import { pageHeaders } from './page.ts';
 
 const page = new URL('../console/watch.html', import.meta.url);
 const clientFolder = new URL('./', import.meta.resolve('graphql-ws/client'));
 
-const pageHeaders = {
-  'content-type': 'text/html; charset=utf-8',
-  'content-security-policy': [
-    "default-src 'none'",
-    "script-src 'self' 'unsafe-inline'",
-    "style-src 'unsafe-inline'",
-    "connect-src 'self'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  ].join('; '),
-  'referrer-policy': 'no-referrer',
-  'x-content-type-options': 'nosniff',
-  'cache-control': 'no-cache',
-};
-
 /** Answers a GET of /watch and of the scripts below it; false for any other path. */
 export async function answerWatch(path: string, response: ServerResponse): Promise<boolean> {
   if (path === '/watch') {
-    const html = await readFile(page);
-    response.writeHead(200, pageHeaders).end(html);
+    const html = await readFile(page, 'utf8');
+    response
+      .writeHead(200, { ...pageHeaders(html, { 'script-src': "'self'" }), 'cache-control': 'no-cache' })
+      .end(html);
     return true;
   }
   const script = /^\/watch\/graphql-ws\/([\w-]+\.js)$/.exec(path)?.[1];
