@@ -49,6 +49,15 @@ suite('with a lease of 30 s', skip, () => {
     return Number(await until(find, { timeoutMs, everyMs: 100, what: `attempt ${attempt} of ${id}` }));
   }
 
+  /** As people count them, by state. */
+  async function countRunners(): Promise<Record<'ONLINE' | 'DRAINING', number>> {
+    const query =
+      '{ ONLINE: runners(states: [ONLINE]) { totalCount } DRAINING: runners(states: [DRAINING]) { totalCount } }';
+    type Counts = Record<'ONLINE' | 'DRAINING', { totalCount: number }>;
+    const { ONLINE, DRAINING } = await cluster.client(0).request<Counts>(query, {});
+    return { ONLINE: ONLINE.totalCount, DRAINING: DRAINING.totalCount };
+  }
+
   const untilSucceeded = (id: string) =>
     until(async () => (await jobState(cluster.client(0), id)).state === 'SUCCEEDED', { timeoutMs: 20_000 });
 
@@ -119,6 +128,7 @@ suite('with a lease of 30 s', skip, () => {
     await new Promise((resolve) => setTimeout(resolve, 3_000)); // longer than its grace
     assert.equal((await jobState(cluster.client(0), id)).state, 'RUNNING');
     assert.ok(isAlive(pid));
+    assert.deepEqual(await countRunners(), { ONLINE: 0, DRAINING: 1 });
     const startedAt = performance.now();
     runner.kill('SIGTERM');
     assert.deepEqual(await runner.untilEnd({ timeoutMs: 10_000 }), { code: 0, signal: null });
@@ -126,6 +136,7 @@ suite('with a lease of 30 s', skip, () => {
     t.diagnostic(`handed back after ${secondsSince(startedAt)} s, of which 2 s are its grace`);
     assert.equal((await jobState(cluster.client(0), id)).state, 'QUEUED');
     await cluster.startRunner();
+    assert.deepEqual(await countRunners(), { ONLINE: 1, DRAINING: 0 });
     await pidOf(id, 2);
     await untilSucceeded(id);
   });

@@ -10,6 +10,7 @@ import {
   acknowledgement,
   type Assignment,
   claimAnswer,
+  drainAnswer,
   type Gpu,
   lostAnswer,
   registerAnswer,
@@ -92,7 +93,8 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     options.attempts.in === 'process'
       ? options.attempts.bus.subscribe(channels.runner(runnerId), heard)
       : async () => {};
-  let signedOn = await register(options, control, ending.signal);
+  const bootId = randomUUID();
+  let signedOn = await register(options, control, bootId, ending.signal);
   let unsubscribe = await listen(signedOn.runnerId);
 
   /** The gateway need not wait for the lease: nothing runs any more. When it cannot be told, the lease lapses. */
@@ -114,7 +116,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   /** A gateway with a new database does not know us: there we are another runner. */
   const registerAgain = async () => {
     const before = unsubscribe;
-    signedOn = await register(options, control, ending.signal);
+    signedOn = await register(options, control, bootId, ending.signal);
     unsubscribe = await listen(signedOn.runnerId);
     await before();
   };
@@ -184,6 +186,8 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     async drain() {
       ending.abort();
       await claiming;
+      // Only for those who look: it claims nothing more, whether the gateway hears this or not.
+      void control.call('drain', { runnerId: signedOn.runnerId, bootId }, drainAnswer).catch(() => {});
       while (ends.size > 0) await allDone();
       await unsubscribe();
     },
@@ -274,11 +278,16 @@ function describePlace({ name, gpus }: RunnerOptions, assignment: Assignment, vi
   return `runner ${name}, GPU ${slots} (${model})`;
 }
 
-async function register(options: RunnerOptions, control: Control, signal: AbortSignal): Promise<RegisterAnswer> {
+async function register(
+  options: RunnerOptions,
+  control: Control,
+  bootId: string,
+  signal: AbortSignal,
+): Promise<RegisterAnswer> {
   const { name, version, labels, gpus, attempts } = options;
   for (;;) {
     try {
-      const request = { name, version, labels, gpus, bootId: randomUUID() };
+      const request = { name, version, labels, gpus, bootId };
       const answer = await control.call('register', request, registerAnswer, { signal });
       if (attempts.in === 'process' || attempts.redisUrl || answer.redisUrl) return answer;
       throw new ApiError('The gateway names no Redis: it serves runners in its own process only.', {

@@ -10,7 +10,7 @@ import { attempt, placement } from './table.ts';
 
 /** Jobs that a claim looks at, in order of priority and age. */
 const queueDepth = 1_000;
-/** A runner that has not asked for work for so long offers none of its GPUs: it is full, drains, or hangs. */
+/** A runner that has not asked for work for so long offers none of its GPUs: it is full, or hangs. */
 const offerMs = 30_000;
 
 /** What a job asks of a runner. */

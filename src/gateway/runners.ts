@@ -1,4 +1,4 @@
-// /runner/v1: register, claim, renew, lost. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
+// /runner/v1: register, claim, drain, renew, lost. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
 // claim waits longer than an operation may take. A wait is a listener and a timer, never a held database connection.
 import { z } from 'zod';
 import type { Actor } from '../actor.ts';
@@ -10,8 +10,15 @@ import { workFigures } from '../figures.ts';
 import { idPrefix } from '../id.ts';
 import { endLost } from '../intake/intake.ts';
 import { commit } from '../live/commit.ts';
-import { type Assignment, claimRequest, lostRequest, registerRequest, renewRequest } from '../protocol/control.ts';
-import { registerRunner } from '../runner/runner.ts';
+import {
+  type Assignment,
+  claimRequest,
+  drainRequest,
+  lostRequest,
+  registerRequest,
+  renewRequest,
+} from '../protocol/control.ts';
+import { drainRunner, registerRunner } from '../runner/runner.ts';
 import type { Gateway } from './context.ts';
 
 const heartbeatSeconds = 10;
@@ -38,6 +45,11 @@ export async function answerRunner(
   if (path === '/runner/v1/claim') {
     const request = parse(claimRequest, body);
     return { assignment: await waitForJob(gateway, actor, request, signal) };
+  }
+  if (path === '/runner/v1/drain') {
+    const request = parse(drainRequest, body);
+    await commit(gateway, (tx) => drainRunner(tx, actor, request));
+    return {};
   }
   const attemptId = /^\/runner\/v1\/attempts\/([^/]+)\/renew$/.exec(path)?.[1];
   if (attemptId && idPrefix(attemptId) === 'att') {

@@ -1,4 +1,4 @@
-// Control between a runner and the gateway: /runner/v1/register, claim, renew and lost, and what is published to a runner.
+// Control between a runner and the gateway: /runner/v1/register, claim, drain, renew and lost, and what is published to a runner.
 // Plain JSON, dialled by the runner; not in the public schema, since a claim waits and its answer may hold secrets.
 import { z } from 'zod';
 
@@ -67,6 +67,10 @@ const directive = z.discriminatedUnion('type', [
 
 export const renewRequest = z.object({ leaseToken: z.string().max(64) });
 
+/** A runner that takes no more jobs and lets its own end; of which start of it. */
+export const drainRequest = z.object({ runnerId: z.string().max(64), bootId: z.string().max(64) });
+export const drainAnswer = z.object({});
+
 /** An attempt whose supervisor was killed, and of which the runner has proved that nothing runs any more. */
 export const lostRequest = z.object({ runnerId: z.string().max(64) });
 export const lostAnswer = z.object({});
@@ -83,6 +87,7 @@ export const acknowledgement = z.object({
 
 export type Gpu = z.output<typeof gpu>;
 export type RegisterRequest = z.output<typeof registerRequest>;
+export type DrainRequest = z.output<typeof drainRequest>;
 export type RegisterAnswer = z.output<typeof registerAnswer>;
 export type ClaimRequest = z.output<typeof claimRequest>;
 export type Assignment = z.output<typeof assignment>;

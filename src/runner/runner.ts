@@ -8,11 +8,11 @@ import { keyset } from '../database/keyset.ts';
 import { notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
-import type { RegisterRequest } from '../protocol/control.ts';
+import type { DrainRequest, RegisterRequest } from '../protocol/control.ts';
 import { runner } from './table.ts';
 
 export type Runner = typeof runner.$inferSelect;
-export type RunnerState = 'ONLINE' | 'OFFLINE';
+export type RunnerState = 'ONLINE' | 'DRAINING' | 'OFFLINE';
 
 /** A runner that was not heard for so long is offline. It says something at least every 20 s. */
 const offlineAfterSeconds = 30;
@@ -22,7 +22,7 @@ const seenEverySeconds = 5;
 export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequest): Promise<Runner> {
   requirePlatformScope(actor, 'RUNNER');
   const { name, version, labels, gpus, bootId } = request;
-  const values = { name, version, labels, gpus, bootId, lastSeenAt: now };
+  const values = { name, version, labels, gpus, bootId, lastSeenAt: now, drainingAt: null };
   const [row] = await tx
     .insert(runner)
     .values({ id: newId('run'), tokenId: actor.tokenId, ...values })
@@ -53,6 +53,18 @@ export async function touchRunner(tx: Tx, id: string, { claims = false } = {}): 
     .where(and(eq(runner.id, id), stale));
 }
 
+/**
+ * Writes that a runner takes no more jobs. Of a start of it that is over (another boot id) this says nothing: it may come
+ * late.
+ */
+export async function drainRunner(tx: Tx, actor: Actor, { runnerId, bootId }: DrainRequest): Promise<void> {
+  await requireRunner(tx, actor, runnerId);
+  await tx
+    .update(runner)
+    .set({ lastSeenAt: now, drainingAt: now })
+    .where(and(eq(runner.id, runnerId), eq(runner.bootId, bootId)));
+}
+
 /** Runners by id. */
 export async function loadRunners(db: Db, ids: readonly string[]): Promise<Map<string, Runner>> {
   const rows = await db
@@ -62,12 +74,17 @@ export async function loadRunners(db: Db, ids: readonly string[]): Promise<Map<s
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** Runners that were heard lately, at most 1000: what a job can be placed on. */
+/** Runners that are there and take jobs, at most 1000: what a job can be placed on. */
 export async function listOnlineRunners(db: Db): Promise<Runner[]> {
-  return db.select().from(runner).where(isOnline).orderBy(runner.id).limit(1_000);
+  return db.select().from(runner).where(inState.ONLINE).orderBy(runner.id).limit(1_000);
 }
 
-const isOnline: SQL = sql`${runner.lastSeenAt} > ${now} - ${`${offlineAfterSeconds} s`}::interval`;
+const isHere: SQL = sql`${runner.lastSeenAt} > ${now} - ${`${offlineAfterSeconds} s`}::interval`;
+const inState: Record<RunnerState, SQL> = {
+  ONLINE: sql`(${isHere} and ${runner.drainingAt} is null)`,
+  DRAINING: sql`(${isHere} and ${runner.drainingAt} is not null)`,
+  OFFLINE: sql`not ${isHere}`,
+};
 
 export type RunnerPage = { limit: number; backward: boolean; after?: string[]; before?: string[] };
 
@@ -89,10 +106,10 @@ export async function countRunners(db: Db, states: RunnerState[] | null): Promis
 
 function inStates(states: RunnerState[] | null): SQL | undefined {
   if (!states) return undefined;
-  if (states.includes('ONLINE')) return states.includes('OFFLINE') ? undefined : isOnline;
-  return states.includes('OFFLINE') ? sql`not ${isOnline}` : sql`false`;
+  return states.length === 0 ? sql`false` : or(...states.map((state) => inState[state]));
 }
 
 export function runnerState(row: Runner, at: Date): RunnerState {
-  return at.getTime() - row.lastSeenAt.getTime() < offlineAfterSeconds * 1000 ? 'ONLINE' : 'OFFLINE';
+  if (at.getTime() - row.lastSeenAt.getTime() >= offlineAfterSeconds * 1000) return 'OFFLINE';
+  return row.drainingAt ? 'DRAINING' : 'ONLINE';
 }

@@ -22,6 +22,7 @@ const RunnerStateEnum = builder.enumType('RunnerState', {
   description: 'State of a runner.',
   values: {
     ONLINE: { description: 'Connected, accepting jobs.' },
+    DRAINING: { description: 'Finishing its jobs, accepting no new ones.' },
     OFFLINE: { description: 'No heartbeat within the lease time.' },
   },
 });

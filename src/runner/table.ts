@@ -19,6 +19,8 @@ export const runner = pgTable(
     lastSeenAt: instant().notNull().default(now),
     /** When it last asked for work, written every 5 s at most; null until then. */
     claimedAt: instant(),
+    /** Since when it takes no more jobs and lets its own end; null while it takes some. */
+    drainingAt: instant(),
   },
   (table) => [uniqueIndex('runner_name').on(table.tokenId, table.name), index('runner_seen').on(table.lastSeenAt)],
 );
