@@ -7,9 +7,10 @@ import { GraphQLObjectType, GraphQLSchema, GraphQLString, parse } from 'graphql'
 import { liveFigures } from '../src/figures.ts';
 import { schema } from '../src/gateway/schema.ts';
 import { createShared, isShared, isViewerNeutral, type SharedOptions } from '../src/gateway/shared.ts';
-import { changeJob } from '../src/job/job.ts';
+import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
 import { appendLog } from '../src/log/log.ts';
+import { appendPoints } from '../src/metric/metric.ts';
 import {
   adminToken,
   bearer,
@@ -144,6 +145,73 @@ suite('identical subscriptions', () => {
     }
     await Promise.all([first, ...late].map((socket) => socket.close()));
   });
+});
+
+suite('subscriptions that begin at once', () => {
+  let door: Door;
+  before(async () => {
+    door = await openDoor({ ASTRAML_RATE_LIMIT_POINTS: '0' });
+    await createProject(door.port, 'p-herd');
+  });
+  after(() => door.close());
+
+  /** How many selects of the database, and readings that are told of, `work` took. */
+  async function counted(work: () => Promise<void>): Promise<{ selects: number; reads: number }> {
+    const { db } = door.gateway.store.database;
+    const { select } = db;
+    let selects = 0;
+    db.select = new Proxy(select, {
+      apply(target, self, args): unknown {
+        selects++;
+        return Reflect.apply(target, self, args);
+      },
+    });
+    const reads = await count(liveFigures.reads);
+    try {
+      await work();
+    } finally {
+      db.select = select;
+    }
+    return { selects, reads: (await count(liveFigures.reads)) - reads };
+  }
+
+  for (const [asks, rest] of [
+    ['jobLogs(jobId: $id, last: 50)', 'lines { seq text }'],
+    ['jobLogs(jobId: $id)', 'lines { seq text }'],
+    ['jobEvents(jobId: $id, last: 2)', 'events { id message }'],
+    ['jobMetrics(jobId: $id, last: 2)', 'windows { id count }'],
+  ] as const) {
+    test(`and ask the same read the same rows once: ${asks}`, async (t) => {
+      const jobId = await submitJob(door.port, 'p-herd');
+      await commit(door.gateway.store, (tx) =>
+        changeJob(tx, jobId, async (locked) => {
+          const line = { time: 1, stream: 'STDOUT' as const, text: 'x'.repeat(100) };
+          for (let n = 0; n < 20; n++) await appendLog(tx, locked, 1, Array.from({ length: 100 }, () => line)); // prettier-ignore
+          await addEvent(tx, locked, { type: 'CHECKPOINT', message: 'one' });
+          await appendPoints(tx, locked, 1, 1, [{ name: 'm', value: 1, step: null, epoch: null, time: 1 }]);
+        }),
+      );
+      const sockets = await Promise.all(Array.from({ length: 100 }, () => openSocket(door.port)));
+      const query = `subscription ($id: ID!) { ${asks} { ${rest} caughtUp } }`;
+      type Told = { payload: { data?: Record<string, { caughtUp: boolean }> } };
+      const told = (socket: Socket) =>
+        (socket.received as unknown as Told[]).slice(1).flatMap(({ payload }) => Object.values(payload.data ?? {}));
+      const isLive = (socket: Socket) => told(socket).at(-1)?.caughtUp === true;
+      const { selects, reads } = await counted(async () => {
+        for (const socket of sockets) {
+          socket.send({ id: '1', type: 'subscribe', payload: { query, variables: { id: jobId } } });
+        }
+        await until(() => sockets.every(isLive), { timeoutMs: 10_000 });
+      });
+      for (const socket of sockets) assert.deepEqual(told(socket), told(sockets[0]!));
+      assert.ok(told(sockets[0]!).length > 0);
+      t.diagnostic(`${reads} reads, ${selects} selects`);
+      // Each alone would take three selects at least. Who comes in the middle of a reading waits for the next one.
+      assert.ok(reads > 0 && reads < 30, `${reads} reads`);
+      assert.ok(selects < 60, `${selects} selects`);
+      await Promise.all(sockets.map((socket) => socket.close()));
+    });
+  }
 });
 
 suite('what is shared', () => {

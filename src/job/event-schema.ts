@@ -21,8 +21,8 @@ import { horizonPause, readHorizon } from '../live/changes.ts';
 import { cursorInvalid, decodeCursor, decodeNumber, encodeCursor, isCount } from '../live/cursor.ts';
 import type { Reading, SharedStream } from '../live/feed.ts';
 import { getProject } from '../project/project.ts';
-import { getJob, loadJobs, readJob, requireJob } from './job.ts';
-import { JobRef, JobStateEnum } from './schema.ts';
+import { getJob, loadJobs, readJob } from './job.ts';
+import { JobRef, JobStateEnum, requireFollowed } from './schema.ts';
 import { isTerminal, type JobState } from './state.ts';
 
 const maxBatch = 500;
@@ -171,7 +171,7 @@ builder.subscriptionField('jobEvents', (t) =>
         throw badInput(`last is ${start.last}; it goes from 0 to ${maxLast}.`, ['last']);
       }
       const [ofJob, ofProject] = [jobId ?? null, projectId ?? null];
-      if (ofJob !== null && ofProject === null) return followJob(context, actor, ofJob, start);
+      if (ofJob !== null && ofProject === null) return followJob(context, ofJob, start);
       if (ofProject !== null && ofJob === null) return followProject(context, actor, ofProject, start);
       throw badInput('Pass exactly one of jobId and projectId.', ['jobId']);
     },
@@ -179,14 +179,16 @@ builder.subscriptionField('jobEvents', (t) =>
   }),
 );
 
-async function followJob(context: Context, actor: Actor, jobId: string, { types, after, last }: Start) {
+async function followJob(context: Context, jobId: string, { types, after, last }: Start) {
   const { db } = context.database;
-  await requireJob(db, actor, jobId, ['jobId']);
+  await requireFollowed(context, jobId);
   const stream = streamOf(jobId);
   const place = after === null ? 0 : decodeNumber(stream, after);
+  const beforeLast = (last: number) =>
+    context.feeds.readFirst(`${stream}:${last}:${types.join()}`, () => eventBeforeLast(db, jobId, { types, last }));
   const shared: SharedStream<JobEventBatch> = {
     key: `events:${JSON.stringify(types)}`,
-    start: last === null ? place : await eventBeforeLast(db, jobId, { types, last }),
+    start: last === null ? place : await beforeLast(last),
     async read(after, to) {
       // The job before its events: an end that is seen here has all of its events below the head.
       const { job, event: head } = await readJob(db, jobId);

@@ -364,13 +364,20 @@ export async function requireJob(db: Db, actor: Actor, id: string, path?: string
   return found;
 }
 
-/** The job with the number of its changes so far, and how far its streams have come, all of one moment. */
-export async function readJob(
-  db: Db,
-  id: string,
-): Promise<{ job: Job; revision: number; line: number; event: number; window: number }> {
-  const [found] = await db.select().from(job).innerJoin(jobStream, eq(jobStream.jobId, job.id)).where(eq(job.id, id));
+/** A job with the number of its changes so far, and how far its streams have come, all of one moment. */
+export type JobReading = { job: Job; revision: number; line: number; event: number; window: number };
+
+export async function readJob(db: Db, id: string): Promise<JobReading> {
+  const found = await findJob(db, id);
   if (!found) throw notFound('Job', id);
+  return found;
+}
+
+/** Like `readJob`; null when there is none. */
+export async function findJob(db: Db, id: string): Promise<JobReading | null> {
+  if (id.includes('\0')) return null;
+  const [found] = await db.select().from(job).innerJoin(jobStream, eq(jobStream.jobId, job.id)).where(eq(job.id, id));
+  if (!found) return null;
   const { revision, line, event, window } = found.job_stream;
   return { job: found.job, revision, line, event, window };
 }

@@ -1,9 +1,9 @@
 // How people ask for jobs. What an attempt, the log or the metrics know of a job is added where they live.
-import { requireActor, requireScope } from '../actor.ts';
+import { canSee, requireActor, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { DefaultsRef } from '../defaults/schema.ts';
 import { getDefaults } from '../defaults/defaults.ts';
-import { Refusal } from '../errors.ts';
+import { notFound, Refusal } from '../errors.ts';
 import { asOfNow, builder, type Context, load, loadExisting } from '../graphql/builder.ts';
 import {
   addMutation,
@@ -36,6 +36,7 @@ import {
 import type { Warning } from '../spec/spec.ts';
 import {
   countJobs,
+  findJob,
   getJob,
   getJobByNumber,
   isJobPosition,
@@ -44,10 +45,10 @@ import {
   type JobOrderField,
   jobPosition,
   type JobPlan,
+  type JobReading,
   listJobs,
   planJob,
   readJob,
-  requireJob,
   submitJob,
 } from './job.ts';
 import { withJobNumber } from './number.ts';
@@ -508,6 +509,17 @@ addMutation('submitJob', {
   },
 });
 
+/**
+ * The job that the caller asks to follow. Many who ask at once cost one reading; whether they may is asked of each. Throws
+ * NOT_FOUND for a job that is not there or that the caller may not see.
+ */
+export async function requireFollowed({ actor, database, feeds }: Context, jobId: string): Promise<JobReading> {
+  const caller = requireActor(actor);
+  const found = await feeds.readFirst(`job:${jobId}`, () => findJob(database.db, jobId));
+  if (!found || !canSee(caller, found.job.projectId)) throw notFound('Job', jobId, ['jobId']);
+  return found;
+}
+
 const JobUpdate = builder.objectRef<{ job: Job; done: boolean }>('JobUpdate').implement({
   description: 'A job after a change.',
   fields: (t) => ({
@@ -528,8 +540,7 @@ builder.subscriptionField('jobUpdated', (t) =>
     description: 'A job, at once and after every change: a snapshot each time. Completes when the job is terminal.',
     args: { jobId: t.arg.id({ required: true, description: 'Id of the job.' }) },
     async subscribe(_, { jobId }, context) {
-      const actor = requireActor(context.actor);
-      await requireJob(context.database.db, actor, jobId, ['jobId']);
+      await requireFollowed(context, jobId);
       let sent = -1;
       return context.feeds.follow<{ job: Job; done: boolean }>({
         channel: channels.job(jobId),

@@ -5,6 +5,7 @@ import type { Bus } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
 import { liveFigures } from '../figures.ts';
 import type { Heads, Nudge } from './commit.ts';
+import { Flights } from './flight.ts';
 import { highest, isBeyond, Lane, type Reading, type SharedStream, type Source } from './lane.ts';
 
 export type { Reading, SharedStream, Stretch } from './lane.ts';
@@ -36,6 +37,7 @@ export class Feeds {
   readonly #bus: Bus;
   readonly #checkMs: number;
   readonly #feeds = new Map<string, Feed>();
+  readonly #firstReads = new Flights<unknown>();
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
 
@@ -57,6 +59,14 @@ export class Feeds {
     clearTimeout(this.#timer);
     this.#stopListening();
     for (const feed of this.#feeds.values()) wakeAll(feed);
+  }
+
+  /**
+   * What a subscription must know before it begins, e.g. where. Who asks the same at the same time gets the same reading,
+   * which begins after now; the key stands for all that it depends on, and it holds nothing of who asks.
+   */
+  readFirst<T>(key: string, read: () => Promise<T>): Promise<T> {
+    return this.#firstReads.fresh(key, read) as Promise<T>;
   }
 
   /**

@@ -3,6 +3,7 @@
 // same object, so that whoever works on it for them can work once.
 import { liveFigures } from '../figures.ts';
 import type { Heads, Nudge } from './commit.ts';
+import { Flights } from './flight.ts';
 import { markFed } from './lag.ts';
 
 /** What lies in a stream after one position, up to another. */
@@ -31,8 +32,8 @@ export type SharedStream<T> = {
   key: string;
   /** The first reading begins after this position. */
   start: number;
-  /** Takes the place of the first reading, e.g. for the last rows of each kind. */
-  open?: () => Promise<Stretch<T>>;
+  /** Takes the place of the first reading, e.g. for the last rows of each kind; its key names what it depends on. */
+  open?: { key: string; read(): Promise<Stretch<T>> };
   /** What comes after a position, up to `to` at most; `more` when there is anything beyond. */
   read(after: number, to: number): Promise<Stretch<T>>;
   /** What a nudge itself says of the rows after a position; null unless it says all of them up to its head. */
@@ -65,8 +66,6 @@ export type Reading<T> = {
   againMs?: number;
 };
 
-type InFlight<T> = { running: Promise<Stretch<T>>; next?: Promise<Stretch<T>> };
-
 const defaultRingBytes = 512 * 1024;
 const maxStretches = 256;
 
@@ -77,7 +76,7 @@ export class Lane<T> {
   readonly #stream: SharedStream<T>;
   /** By where each begins; each begins where the one before it ends, and the last ends at the tail. */
   readonly #ring = new Map<number, Stretch<T>>();
-  readonly #reads = new Map<string, InFlight<T>>();
+  readonly #reads = new Flights<Stretch<T>>();
   #ringBytes = 0;
   #tail: number | null = null;
   /** What was known when the tail was last looked at. */
@@ -102,7 +101,7 @@ export class Lane<T> {
     let joined = false;
     let caughtUp = false;
     const next = async (first: boolean): Promise<Stretch<T> | null> => {
-      if (first && open) return open();
+      if (first && open) return this.#reads.fresh(open.key, open.read);
       if (joined && !first) {
         const shared = this.#after(position);
         if (shared) liveFigures.ringHits.inc();
@@ -150,9 +149,9 @@ export class Lane<T> {
   /** A follower that is ahead of the tail waits for who is reading there, or else makes its own position the tail. */
   async #leadTo(position: number): Promise<void> {
     while (this.#tail !== null && position > this.#tail) {
-      const reading = this.#reads.get(`${this.#tail}:${Infinity}`);
+      const reading = this.#reads.running(`${this.#tail}:${Infinity}`);
       if (reading) {
-        await reading.running.catch(() => {});
+        await reading.catch(() => {});
         continue;
       }
       this.#ring.clear();
@@ -162,27 +161,14 @@ export class Lane<T> {
     }
   }
 
-  /** Joins a reading that is under way; a fresh one begins after now, so that it sees what is committed by now. */
   #read(from: number, to: number, fresh: boolean): Promise<Stretch<T>> {
-    const key = `${from}:${to}`;
-    const reading = this.#reads.get(key);
-    if (!reading) return this.#start(key, from, to);
-    if (!fresh) return reading.running;
-    return (reading.next ??= reading.running.then(ignore, ignore).then(() => this.#read(from, to, false)));
-  }
-
-  #start(key: string, from: number, to: number): Promise<Stretch<T>> {
-    const running = this.#readNow(from, to).finally(() => {
-      if (this.#reads.get(key)?.running === running) this.#reads.delete(key);
-    });
-    this.#reads.set(key, { running });
-    return running;
+    const read = () => this.#readNow(from, to);
+    return fresh ? this.#reads.fresh(`${from}:${to}`, read) : this.#reads.join(`${from}:${to}`, read);
   }
 
   async #readNow(from: number, to: number): Promise<Stretch<T>> {
     const { checks } = this.#topic;
     const heard = { ...this.#topic.heads }; // of this the reading knows, even where it may not read it yet
-    liveFigures.reads.inc();
     const found = await this.#stream.read(from, to);
     return this.#take(from, { ...found, seen: highest(found.seen, heard) }, { checks, heard });
   }
@@ -237,5 +223,3 @@ export function isBeyond(heads: Heads, seen: Heads): boolean {
   for (const name in seen) if ((heads[name] ?? 0) > (seen[name] ?? 0)) return true;
   return false;
 }
-
-function ignore(): void {}

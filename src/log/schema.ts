@@ -1,12 +1,11 @@
 // How people read a log: `Job.logs` in pages, `jobLogs` live. Both share their cursors, so that a page's end is where a
 // subscription goes on.
-import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { asOfNow, builder, type Context, viewerNeutral } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs } from '../graphql/page.ts';
-import { JobRef } from '../job/schema.ts';
-import { readJob, requireJob } from '../job/job.ts';
+import { readJob } from '../job/job.ts';
+import { JobRef, requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
 import { decodeNumber, encodeCursor } from '../live/cursor.ts';
 import type { Heads } from '../live/commit.ts';
@@ -192,8 +191,8 @@ builder.subscriptionField('jobLogs', (t) =>
       filter: t.arg({ type: LogFilterInput, description: 'Only lines that match.' }),
     },
     async subscribe(_, { jobId, after, last, filter }, context) {
-      await requireJob(context.database.db, requireActor(context.actor), jobId, ['jobId']);
-      const position = await startOf(context, jobId, after ?? null, last ?? null);
+      const { line } = await requireFollowed(context, jobId);
+      const position = startOf(jobId, line, after ?? null, last ?? null);
       const shared = logStream(context, jobId, position, checkFilter(filter));
       return context.feeds.follow<LogBatch>({ channel: channels.job(jobId), shared });
     },
@@ -201,13 +200,12 @@ builder.subscriptionField('jobLogs', (t) =>
   }),
 );
 
-async function startOf(context: Context, jobId: string, after: string | null, last: number | null): Promise<number> {
+function startOf(jobId: string, head: number, after: string | null, last: number | null): number {
   if (after !== null && last !== null) throw badInput('Pass after or last, not both.', ['last']);
   if (after !== null) return decodeNumber(streamName(jobId), after);
   if (last === null) return 0;
   if (last < 0 || last > maxLast) throw badInput(`last is ${last}; it goes from 0 to ${maxLast}.`, ['last']);
-  const { line } = await readJob(context.database.db, jobId);
-  return Math.max(0, line - last);
+  return Math.max(0, head - last);
 }
 
 function logStream({ database }: Context, jobId: string, start: number, filter: LogFilter): SharedStream<LogBatch> {

@@ -1,12 +1,11 @@
 // How people ask for metrics: names and summaries, windows in pages, and windows live. A page's cursor holds a place in
 // the windows of its metric and a change number: pages go on from the place, subscriptions from the change.
-import { requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { asOfNow, builder, type Context, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
-import { getJob, type Job, loadJobs, readJob, requireJob } from '../job/job.ts';
-import { JobRef } from '../job/schema.ts';
+import { getJob, type Job, loadJobs, readJob } from '../job/job.ts';
+import { JobRef, requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
 import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
 import type { Reading, SharedStream, Stretch } from '../live/feed.ts';
@@ -356,7 +355,7 @@ A window that is sent again has the same \`id\` and a higher \`revision\`.`,
       last: t.arg.int({ description: 'Without `after`: this many windows of each metric before the end, 0–1000.' }),
     },
     async subscribe(_, { jobId, names, windowSeconds, closedOnly, after, last }, context) {
-      const job = await requireJob(context.database.db, requireActor(context.actor), jobId, ['jobId']);
+      const { job } = await requireFollowed(context, jobId);
       if (typeof after === 'string' && typeof last === 'number')
         throw badInput('Pass after or last, not both.', ['last']);
       if (typeof last === 'number' && (last < 0 || last > maxLast)) {
@@ -364,7 +363,11 @@ A window that is sent again has the same \`id\` and a higher \`revision\`.`,
       }
       const start = typeof after === 'string' ? fromCursor(jobId, after).change : 0;
       const selection = { names: checkNames(names), closedOnly: closedOnly ?? false };
-      const plan = await planWindows(context.database.db, job, windowSeconds ?? null, context.config);
+      const { database, config, feeds } = context;
+      const seconds = windowSeconds ?? null;
+      const plan = await feeds.readFirst(`windows:${jobId}:${seconds}`, () =>
+        planWindows(database.db, job, seconds, config),
+      );
       const from = { start, last: last ?? null };
       const reading =
         plan.seconds === plan.base
@@ -405,10 +408,13 @@ function ownStream(
     ...(last === null
       ? {}
       : {
-          async open() {
-            const { job, window: head } = await readJob(db, jobId);
-            const windows = inOrder(await readLastWindows(db, jobId, head, last, selection));
-            return toStretch(job, head, { windows, position: head, more: false });
+          open: {
+            key: `last ${last}`,
+            async read() {
+              const { job, window: head } = await readJob(db, jobId);
+              const windows = inOrder(await readLastWindows(db, jobId, head, last, selection));
+              return toStretch(job, head, { windows, position: head, more: false });
+            },
           },
         }),
     async read(after, to) {
