@@ -9,7 +9,7 @@ import { createOutput, stateCell } from '../src/cli/output.ts';
 import { cleanLine, cleanText, formatDuration, parseDuration, textWidth } from '../src/cli/text.ts';
 import { spawnNode } from './support/child.ts';
 import { binary, commandLine } from './support/cli.ts';
-import { startProxy } from './support/proxy.ts';
+import { Proxy } from './support/proxy.ts';
 import { documentedJson, documentedLine, documentedYaml } from './support/documents.ts';
 import { createProject, script, type Stack, startStack, submit } from './support/stack.ts';
 
@@ -318,7 +318,7 @@ suite('reading', { concurrency: 3 }, () => {
       console.log('behind');
     `);
     const { id } = await submit(stack.client, 'p-demo', { command, resources: { gpus: 0 } });
-    await using proxy = await startProxy(Number(new URL(stack.url).port));
+    await using proxy = await Proxy.open(Number(new URL(stack.url).port));
     const env = environment({ ASTRAML_URL: `http://127.0.0.1:${proxy.port}` });
     const child = spawnNode([binary, 'logs', id, '-f', '--exit-status'], { env, cwd: folder });
     await child.untilLine(/^before$/);

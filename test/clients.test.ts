@@ -11,7 +11,7 @@ import { after, before, suite, test } from 'node:test';
 import { promisify } from 'node:util';
 import { skipUnless } from './support/absent.ts';
 import { spawnNode } from './support/child.ts';
-import { startProxy } from './support/proxy.ts';
+import { Proxy } from './support/proxy.ts';
 import { createProject, script, type Stack, startStack } from './support/stack.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -54,7 +54,7 @@ suite('the stock clients', skipUnless('npm registry'), () => {
 
   for (const name of ['graphql-ws', 'apollo', 'urql']) {
     test(`${name} submits a job and follows it to its end, whole, though it is cut on the way`, async () => {
-      await using proxy = await startProxy(Number(new URL(stack.url).port));
+      await using proxy = await Proxy.open(Number(new URL(stack.url).port));
       const env = { ASTRAML_URL: `http://127.0.0.1:${proxy.port}`, ASTRAML_TOKEN: stack.token };
       const child = spawnNode([`${name}.js`, 'p-clients'], { cwd: clients, env });
       await child.untilLine(/ line 10$/, { timeoutMs: 20_000 });

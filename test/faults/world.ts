@@ -11,10 +11,10 @@ import { type Child, spawnNode } from '../support/child.ts';
 import { guard } from '../support/guard.ts';
 import { freePort } from '../support/port.ts';
 import { createDatabase, type PostgresServer, startPostgres } from '../support/postgres.ts';
+import { Proxy } from '../support/proxy.ts';
 import { type Persistence, type RedisServer, startRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
 import { Counters } from './counters.ts';
-import { Proxy } from './proxy.ts';
 
 export const leaseSeconds = 4;
 export const jobsARunner = 3;
@@ -217,7 +217,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
       for (const machine of machines) killMachine(machine);
       await Promise.all(machines.map(({ runner }) => runner.stop({ timeoutMs: 5_000 })));
       await Promise.all(gateways.map(({ child }) => child.stop({ timeoutMs: 6_000 })));
-      await Promise.all(proxies.map((proxy) => proxy.close()));
+      await Promise.all(proxies.map((proxy) => proxy[Symbol.asyncDispose]()));
       await Promise.all([postgres.stop(), redis.stop()]);
       process.off('exit', killAll);
       watchdog.release();

@@ -1,40 +1,87 @@
-// A way to a server of this machine that a test can cut.
+// A TCP proxy on loopback that can cut its connections, hold what comes (a black hole: both sides stay connected and
+// hear nothing), or delay it.
 import { once } from 'node:events';
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
-export type Proxy = AsyncDisposable & {
-  port: number;
-  /** Ends every connection; new ones are taken. */
-  cut(): void;
-};
+export class Proxy {
+  readonly port: number;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #held = false;
+  #delayMs = 0;
 
-export async function startProxy(target: number): Promise<Proxy> {
-  const sockets = new Set<Socket>();
-  const server = createServer((near) => {
-    const far = connect(target, '127.0.0.1');
+  private constructor(server: Server, targets: readonly number[]) {
+    this.#server = server;
+    this.port = (server.address() as AddressInfo).port;
+    let next = 0;
+    server.on('connection', (near) => {
+      const port = targets[next++ % targets.length] ?? 0;
+      this.#join(near, connect({ port, host: '127.0.0.1' }));
+    });
+  }
+
+  /** Each connection goes to the next of the ports in turn. */
+  static async open(...targets: number[]): Promise<Proxy> {
+    const server = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return new Proxy(server, targets);
+  }
+
+  /** Resets every connection; new ones are taken. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  /** Nothing passes until `pass()`. */
+  hold(): void {
+    this.#held = true;
+    for (const socket of this.#sockets) socket.pause();
+  }
+
+  /** Everything passes so many milliseconds late, in order. */
+  slow(delayMs: number): void {
+    this.#delayMs = delayMs;
+  }
+
+  /** As if nothing had been. */
+  pass(): void {
+    this.#held = false;
+    this.#delayMs = 0;
+    for (const socket of this.#sockets) socket.resume();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cut();
+    this.#server.close();
+    await once(this.#server, 'close');
+  }
+
+  #join(near: Socket, far: Socket): void {
     for (const [from, to] of [
       [near, far],
       [far, near],
     ] as const) {
-      sockets.add(from);
-      from.pipe(to);
-      from.on('error', () => {});
-      from.once('close', () => {
-        sockets.delete(from);
-        to.destroy();
+      this.#sockets.add(from);
+      from.setNoDelay(true);
+      let last: Promise<unknown> = Promise.resolve();
+      from.on('data', (chunk) => {
+        const write = () => {
+          if (to.destroyed || to.write(chunk)) return;
+          from.pause();
+          to.once('drain', () => void (this.#held || from.resume()));
+        };
+        if (this.#delayMs === 0) return void (last = last.then(write));
+        const until = new Promise((done) => setTimeout(done, this.#delayMs));
+        last = last.then(() => until).then(write);
       });
+      from.on('error', () => {});
+      from.on('end', () => void last.then(() => to.end()));
+      from.on('close', () => {
+        this.#sockets.delete(from);
+        void last.then(() => to.destroy());
+      });
+      if (!this.#held) from.resume();
+      else from.pause();
     }
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const cut = () => sockets.forEach((socket) => socket.destroy());
-  return {
-    port: (server.address() as AddressInfo).port,
-    cut,
-    async [Symbol.asyncDispose]() {
-      cut();
-      server.close();
-      await once(server, 'close');
-    },
-  };
+  }
 }
