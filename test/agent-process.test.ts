@@ -11,6 +11,7 @@ import { countOomKills } from '../src/agent/memory.ts';
 import { processExecutor } from '../src/agent/process.ts';
 import type { Assignment } from '../src/protocol/control.ts';
 import { skipUnless } from './support/absent.ts';
+import { makeCgroup } from './support/cgroup.ts';
 import { isAlive } from './support/processes.ts';
 import { until } from './support/until.ts';
 
@@ -239,6 +240,23 @@ suite('what a command leaves behind', () => {
     const run = await start(sh('trap "" TERM; sleep 60 & sleep 60 & echo pid=$!; wait'));
     const pid = await pidOf(run);
     assert.equal(await processExecutor.endStrays(run.jobId, '1'), 3);
+    assert.equal(isAlive(pid), false);
+    await run.command.ended;
+  });
+
+  test('and does not end by SIGKILL is named, and waited for', skipUnless('cgroup freezer'), async (t) => {
+    const run = await start(sh('echo pid=$$; exec sleep 60'));
+    const pid = await pidOf(run);
+    const group = makeCgroup('freezer');
+    t.after(() => group.remove());
+    group.write('cgroup.procs', `${pid}`);
+    group.write('freezer.state', 'FROZEN'); // as one that waits for a disk
+    let [named, isOver]: [number[], boolean] = [[], false];
+    const ending = processExecutor.endStrays(run.jobId, '1', (pids) => (named = pids)).finally(() => (isOver = true));
+    await until(() => named.length > 0, { timeoutMs: 8_000, what: 'it is named' });
+    assert.deepEqual([named, isOver, isAlive(pid)], [[pid], false, true]);
+    group.write('freezer.state', 'THAWED');
+    assert.equal(await ending, 1);
     assert.equal(isAlive(pid), false);
     await run.command.ended;
   });

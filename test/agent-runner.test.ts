@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { json } from 'node:stream/consumers';
+import type { Executor } from '../src/agent/executor.ts';
 import { processExecutor } from '../src/agent/process.ts';
 import { startRunner } from '../src/agent/runner.ts';
 import { channels } from '../src/bus/bus.ts';
@@ -121,6 +122,39 @@ test('what an earlier life left half-written does not keep it from starting', as
   for (const name of ['att_1', 'att_2', 'att_3']) {
     assert.ok(!existsSync(join(attempts, name, 'spool')) && !existsSync(join(attempts, name, 'attempt.json')));
   }
+  await runner.stop(500);
+  await options.attempts.bus.close();
+  server.closeAllConnections();
+  server.close();
+});
+
+test('what an earlier life left and cannot be ended keeps its GPU, and is not said to be gone before it is', async () => {
+  const folder = join(root, 'undying', 'attempts', 'att_1');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'attempt.json'), JSON.stringify({ jobId: 'job_1', attempt: '1', gpus: [0] }));
+  const [claims, lost]: [ClaimRequest[], string[]] = [[], []];
+  const { url, server } = await startGateway((path, body) => {
+    if (path === 'register')
+      return { status: 200, body: { runnerId: 'run_1', heartbeatSeconds: 10, leaseSeconds: 30 } };
+    if (path === 'claim') claims.push(body as ClaimRequest);
+    else lost.push(path);
+    return path === 'claim' ? null : { status: 200, body: {} };
+  });
+  const troubles: unknown[] = [];
+  const gone = Promise.withResolvers<void>();
+  const endStrays: Executor['endStrays'] = async (_jobId, _attempt, onLeft) => {
+    onLeft?.([4711]);
+    await gone.promise;
+    return 1;
+  };
+  const options = optionsFor(url, troubles, join(root, 'undying'));
+  const runner = await startRunner({ ...options, executor: { ...processExecutor, endStrays } });
+  await until(() => claims.length === 1);
+  assert.deepEqual([claims[0]?.freeGpus, lost], [[], []]);
+  assert.match(String(troubles[0]), /job_1 .*4711/);
+  gone.resolve();
+  await until(() => claims.length === 2);
+  assert.deepEqual([claims[1]?.freeGpus, lost], [[0], ['attempts/att_1/lost']]);
   await runner.stop(500);
   await options.attempts.bus.close();
   server.closeAllConnections();

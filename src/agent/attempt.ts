@@ -1,4 +1,7 @@
 // An attempt that runs on this machine: in this process (`dev`), or in one of its own that outlives the runner.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
 import type { Acknowledgement } from '../protocol/control.ts';
 import type { RecordOf } from '../protocol/record.ts';
 
@@ -22,3 +25,19 @@ export type RunningAttempt = {
   /** Stops everything within this time and sends nothing more, not even the end. */
   abandon(graceMs: number): void;
 };
+
+/** In the folder of an attempt while it runs: for the next start of the runner, should this one be killed. */
+export const attemptFileName = 'attempt.json';
+const attemptFile = z.object({ jobId: z.string(), attempt: z.string(), gpus: z.array(z.number()) });
+export type AttemptFile = z.output<typeof attemptFile>;
+
+/** Undefined when there is none: the attempt ended in order. Null for half a file: its command was not started. */
+export async function readAttemptFile(folder: string): Promise<AttemptFile | null | undefined> {
+  const text = await readFile(join(folder, attemptFileName), 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
+  try {
+    return attemptFile.safeParse(JSON.parse(text)).data ?? null;
+  } catch {
+    return null;
+  }
+}

@@ -6,12 +6,11 @@ import { mkdirSync, openSync, closeSync, rmSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import type { Assignment } from '../protocol/control.ts';
-import type { Outcome, RunningAttempt } from './attempt.ts';
+import { type Outcome, readAttemptFile, type RunningAttempt } from './attempt.ts';
 
 /** What a supervisor process is told on its stdin, beside its assignment. */
 export const order = z.object({
@@ -37,7 +36,6 @@ export const command = z.discriminatedUnion('type', [
   z.object({ type: z.literal('abandon'), graceMs: z.number() }),
 ]);
 
-const hello = z.object({ attemptId: z.string(), gpus: z.array(z.number()) });
 const socketFolder = 'sockets';
 const startMs = 15_000;
 
@@ -69,7 +67,10 @@ export function spawnSupervisor(assignment: Assignment, given: Order): RunningAt
   return attached(assignment.attemptId, assignment.gpus, reach(assignment.attemptId, child));
 }
 
-/** Supervisors that an earlier life of the runner started and that still run; the sockets of dead ones go. */
+/**
+ * Supervisors that an earlier life of the runner started and that still run; the sockets of dead ones go. None has to say
+ * anything: the kernel connects also to one that stands still, and it hears us when it wakes.
+ */
 export async function findSupervisors(): Promise<RunningAttempt[]> {
   const found: RunningAttempt[] = [];
   for (const name of await readdir(socketFolder).catch(() => [])) {
@@ -78,20 +79,11 @@ export async function findSupervisors(): Promise<RunningAttempt[]> {
       rmSync(socketPath(name), { force: true });
       continue;
     }
-    const said = await readHello(socket);
-    if (said) found.push(attached(said.attemptId, said.gpus, Promise.resolve(socket)));
-    else rmSync(socketPath(name), { force: true }); // it ended just now
+    // Until it has written its file, only the gateway knows its GPUs, and gives them to nobody else.
+    const gpus = (await readAttemptFile(join('attempts', name)))?.gpus ?? [];
+    found.push(attached(name, gpus, Promise.resolve(socket)));
   }
   return found;
-}
-
-/** What a supervisor says of itself; null when it ends instead. */
-async function readHello(socket: Socket): Promise<z.output<typeof hello> | null> {
-  const lines = createInterface({ input: socket });
-  return new Promise((resolve) => {
-    lines.once('line', (line) => resolve(hello.parse(JSON.parse(line))));
-    for (const event of ['close', 'error']) lines.once(event, () => resolve(null));
-  });
 }
 
 /** The socket of a process that was just started; null when it ended before it listened, or was ended for it. */

@@ -28,6 +28,10 @@ export type RunningCommand = {
 export type Executor = {
   /** Starts a command; rejects with a sentence for people when it cannot be started. */
   start(options: CommandOptions): Promise<RunningCommand>;
-  /** Kills all processes of an attempt that an earlier life of the runner left behind. Returns how many there were. */
-  endStrays(jobId: string, attempt: string): Promise<number>;
+  /**
+   * Kills all processes of an attempt that an earlier life of the runner left behind, and resolves when they are gone,
+   * however long that takes: how many there were; null where nobody can say. `onLeft` is called once, with pids, when
+   * some are still there after 5 s.
+   */
+  endStrays(jobId: string, attempt: string, onLeft?: (pids: number[]) => void): Promise<number | null>;
 };

@@ -11,8 +11,10 @@ import { makePipes } from './pipe.ts';
 
 /** A child that left its pipe to a grandchild must not keep the attempt open after its end. */
 const drainMs = 2_000;
-/** What does not end by SIGKILL within this time waits for its disk or driver, and no longer for us. */
+/** What does not end by SIGKILL within this time waits for its disk or driver. */
 const straysMs = 5_000;
+/** Between looks at whether all processes are gone: each looks at every process of the machine. */
+const [lookMs, longestLookMs] = [20, 500];
 
 export const processExecutor: Executor = {
   async start(options) {
@@ -45,24 +47,32 @@ export const processExecutor: Executor = {
     });
     return running(child, ended, options);
   },
-  async endStrays(jobId, attempt) {
-    const ended = new Set<number>();
-    const deadline = performance.now() + straysMs;
-    for (;;) {
-      const found = await findProcesses(jobId, attempt);
-      if (found.length === 0 || performance.now() > deadline) return ended.size;
-      for (const { pid } of found) {
+  async endStrays(jobId, attempt, onLeft) {
+    if (!(await listPids())) return null;
+    const seen = new Set<string>();
+    const sayAt = performance.now() + straysMs;
+    let said = false;
+    // One that forks and ends while we look is seen neither itself nor in its child: none were found twice in a row.
+    for (let [misses, pauseMs] = [0, lookMs]; misses < 2; pauseMs = Math.min(2 * pauseMs, longestLookMs)) {
+      const found = await findProcesses({ jobId, attempt, seen });
+      misses = found.length === 0 ? misses + 1 : 0;
+      for (const { pid, life } of found) {
         kill(pid, 'SIGKILL');
-        ended.add(pid);
+        seen.add(life);
       }
-      await sleep(20);
+      if (found.length > 0 && performance.now() > sayAt && !said) {
+        said = true;
+        onLeft?.(found.map(({ pid }) => pid));
+      }
+      if (misses < 2) await sleep(misses > 0 ? lookMs : pauseMs);
     }
+    return seen.size;
   },
 };
 
 function running(child: ChildProcess, ended: Promise<CommandEnd>, { env }: CommandOptions): RunningCommand {
   const pid = child.pid ?? 0;
-  const find = () => findProcesses(env['ASTRAML_JOB_ID'], env['ASTRAML_ATTEMPT'], pid);
+  const find = () => findProcesses({ jobId: env['ASTRAML_JOB_ID'], attempt: env['ASTRAML_ATTEMPT'], group: pid });
   return {
     ended,
     signal(name) {
@@ -106,24 +116,38 @@ function explain(error: unknown, file: string): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-type Found = { pid: number; inGroup: boolean };
+/** `life` is its pid with its start: a pid alone is given out again. */
+type Found = { pid: number; life: string; inGroup: boolean };
 
 /**
- * Living processes of the group, and those whose environment names the job and the attempt. Without /proc (not Linux)
- * only the group can be asked, whether it exists.
+ * Living processes of the group, those whose environment names the job and the attempt, and those that were seen before:
+ * one that is ending has no environment any more, but may still hold a GPU. Without /proc (not Linux) only the group can be
+ * asked, whether it exists.
  */
-async function findProcesses(jobId = '', attempt = '', group?: number): Promise<Found[]> {
+async function findProcesses({
+  jobId = '',
+  attempt = '',
+  group,
+  seen,
+}: {
+  jobId?: string | undefined;
+  attempt?: string | undefined;
+  group?: number;
+  seen?: ReadonlySet<string>;
+}): Promise<Found[]> {
   const marks = [`ASTRAML_JOB_ID=${jobId}`, `ASTRAML_ATTEMPT=${attempt}`];
   const pids = await listPids();
-  if (pids === null) return group !== undefined && isAlive(-group) ? [{ pid: group, inGroup: true }] : [];
+  if (pids === null) return group !== undefined && isAlive(-group) ? [{ pid: group, life: '', inGroup: true }] : [];
   const found = await Promise.all(
     pids.map(async (pid) => {
       const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-      const [state = '', , pgrp] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      const [state = '', , pgrp] = fields;
+      const life = `${pid} ${fields[19]}`;
       if (state === '' || state === 'Z' || state === 'X' || pid === process.pid) return null;
-      if (Number(pgrp) === group) return { pid, inGroup: true };
+      if (Number(pgrp) === group || seen?.has(life)) return { pid, life, inGroup: Number(pgrp) === group };
       const variables = (await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')).split('\0');
-      return marks.every((mark) => variables.includes(mark)) ? { pid, inGroup: false } : null;
+      return marks.every((mark) => variables.includes(mark)) ? { pid, life, inGroup: false } : null;
     }),
   );
   return found.filter((process) => process !== null);

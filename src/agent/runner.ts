@@ -1,9 +1,8 @@
 // The runner: signs on, claims jobs for its free GPUs, and keeps one supervisor an attempt until it ends.
 import { randomUUID } from 'node:crypto';
-import { readdir, readFile, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
 import { type Bus, channels } from '../bus/bus.ts';
 import { ApiError } from '../client/client.ts';
 import {
@@ -18,7 +17,7 @@ import {
 } from '../protocol/control.ts';
 import type { Executor } from './executor.ts';
 import { virtualModel } from './gpus.ts';
-import type { RunningAttempt, WhenCut } from './attempt.ts';
+import { attemptFileName, readAttemptFile, type RunningAttempt, type WhenCut } from './attempt.ts';
 import { answerMs, type Control, createControl } from './control.ts';
 import { findSupervisors, spawnSupervisor } from './detached.ts';
 import { Supervisor } from './supervisor.ts';
@@ -62,11 +61,10 @@ export type RunningRunner = {
 
 const waitSeconds = 20;
 const retryMs = 1_000;
+/** What an earlier life left has so long to end before anything is begun beside it. */
+const straysMs = 5_000;
 /** What could not be acknowledged in the time to stop is given up, and then its processes have this long to go. */
 const abandonMs = 2_000;
-
-/** What a supervisor writes of its attempt, for the next start of the runner. */
-const attemptFile = z.object({ jobId: z.string(), attempt: z.string() });
 
 /** Starts a runner; resolves once it has signed on. Rejects when its token is refused. */
 export async function startRunner(options: RunnerOptions): Promise<RunningRunner> {
@@ -82,7 +80,9 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
 
   const control = createControl(options.url, options.token);
   const adopted = options.attempts.in === 'process' ? [] : await findSupervisors();
-  const left = await endStrays(options, new Set(adopted.map(({ attemptId }) => attemptId)));
+  const strays = await findStrays(options, new Set(adopted.map(({ attemptId }) => attemptId)));
+  const allEnded = Promise.all(strays.map(({ attempt }) => attempt.done));
+  await Promise.race([allEnded, sleep(straysMs, undefined, { ref: false })]);
   const heard = (message: string) => {
     const told = acknowledgement.safeParse(parseJson(message));
     // Anything else is a nudge without content: every attempt asks what there is to know.
@@ -111,8 +111,6 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
       }
     }
   };
-  for (const attemptId of left) void tellLost(attemptId);
-
   /** A gateway with a new database does not know us: there we are another runner. */
   const registerAgain = async () => {
     const before = unsubscribe;
@@ -121,15 +119,17 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     await before();
   };
 
-  const keep = (attempt: RunningAttempt, assignment: Assignment | null) => {
+  // A supervisor that was killed leaves processes: the GPUs are free, and the job may run again, when these are gone.
+  const keep = (
+    attempt: RunningAttempt,
+    assignment: Assignment | null,
+    left = attempt.done.then(() => endStray(options, attempt.attemptId)),
+  ) => {
     for (const index of attempt.gpus) free.delete(index);
     running.set(attempt.attemptId, attempt);
     if (assignment) options.onAttempt?.('started', assignment);
-    const end = attempt.done
-      // A supervisor that was killed leaves processes: the GPUs are free when these are gone.
-      .then(async () => {
-        if (await endStray(options, attempt.attemptId)) void tellLost(attempt.attemptId);
-      })
+    const end = left
+      .then((isLost) => void (isLost && tellLost(attempt.attemptId)))
       .catch((error: unknown) => options.onTrouble?.(error))
       .then(() => {
         running.delete(attempt.attemptId);
@@ -141,6 +141,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     ends.add(end);
   };
   for (const attempt of adopted) keep(attempt, null);
+  for (const { attempt, left } of strays) keep(attempt, null, left);
 
   const claimAll = async () => {
     const { signal } = ending;
@@ -303,32 +304,48 @@ async function register(
 }
 
 /**
- * What an earlier life of this runner left running, but for attempts that are still supervised, is ended. Returns the
- * attempts that did not end in order.
+ * What an earlier life of this runner left running, but for attempts that are still supervised: it is being ended, and
+ * `left` says how, see `endStray`. Until then its GPUs are not free.
  */
-async function endStrays(options: RunnerOptions, supervised: ReadonlySet<string>): Promise<string[]> {
-  const found: string[] = [];
+async function findStrays(
+  options: RunnerOptions,
+  supervised: ReadonlySet<string>,
+): Promise<{ attempt: RunningAttempt; left: Promise<boolean> }[]> {
+  const strays: { attempt: RunningAttempt; left: Promise<boolean> }[] = [];
   for (const attemptId of await readdir(join(options.workDir, 'attempts')).catch(() => [])) {
-    if (!supervised.has(attemptId) && (await endStray(options, attemptId))) found.push(attemptId);
+    const file = supervised.has(attemptId) ? undefined : await readAttemptFile(folderOf(options, attemptId));
+    if (file === undefined) continue;
+    const left = endStray(options, attemptId);
+    const done = left.then(
+      () => {},
+      () => {},
+    );
+    const attempt = { attemptId, gpus: file?.gpus ?? [], done, acknowledge() {}, ask() {}, stop() {}, abandon() {} };
+    strays.push({ attempt, left });
   }
-  return found;
+  return strays;
 }
 
 /**
- * Ends what is left of an attempt whose supervisor is gone: its processes, and its files but for what the job made.
- * False when it ended in order.
+ * Ends what is left of an attempt whose supervisor is gone: its processes, and its files but for what the job made. True
+ * when it did not end in order, and nothing of it runs any more.
  */
-async function endStray({ executor, workDir, onTrouble }: RunnerOptions, attemptId: string): Promise<boolean> {
-  const folder = join(workDir, 'attempts', attemptId);
-  const file = join(folder, 'attempt.json');
-  const text = await readFile(file, 'utf8').catch(() => null);
-  if (text === null) return false;
-  const left = attemptFile.safeParse(parseJson(text)).data; // half a file: its command was not started
-  const ended = left ? await executor.endStrays(left.jobId, left.attempt) : 0;
-  if (ended > 0) onTrouble?.(new Error(`Ended ${ended} processes that were left of ${left?.jobId}.`));
+async function endStray(options: RunnerOptions, attemptId: string): Promise<boolean> {
+  const { executor, onTrouble } = options;
+  const folder = folderOf(options, attemptId);
+  const file = await readAttemptFile(folder);
+  if (file === undefined) return false;
+  const sayLeft = (pids: number[]) =>
+    onTrouble?.(new Error(`Processes of ${file?.jobId} are not ended by SIGKILL yet: ${pids.join(', ')}.`));
+  const ended = file ? await executor.endStrays(file.jobId, file.attempt, sayLeft) : 0;
+  if (ended) onTrouble?.(new Error(`Ended ${ended} processes that were left of ${file?.jobId}.`));
   await rm(join(folder, 'spool'), { recursive: true, force: true });
-  await rm(file, { force: true });
-  return true;
+  await rm(join(folder, attemptFileName), { force: true });
+  return ended !== null;
+}
+
+function folderOf({ workDir }: RunnerOptions, attemptId: string): string {
+  return join(workDir, 'attempts', attemptId);
 }
 
 function parseJson(text: string): unknown {

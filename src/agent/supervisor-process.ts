@@ -41,7 +41,6 @@ const runners = new Set<Socket>();
 const server = createServer((socket) => {
   runners.add(socket);
   socket.on('error', () => {}).once('close', () => runners.delete(socket));
-  socket.write(`${JSON.stringify({ attemptId: assigned.attemptId, gpus: assigned.gpus })}\n`);
   createInterface({ input: socket, crlfDelay: Infinity })
     .on('error', () => {})
     .on('line', (line) => obey(command.safeParse(JSON.parse(line)).data));

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '../bus/bus.ts';
 import type { Acknowledgement, Assignment, Directive } from '../protocol/control.ts';
 import { maxLineBytes, type RunnerRecord } from '../protocol/record.ts';
-import type { Outcome, RunningAttempt, WhenCut } from './attempt.ts';
+import { type AttemptFile, attemptFileName, type Outcome, type RunningAttempt, type WhenCut } from './attempt.ts';
 import { environmentOf, type Folders } from './environment.ts';
 import type { CommandEnd, Executor, RunningCommand } from './executor.ts';
 import { cutText, LineSplitter } from './lines.ts';
@@ -158,7 +158,7 @@ export class Supervisor implements RunningAttempt {
       }
     } finally {
       await this.#uplink.end();
-      const removed = [this.#spool.remove(), rm(join(folder, 'attempt.json'), { force: true })];
+      const removed = [this.#spool.remove(), rm(join(folder, attemptFileName), { force: true })];
       await Promise.all(removed).catch((error: unknown) => this.#options.onTrouble?.(error));
     }
   }
@@ -175,8 +175,8 @@ export class Supervisor implements RunningAttempt {
     await mkdir(folders.output, { recursive: true });
     await writeFile(folders.config, JSON.stringify(assignment.spec, null, 2));
     const { job, attemptNumber } = assignment;
-    // Read by the next start of the runner, should this one be killed: it ends what is left of the attempt.
-    await writeFile(join(folder, 'attempt.json'), JSON.stringify({ jobId: job.id, attempt: String(attemptNumber) }));
+    const left: AttemptFile = { jobId: job.id, attempt: String(attemptNumber), gpus: assignment.gpus };
+    await writeFile(join(folder, attemptFileName), JSON.stringify(left));
     this.#stopFile = folders.stopFile;
     this.#say(
       `Attempt ${attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command, this.#redactor)}`,

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { mayMakeCgroup } from './cgroup.ts';
 import { findProgram } from './install.ts';
 import { mayHavePostgres } from './postgres.ts';
 import { mayHaveRedis } from './redis.ts';
@@ -40,6 +41,14 @@ const needs = {
   tmpfs: {
     otherwise: 'mounting a small tmpfs (a disk that fills up) needs root on Linux',
     isHere: () => runs('unshare', '--mount', 'mount', '-t', 'tmpfs', '-o', 'size=64k', 'none', tmpdir()),
+  },
+  'cgroup freezer': {
+    otherwise: 'no freezer of cgroups version 1 that we may write (a process that SIGKILL does not end)',
+    isHere: () => mayMakeCgroup('freezer'),
+  },
+  'cgroup memory': {
+    otherwise: 'no memory controller of cgroups that we may write (a real lack of memory)',
+    isHere: () => mayMakeCgroup('memory'),
   },
   libfaketime: {
     otherwise: 'no libfaketime here (another clock for one process)',
