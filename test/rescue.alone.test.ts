@@ -34,8 +34,8 @@ suite('with a lease of 30 s', skip, () => {
     if (process.env.ASTRAML_ATTEMPT === '1') setInterval(() => console.log('alive'), 200);
   `);
 
-  async function startJob(command = trainer): Promise<{ id: string; pid: number }> {
-    const { id } = await submit(cluster.client(0), project, { command });
+  async function startJob(command = trainer, spec: object = {}): Promise<{ id: string; pid: number }> {
+    const { id } = await submit(cluster.client(0), project, { command, ...spec });
     return { id, pid: await pidOf(id, 1) };
   }
 
@@ -109,6 +109,24 @@ suite('with a lease of 30 s', skip, () => {
     await pidOf(id, 2, 10_000);
     t.diagnostic(`it runs again ${secondsSince(startedAt)} s after the start of the runner`);
     await untilSucceeded(id);
+  });
+
+  test('a supervisor that stands still while its runner starts again goes on when it wakes; the job runs once', async () => {
+    const command = script("console.log('attempt 1 pid ' + process.pid); setTimeout(() => console.log('last'), 4_000)");
+    const { id } = await startJob(command);
+    const still = processesOf(cluster.workDir).find(({ what }) => what === 'supervisor');
+    assert.ok(still);
+    process.kill(still.pid, 'SIGSTOP');
+    kill(cluster.workDir, /runner/);
+    await cluster.startRunner();
+    const other = script("console.log('attempt 1 pid ' + process.pid)");
+    await startJob(other, { resources: { gpus: 0 } }); // the one that there is is not free
+    process.kill(still.pid, 'SIGCONT');
+    await untilSucceeded(id);
+    const query = 'query ($id: ID!) { job(id: $id) { attempts { number } logs(last: 1) { nodes { text } } } }';
+    type Answer = { job: { attempts: { number: number }[]; logs: { nodes: { text: string }[] } } };
+    const { job } = await cluster.client(0).request<Answer>(query, { id });
+    assert.deepEqual([job.attempts, job.logs.nodes], [[{ number: 1 }], [{ text: 'last' }]]);
   });
 
   test('a runner that drains waits for the end of its job, and ends then', async () => {
