@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { getIntrospectionQuery, parse, validate } from 'graphql';
+import { createDocuments } from '../src/gateway/documents.ts';
 import { limitsRule } from '../src/graphql/limits.ts';
 import { schema } from '../src/gateway/schema.ts';
 import { expectNoLeaks } from './support/leaks.ts';
@@ -544,5 +545,39 @@ suite('The rule of limits', () => {
       { numRuns: 200 },
     );
     assert.equal((await post(port, { query: '{ __typename }' })).status, 200);
+  });
+});
+
+suite('A text that was sent before', () => {
+  const query = 'query ($n: Int!) { jobs(first: $n) { nodes { events(first: $n) { nodes { id } } } } }';
+  const sizes = [5, 900, 5, 'five', 5];
+
+  for (const transport of transportNames) {
+    test(`is checked with the variables of each operation, over ${transport}`, async () => {
+      const codes: unknown[] = [];
+      for (const n of sizes) {
+        const { result } = await run(transport, { query, variables: { n } });
+        codes.push(result.errors?.[0]?.extensions?.code);
+      }
+      assert.deepEqual(codes, [undefined, 'OPERATION_TOO_LARGE', undefined, 'BAD_USER_INPUT', undefined]);
+    });
+  }
+
+  test('is kept while there is room, and the one that was not asked for longest goes first', () => {
+    const documents = createDocuments();
+    const text = (index: number) => `{ a${index} # ${'x'.repeat(5_000)}\n}`;
+    for (let index = 0; index < 30; index++) documents.keep(parse(text(index)));
+    const first = documents.find(text(0));
+    assert.ok(first && documents.isValid(first));
+    documents.keep(first);
+    for (let index = 30; index < 60; index++) documents.keep(parse(text(index)));
+    assert.equal(documents.find(text(1)), undefined);
+    assert.equal(documents.find(text(0)), first);
+    assert.ok(documents.find(text(59)));
+    const kept = Array.from({ length: 60 }, (_, index) => documents.find(text(index))).filter(Boolean);
+    assert.ok(kept.length < 40, `${kept.length} are kept`);
+    const long = parse(`{ a # ${'x'.repeat(9_000)}\n}`);
+    documents.keep(long);
+    assert.equal(documents.isValid(long), false);
   });
 });

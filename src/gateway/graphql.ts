@@ -70,7 +70,8 @@ export async function answerGraphql(
     if (drain.size >= gateway.config.maxSockets) throw full();
   };
   const answered = await pipeline.fetch(
-    new Request(method === 'GET' ? url : new URL(graphqlPath, url), {
+    // Yoga's own, not Node's: a light stand-in that it reads without a stream.
+    new pipeline.fetchAPI.Request(method === 'GET' ? url : new URL(graphqlPath, url), {
       method,
       headers: pick(headers, ['accept', 'content-type']),
       ...(body === undefined ? {} : { body: toJson(operationOf(body.json)) }),
@@ -120,8 +121,8 @@ function cleanSearch(search: URLSearchParams): Refused | null {
 /** Writes a fetch response as it comes; a client that reads slowly is waited for, one that left ends the source. */
 async function relay(answered: Response, response: ServerResponse): Promise<void> {
   response.writeHead(answered.status, { 'cache-control': 'no-store', ...Object.fromEntries(answered.headers) });
-  if (!answered.body) {
-    response.end();
+  if (!answered.headers.get('content-type')?.startsWith('text/event-stream')) {
+    response.end(await answered.text()); // known as a whole
     return;
   }
   try {

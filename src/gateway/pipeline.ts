@@ -24,6 +24,7 @@ import { checkVariables } from '../graphql/input.ts';
 import { publicError, refusalError, type ReportBug, requestError } from '../graphql/error.ts';
 import { limitsRule, maxTokens } from '../graphql/limits.ts';
 import { contextOf, type Gateway } from './context.ts';
+import { createDocuments, type Documents } from './documents.ts';
 import { describeOperation, type Operation } from './operation.ts';
 import { schema } from './schema.ts';
 import { isShared, type Shared, toYoga } from './shared.ts';
@@ -41,6 +42,7 @@ export type Pipeline = ReturnType<typeof createPipeline>;
 /** With `shared`, subscriptions that ask the same have one execution. */
 export function createPipeline(gateway: Gateway, report: ReportBug, shared: Shared | null) {
   const costs: Costs = new WeakMap();
+  const documents = createDocuments();
   return createYoga<Caller, object>({
     schema,
     // Made after validation and before anything runs, for subscriptions too: here an operation is paid for.
@@ -48,10 +50,15 @@ export function createPipeline(gateway: Gateway, report: ReportBug, shared: Shar
       await gateway.admission.charge(actor, costs.get(params) ?? 0);
       return contextOf(gateway, actor, idempotencyKey);
     },
-    plugins: [pipelinePlugin(gateway, costs), ...(shared ? [sharedPlugin(shared)] : []), capsPlugin(gateway)],
+    plugins: [
+      pipelinePlugin(gateway, costs, documents),
+      ...(shared ? [sharedPlugin(shared)] : []),
+      capsPlugin(gateway),
+    ],
     maskedErrors: { errorMessage: '', maskError: (error) => publicError(error, report) },
     graphqlEndpoint: '/graphql',
-    parserAndValidationCache: false,
+    parserAndValidationCache: false, // ours: some rules look at variables
+    maxRequestBodySize: false, // counted where the body is read
     batching: false,
     multipart: false,
     cors: false,
@@ -66,7 +73,7 @@ type Costs = WeakMap<object, number>;
 
 type OperationParams = { operationName?: string | null; variables?: Record<string, unknown> | null };
 
-function pipelinePlugin({ config, admission }: Gateway, costs: Costs): Plugin<Caller> {
+function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents: Documents): Plugin<Caller> {
   return {
     onExecute({ executeFn, setExecuteFn }) {
       setExecuteFn(async (args: Parameters<typeof executeFn>[0]) => {
@@ -82,7 +89,7 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs): Plugin<Ca
       });
     },
     onParse({ setParseFn }) {
-      setParseFn(parseDocument);
+      setParseFn((source: Parameters<typeof parse>[0]) => documents.find(source) ?? parseDocument(source));
     },
     onValidate({ addValidationRule, setValidationFn, context, params: { documentAST } }) {
       const {
@@ -93,10 +100,8 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs): Plugin<Ca
       } = context as unknown as Caller & { params?: OperationParams };
       // A suggestion would tell the schema to who may not be told, name by name.
       const hideSuggestions = actor === null;
-      setValidationFn(((schema: GraphQLSchema, document: DocumentNode, rules: ValidationRule[]) =>
-        validate(schema, document, rules, { hideSuggestions })) as never);
       const variables = isRecord(params.variables) ? params.variables : {};
-      const rules: ValidationRule[] = [
+      const ofOperation: ValidationRule[] = [
         limitsRule({
           maxDepth: config.maxDepth,
           maxCost: config.maxOperationCost,
@@ -108,11 +113,15 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs): Plugin<Ca
           idempotencyKey,
           hideSuggestions,
         }),
-        ...(config.introspection ? [] : [NoSchemaIntrospectionCustomRule]),
       ];
-      for (const rule of rules) addValidationRule(rule as never);
+      setValidationFn(((schema: GraphQLSchema, document: DocumentNode, ofText: ValidationRule[]) => {
+        const rules = documents.isValid(document) ? ofOperation : [...ofText, ...ofOperation];
+        return validate(schema, document, rules, { hideSuggestions });
+      }) as never);
+      if (!config.introspection) addValidationRule(NoSchemaIntrospectionCustomRule as never);
       return ({ valid, result, setResult }) => {
         if (!valid) return setResult((result as GraphQLError[]).map(withStatus));
+        documents.keep(documentAST as DocumentNode);
         const operation = onOperation && describeOperation(documentAST, params.operationName);
         if (operation) onOperation(operation);
       };
@@ -183,12 +192,12 @@ function operationRule(
   return (context) => ({
     Document(document) {
       const operation = operationOf(document);
-      if (!operation) return;
+      if (!operation) return false;
       const schema = context.getSchema();
       const problems = checkVariables(schema, operation, given.variables, given.hideSuggestions);
       for (const error of problems) context.reportError(error);
       const root = schema.getMutationType();
-      if (given.idempotencyKey === null || operation.operation !== 'mutation' || !root) return;
+      if (given.idempotencyKey === null || operation.operation !== 'mutation' || !root) return false;
       const keyed = rootFields(context, operation.selectionSet).filter((node) => {
         const input = root.getFields()[node.name.value]?.args.find((argument) => argument.name === 'input');
         const type = input && getNamedType(input.type);
@@ -199,6 +208,7 @@ function operationRule(
           'The header Idempotency-Key can stand for one mutation; this operation has several that take a key.';
         context.reportError(new GraphQLError(message, { nodes: operation }));
       }
+      return false; // what is inside of it is not for this rule
     },
   });
 }

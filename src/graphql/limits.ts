@@ -4,6 +4,7 @@
 // values that are asked for by number (`nextRuns(first: 50)`) that number, other fields 0.
 import {
   type ASTVisitor,
+  type DocumentNode,
   type FieldNode,
   type FragmentDefinitionNode,
   getNamedType,
@@ -20,6 +21,7 @@ import {
   type SelectionSetNode,
   type ValidationContext,
   type ValueNode,
+  visit,
 } from 'graphql';
 
 export type Limits = {
@@ -52,36 +54,48 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
       context.reportError(
         new GraphQLError(message, { nodes: node, extensions: { code: 'OPERATION_TOO_LARGE', http: { status: 400 } } }),
       );
-    let aliases = 0;
-    let directives = 0;
     return {
-      Field(node) {
-        if (node.alias) aliases++;
-      },
-      Directive() {
-        directives++;
-      },
-      Document: {
-        leave(document) {
-          for (const operation of document.definitions) {
-            if (operation.kind !== Kind.OPERATION_DEFINITION) continue;
-            const measured = measure(operation, context, limits.variables);
-            const check = (what: string, value: number, max: number) => {
-              if (value > max) tooLarge(`The operation has ${what} ${value}; ${max} is the most.`, operation);
-            };
-            check('depth', measured.depth, limits.maxDepth);
-            check('introspection depth', measured.introspectionDepth, maxIntrospectionDepth);
-            check('introspection cost', measured.introspectionCost, maxIntrospectionCost);
-            check('root fields', measured.rootFields, maxRootFields);
-            check('aliases', aliases, maxAliases);
-            check('directives', directives, maxDirectives);
-            check('cost', measured.cost, limits.maxCost);
-            if (measured.cost <= limits.maxCost) limits.onCost?.(measured.cost);
-          }
-        },
+      Document(document) {
+        const { aliases, directives } = countIn(document);
+        for (const operation of document.definitions) {
+          if (operation.kind !== Kind.OPERATION_DEFINITION) continue;
+          const measured = measure(operation, context, limits.variables);
+          const check = (what: string, value: number, max: number) => {
+            if (value > max) tooLarge(`The operation has ${what} ${value}; ${max} is the most.`, operation);
+          };
+          check('depth', measured.depth, limits.maxDepth);
+          check('introspection depth', measured.introspectionDepth, maxIntrospectionDepth);
+          check('introspection cost', measured.introspectionCost, maxIntrospectionCost);
+          check('root fields', measured.rootFields, maxRootFields);
+          check('aliases', aliases, maxAliases);
+          check('directives', directives, maxDirectives);
+          check('cost', measured.cost, limits.maxCost);
+          if (measured.cost <= limits.maxCost) limits.onCost?.(measured.cost);
+        }
+        return false; // what is inside of it was walked here
       },
     };
   };
+}
+
+type Counts = { aliases: number; directives: number };
+const counted = new WeakMap<DocumentNode, Counts>();
+
+/** Of the whole document, whatever its variables are: a document that is kept is counted once. */
+function countIn(document: DocumentNode): Counts {
+  const known = counted.get(document);
+  if (known) return known;
+  const counts: Counts = { aliases: 0, directives: 0 };
+  visit(document, {
+    Field(node) {
+      if (node.alias) counts.aliases++;
+    },
+    Directive() {
+      counts.directives++;
+    },
+  });
+  counted.set(document, counts);
+  return counts;
 }
 
 type Part = { depth: number; cost: number; introspectionDepth: number; introspectionCost: number };
