@@ -21,6 +21,9 @@ const peerQuery = `subscription ($jobId: ID!) { jobLogs(jobId: $jobId) ${selecti
 const ownQuery = `subscription ($jobId: ID!) { jobLogs(jobId: $jobId, last: 0) ${selection} }`;
 const text = (index: number) => `${index} `.padEnd(options.bytes, 'x');
 
+/** Events before each figure is taken: what an event costs with nobody there is subtracted, and must not be the cost of a cold start. */
+const warmUp = 40;
+
 printMachine();
 const results: Result[] = [];
 const bench = await deploy({ nodeArgs: profileArgs() });
@@ -149,7 +152,7 @@ async function startPeer(name: string, redisUrl: string): Promise<[Child, number
 async function measure(server: Server, emit: (index: number) => Promise<void>): Promise<Result> {
   const { process: measured, firstMessages } = server;
   const cpu = () => ownCpuSeconds(measured.pid) ?? NaN;
-  for (let index = 0; index < 5; index++) await emit(index);
+  for (let index = 0; index < warmUp; index++) await emit(index);
   await pause(300);
   const before = cpu();
   for (let index = 0; index < options.events; index++) await emit(index);
@@ -161,7 +164,6 @@ async function measure(server: Server, emit: (index: number) => Promise<void>): 
   await subscribers.until(firstMessages);
   await pause(1_000);
   const memoryAfter = residentBytes(measured.pid);
-  const warmUp = 5;
   const one = async (index: number) => {
     await emit(index);
     await subscribers.until(firstMessages + index + 1);
