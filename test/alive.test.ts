@@ -131,6 +131,31 @@ suite('a peer', () => {
     far.terminate();
   });
 
+  test('gets messages of any length whole and in order, between those that ws itself writes', async () => {
+    for (const slow of [false, true]) {
+      const { near, raw, far } = await connectPair();
+      const outlet = createOutlet(near, raw);
+      const heard: string[] = [];
+      far.on('message', (data: Buffer, isBinary) => heard.push(isBinary ? 'binary' : data.toString()));
+      if (slow) far.pause();
+      const sent: string[] = [];
+      for (const length of [1, 2, 124, 125, 126, 127, 2047, 2048, 2049, 65_535, 65_536, 65_537, 900_000, 3]) {
+        for (const start of ['', 'é"']) {
+          const rest = 'x'.repeat(Math.max(0, length - Buffer.byteLength(start)));
+          outlet.send(Buffer.from(start), Buffer.from(rest));
+          near.ping();
+          near.send(`after ${length}`);
+          sent.push(`${start}${rest}`, `after ${length}`);
+        }
+      }
+      far.resume();
+      await until(() => heard.length === sent.length);
+      assert.deepEqual(heard, sent);
+      near.close();
+      await once(far, 'close');
+    }
+  });
+
   test('whose token is revoked while a result is ready, or while it is full, gets nothing more', async () => {
     for (const full of [false, true]) {
       const pair = await connectPair();

@@ -1,6 +1,6 @@
-// Writes what is shared past graphql-ws to its socket: one text for all, the message's frame around it for each. Nothing
-// is queued for a slow reader: while too much waits in its socket nothing more is pulled for it, and afterwards its
-// stream goes on from where it was.
+// Writes what is shared past graphql-ws and ws to the connection: one text for all, encoded once, and a frame's head for
+// each. Nothing is queued for a slow reader: while too much waits in its connection nothing more is pulled for it, and
+// afterwards its stream goes on from where it was.
 import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { markDelivered } from '../live/lag.ts';
@@ -12,7 +12,8 @@ export type Outlet = {
   readonly isOpen: boolean;
   /** Undefined while there is room; else resolves when all that waits was taken, or the socket has closed. */
   room(): Promise<void> | undefined;
-  send(text: string): void;
+  /** Sends a text message, in two parts; the caller has seen that it is open. */
+  send(start: Buffer, rest: Buffer): void;
 };
 
 /** More than this waits for no one. */
@@ -40,8 +41,39 @@ export function createOutlet(socket: WebSocket, raw: Duplex): Outlet {
       if (socket.readyState !== socket.OPEN || raw.writableLength <= maxBufferedBytes) return undefined;
       return (waiting ??= new Promise((resolve) => (resolveWaiting = resolve)));
     },
-    send: (text) => socket.send(text),
+    send: (start, rest) => writeFrame(raw, start, rest),
   };
+}
+
+/** To copy a longer text costs more than to write it for itself. */
+const maxCopiedBytes = 2048;
+
+/**
+ * Writes a text message of two parts as one frame (RFC 6455, section 5.2). Since nothing is compressed, ws writes its own
+ * frames whole and at once, and they may stand before and after.
+ */
+function writeFrame(raw: Duplex, start: Buffer, rest: Buffer): void {
+  const length = start.length + rest.length;
+  const lengthBytes = length < 126 ? 0 : length < 65_536 ? 2 : 8;
+  const startAt = 2 + lengthBytes;
+  const together = length <= maxCopiedBytes;
+  // Memory of the pool is held by whoever has a piece of it: what will wait has its own.
+  const allocate = raw.writableLength > 0 ? Buffer.allocUnsafeSlow : Buffer.allocUnsafe;
+  const frame = allocate(startAt + (together ? length : start.length));
+  frame[0] = 0x81; // all of a text
+  frame[1] = lengthBytes === 0 ? length : lengthBytes === 2 ? 126 : 127;
+  if (lengthBytes === 2) frame.writeUInt16BE(length, 2);
+  else if (lengthBytes === 8) frame.writeBigUInt64BE(BigInt(length), 2);
+  frame.set(start, startAt);
+  if (together) {
+    frame.set(rest, startAt + start.length);
+    raw.write(frame);
+    return;
+  }
+  raw.cork();
+  raw.write(frame);
+  raw.write(rest);
+  raw.uncork();
 }
 
 /**
@@ -49,7 +81,7 @@ export function createOutlet(socket: WebSocket, raw: Duplex): Outlet {
  * graphql-ws drives it, and completes the operation at its end.
  */
 export function deliver(outlet: Outlet, id: string, results: SharedResults): AsyncGenerator<never, void, void> {
-  const head = `{"id":${JSON.stringify(id)},"type":"next","payload":`;
+  const start = Buffer.from(`{"id":${JSON.stringify(id)},"type":"next","payload":`);
   let ended = false;
   const end = async (): Promise<IteratorReturnResult<undefined>> => {
     ended = true;
@@ -59,13 +91,14 @@ export function deliver(outlet: Outlet, id: string, results: SharedResults): Asy
   return {
     async next() {
       while (!ended) {
-        await outlet.room();
+        const full = outlet.room();
+        if (full) await full;
         const result = ended ? null : await results.next();
         // Others of this socket may have filled it meanwhile: so many streams hold no more than one.
         for (let full = outlet.room(); full && !ended; full = outlet.room()) await full;
         // A token that was revoked meanwhile has closed its socket: it gets no more.
         if (result === null || ended || !outlet.isOpen) return end();
-        outlet.send(`${head}${result.text}}`);
+        outlet.send(start, (result.rest ??= Buffer.from(`${result.text}}`)));
         markDelivered(result.event);
       }
       return { done: true, value: undefined };

@@ -23,8 +23,8 @@ import type { Context } from '../graphql/builder.ts';
 import { publicError, type ReportBug, withoutHttp } from '../graphql/error.ts';
 import { markDelivered } from '../live/lag.ts';
 
-/** What an event came to: one text, and one object, for all who get it. */
-export type SharedResult = { text: string; event: object };
+/** What an event came to: one text, and one object, for all who get it. `rest` is how it ends every message, once one was sent. */
+export type SharedResult = { readonly text: string; readonly event: object; rest?: Buffer };
 
 /** Results of a subscription, each made once for all who get it. */
 export type SharedResults = {
@@ -71,8 +71,10 @@ export function createShared({ context, report }: SharedOptions): Shared {
     if (!ofEvent) results.set(event, (ofEvent = new Map()));
     const known = ofEvent.get(key);
     if (known !== undefined) {
-      ofEvent.delete(key);
-      ofEvent.set(key, known);
+      if (ofEvent.size > 1) {
+        ofEvent.delete(key);
+        ofEvent.set(key, known);
+      }
       return known;
     }
     const making = execute(args, event).then((made) => {
@@ -98,13 +100,13 @@ export function createShared({ context, report }: SharedOptions): Shared {
       const source = await createSourceEventStream(args);
       if (!(Symbol.asyncIterator in source)) return source;
       const events = source[Symbol.asyncIterator]();
+      const toResult = ({ done, value }: IteratorResult<unknown>) => {
+        if (done) return null;
+        liveFigures.deliveries.inc();
+        return resultOf(key, args, value as object);
+      };
       return {
-        async next() {
-          const { done, value } = await events.next();
-          if (done) return null;
-          liveFigures.deliveries.inc();
-          return resultOf(key, args, value as object);
-        },
+        next: () => events.next().then(toResult),
         async return() {
           await events.return?.();
         },

@@ -101,44 +101,43 @@ export class Feeds {
         wake();
       });
 
-    const pull = async (): Promise<IteratorResult<T>> => {
-      if (!source && !ended) {
-        feed = this.#join(channel, wakeUp);
-        source = 'shared' in options ? laneOf(feed, options.shared) : ownSource(feed, options.read);
-        await feed.ready; // heard from now on: nothing falls between the first read and the first message
-      }
-      while (source && !ended) {
-        const pauseMs = live ? lastSentAt + (options.minIntervalMs ?? 0) - Date.now() : 0;
-        if (pauseMs > 0) await sleep(pauseMs, () => false);
-        if (ended) break;
-        const reading = await readUnlessAway(source, first);
-        if (ended) break;
-        if (!reading) {
-          await sleep(awayPauseMs * (0.5 + Math.random()), () => false);
-          continue;
+    const next = async (): Promise<IteratorResult<T>> => {
+      try {
+        if (!source && !ended) {
+          feed = this.#join(channel, wakeUp);
+          source = 'shared' in options ? laneOf(feed, options.shared) : ownSource(feed, options.read);
+          await feed.ready; // heard from now on: nothing falls between the first read and the first message
         }
-        live = !reading.more;
-        if (reading.done) end();
-        if (reading.value !== null) {
-          first = false;
-          lastSentAt = Date.now();
-          return { done: false, value: reading.value };
+        while (source && !ended) {
+          const pauseMs = live ? lastSentAt + (options.minIntervalMs ?? 0) - Date.now() : 0;
+          if (pauseMs > 0) await sleep(pauseMs, () => false);
+          if (ended) break;
+          const found = source.read(first);
+          const reading = found instanceof Promise ? await unlessAway(found, first) : found;
+          if (ended) break;
+          if (!reading) {
+            await sleep(awayPauseMs * (0.5 + Math.random()), () => false);
+            continue;
+          }
+          live = !reading.more;
+          if (reading.done) end();
+          if (reading.value !== null) {
+            first = false;
+            lastSentAt = Date.now();
+            return { done: false, value: reading.value };
+          }
+          if (reading.more || reading.done) continue;
+          await sleep(reading.againMs ?? null, source.hasNews);
         }
-        if (reading.more || reading.done) continue;
-        await sleep(reading.againMs ?? null, source.hasNews);
+        return { done: true, value: undefined };
+      } catch (error) {
+        end();
+        throw error;
       }
-      return { done: true, value: undefined };
     };
 
     return {
-      async next() {
-        try {
-          return await pull();
-        } catch (error) {
-          end();
-          throw error;
-        }
-      },
+      next,
       async return() {
         end();
         return { done: true, value: undefined };
@@ -241,9 +240,9 @@ function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>)
  * Null when the database is away in the middle of a stream: it goes on when that is back, and its follower need not know.
  * At the beginning the caller is told instead, since nothing was promised yet.
  */
-async function readUnlessAway<T>(source: Source<T>, first: boolean): Promise<Reading<T> | null> {
+async function unlessAway<T>(reading: Promise<Reading<T>>, first: boolean): Promise<Reading<T> | null> {
   try {
-    return await source.read(first);
+    return await reading;
   } catch (error) {
     if (first || !passingFault(error)) throw error;
     return null;

@@ -47,7 +47,8 @@ export type Topic = { readonly heads: Heads; readonly checks: number };
 
 /** One follower's way of reading. */
 export type Source<T> = {
-  read(first: boolean): Promise<Reading<T>>;
+  /** At once, without a promise, what was read already for others. */
+  read(first: boolean): Reading<T> | Promise<Reading<T>>;
   /** Whether another reading would find anything. */
   hasNews(): boolean;
 };
@@ -68,6 +69,7 @@ export type Reading<T> = {
 
 const defaultRingBytes = 512 * 1024;
 const maxStretches = 256;
+const nothing: Reading<never> = { value: null, seen: {}, more: false, done: false };
 
 export class Lane<T> {
   followers = 0;
@@ -100,29 +102,30 @@ export class Lane<T> {
     let position = start;
     let joined = false;
     let caughtUp = false;
-    const next = async (first: boolean): Promise<Stretch<T> | null> => {
-      if (first && open) return this.#reads.fresh(open.key, open.read);
-      if (joined && !first) {
-        const shared = this.#after(position);
-        if (shared) liveFigures.ringHits.inc();
-        if (shared) return shared;
-        if (position === this.#tail && !this.#isStale()) return null;
-        if (position !== this.#tail) liveFigures.demotions.inc();
-      }
+    const take = ({ value, empty, position: end, seen, more, done }: Stretch<T>, first: boolean): Reading<T> => {
+      position = end;
+      joined = position === this.#tail || this.#ring.has(position);
+      const news = first || done || !empty || caughtUp !== !more;
+      caughtUp = !more;
+      return { value: news ? value : null, seen, more: more || position !== this.#tail, done };
+    };
+    const readOn = async (first: boolean): Promise<Reading<T>> => {
+      if (first && open) return take(await this.#reads.fresh(open.key, open.read), first);
       await this.#leadTo(position);
       const to = this.#tail !== null && position < this.#tail ? this.#tail : Infinity;
-      return this.#read(position, to, first);
+      return take(await this.#read(position, to, first), first);
     };
     return {
-      read: async (first) => {
-        const stretch = await next(first);
-        if (!stretch) return { value: null, seen: {}, more: false, done: false };
-        const { more, done, seen, empty } = stretch;
-        position = stretch.position;
-        joined = position === this.#tail || this.#ring.has(position);
-        const news = first || done || !empty || caughtUp !== !more;
-        caughtUp = !more;
-        return { value: news ? stretch.value : null, seen, more: more || position !== this.#tail, done };
+      read: (first) => {
+        if (!joined || first) return readOn(first);
+        const shared = this.#after(position);
+        if (shared) {
+          liveFigures.ringHits.inc();
+          return take(shared, first);
+        }
+        if (position !== this.#tail) liveFigures.demotions.inc();
+        else if (!this.#isStale()) return nothing;
+        return readOn(first);
       },
       hasNews: () => position !== this.#tail || this.#isStale() || this.#after(position) !== undefined,
     };
