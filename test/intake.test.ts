@@ -2,20 +2,22 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { crc32 } from 'node:zlib';
 import { eq, sql } from 'drizzle-orm';
 import fc from 'fast-check';
 import { claimJob, loadAttempts, renewLease } from '../src/attempt/attempt.ts';
 import { listLapsed } from '../src/attempt/end.ts';
 import { attempt } from '../src/attempt/table.ts';
+import { channels } from '../src/bus/bus.ts';
 import { event } from '../src/event/table.ts';
 import { endLapsed, type IntakeCounts, takeBatches } from '../src/intake/intake.ts';
 import { startConsumer } from '../src/intake/consumer.ts';
 import { changeJob, readJob } from '../src/job/job.ts';
-import { commit, type Tx } from '../src/live/commit.ts';
-import { readLog } from '../src/log/log.ts';
+import { commit, type Nudge, type Tx } from '../src/live/commit.ts';
+import { linesOfNudge, readLog } from '../src/log/log.ts';
 import { listMetrics, readWindowChanges } from '../src/metric/metric.ts';
 import type { Assignment } from '../src/protocol/control.ts';
-import { encodeBatch, linesCrcAfter, nextLinesCrc, parseRecord } from '../src/protocol/record.ts';
+import { decodeBatch, encodeBatch, linesCrcAfter, nextLinesCrc, parseRecord } from '../src/protocol/record.ts';
 import { type Runner, touchRunner } from '../src/runner/runner.ts';
 import { runner as runners } from '../src/runner/table.ts';
 import { newJob, newRunner, openStore, type TestStore } from './support/store.ts';
@@ -176,6 +178,54 @@ suite('records', () => {
       lines.map(({ text, stream }) => (stream === 'SYSTEM' ? 'set aside' : text)),
       ['a', 'set aside', 'set aside', 'b'],
     );
+  });
+
+  test('are told as they are stored', async () => {
+    const to = await claim();
+    const heard: Nudge[] = [];
+    const stop = await store.bus.subscribe(channels.job(to.job.id), (text) => heard.push(JSON.parse(text) as Nudge));
+    const gap = { type: 'gap', time: Date.now(), lines: 10, reason: 'SPOOL_OVERFLOW' };
+    const batches: [first: number, records: unknown[]][] = [
+      [1, [started(), line('as "records":[] sent \0'), points({ loss: 1 }), { ...line('cut'), truncated: true }]],
+      [3, [points({ loss: 1 }), { ...line('came before'), truncated: true }, line('b'), { type: 'riddle' }]],
+      [7, [{ ...line('from the past'), time: 5 }, gap, line('c')]],
+      [10, [{ ...gap, lines: 8 }, line('c'), line('d')]], // to 17 and 18, which are stored
+    ];
+    for (const [first, records] of batches) {
+      const { line: before } = await readJob(store.database.db, to.job.id);
+      await send(to, first, records);
+      const told = await until(() => heard.splice(0).find((nudge) => nudge.records), { timeoutMs: 2_000 });
+      const { line: head } = await readJob(store.database.db, to.job.id);
+      const limits = { after: before, head };
+      const stored = await readLog(store.database.db, to.job.id, { ...limits, maxLines: 1e6, maxBytes: Infinity });
+      assert.ok(stored.lines.length > 0);
+      assert.deepEqual(linesOfNudge(told.records ?? [], limits), stored);
+    }
+    await stop();
+  });
+
+  test('are found in a batch by their key alone, wherever its quotes stand', () => {
+    const batch = {
+      version: 1 as const,
+      attemptId: '"records":[1]}',
+      leaseToken: 'x',
+      first: 1,
+      send: 2,
+      records: [[{}]],
+    };
+    assert.deepEqual(decodeBatch(encodeBatch(batch)), { ...batch, recordsJson: '[[{}]]' });
+    const encode = (json: string) => crc32(json).toString(16).padStart(8, '0') + json;
+    const head = '"version":1,"attemptId":"a","leaseToken":"b","first":1';
+    assert.ok(decodeBatch(encode(`{${head},"records":[]}`)));
+    for (const wrong of [
+      '',
+      ',"records":{}',
+      ',"x":{"records":[]},"records":[]',
+      ',"records":[],"records":[]',
+      ',"records":[]}',
+    ])
+      assert.equal(decodeBatch(encode(`{${head}${wrong}}`)), null, wrong);
+    assert.equal(decodeBatch(encode(`{${head},"records":[]]`)), null);
   });
 
   test('keep every character of a line', async () => {

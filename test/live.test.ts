@@ -316,8 +316,8 @@ suite('commit', () => {
     await commit(store, async (tx) => {
       tx.nudge('astraml:job:1', { line: 5, window: 1 });
       await tx.insert(project).values({ id: 'p-nudged', name: 'x' });
-      tx.nudge('astraml:job:1', { line: 7 }, [{ a: 1 }]);
-      tx.nudge('astraml:job:1', { line: 6 }, [{ b: 2 }]);
+      tx.nudge('astraml:job:1', { line: 7 }, ['{"a":1}']);
+      tx.nudge('astraml:job:1', { line: 6 }, ['{"b":2}']);
       await new Promise((resolve) => setTimeout(resolve, 20));
       assert.deepEqual(heard, []);
     });

@@ -12,12 +12,12 @@ import { notFound } from '../errors.ts';
 import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
-import { appendLog, type NewGap, type NewLine, readExcerpt, type ToldRecord } from '../log/log.ts';
+import { appendLog, type NewGap, type NewLine, readExcerpt } from '../log/log.ts';
 import { appendPoints, closeAllWindows, type NewPoint } from '../metric/metric.ts';
 import type { Acknowledgement } from '../protocol/control.ts';
 import {
-  type Batch,
   decodeBatch,
+  type DecodedBatch,
   linesCrcAfter,
   numbersOf,
   parseRecord,
@@ -53,7 +53,7 @@ export async function takeBatches(
   leaseSeconds: number,
   counts: IntakeCounts,
 ): Promise<Told[]> {
-  const batches: Batch[] = [];
+  const batches: DecodedBatch[] = [];
   for (const text of encoded) {
     const batch = decodeBatch(text);
     if (batch) batches.push(batch);
@@ -94,7 +94,7 @@ async function together<T>(items: readonly T[], work: (item: T) => Promise<unkno
 async function takeBatch(
   tx: Tx,
   locked: LockedJob,
-  batch: Batch,
+  batch: DecodedBatch,
   { leaseSeconds, counts, runnerIds, attempts }: Round,
 ): Promise<Told> {
   const { attemptId } = batch;
@@ -105,8 +105,11 @@ async function takeBatch(
   if (holdsLease(attempt, batch.leaseToken)) {
     const accepted = acceptNext(attempt, batch, counts);
     // Every gateway, and whoever listens to Redis, hears what was stored; followers that miss it read the database.
-    const told = await store(tx, locked, attempt, accepted);
-    if (told.length > 0) tx.nudge(channels.job(locked.job.id), {}, told);
+    const of = `"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1}`;
+    if (accepted.records.length > 0) {
+      tx.nudge(channels.job(locked.job.id), {}, [`{${of},"records":${accepted.json}}`]);
+    }
+    await store(tx, locked, attempt, accepted);
     const { mark, lines, linesCrc } = attempt;
     await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
     runnerIds.add(attempt.runnerId);
@@ -118,77 +121,70 @@ async function takeBatch(
   return { channel, acknowledgement: send === undefined ? told : { ...told, send } };
 }
 
-/** A record, or null for one that follows no known shape, with its number. */
-type Numbered = { number: number; record: RunnerRecord | null };
+/** Records as they are stored, with the number of the first, and as JSON. */
+type Accepted = { first: number; records: RunnerRecord[]; json: string };
 
 /** The records that continue the attempt's stream; moves its mark. */
-function acceptNext(attempt: Attempt, batch: Batch, counts: IntakeCounts): Numbered[] {
-  const accepted: Numbered[] = [];
+function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts): Accepted {
+  const first = attempt.mark + 1;
+  const records: RunnerRecord[] = [];
+  // A record belongs to the attempt's life, whatever the runner's clock says.
+  const [earliest, latest] = [attempt.createdAt.getTime(), Date.now() + 1_000];
+  let asSent = true;
   let number = batch.first;
   for (const value of batch.records) {
-    const record = parseRecord(value);
-    const length = record ? numbersOf(record) : 1;
+    const sent = parseRecord(value);
+    const record = sent ?? unreadable();
+    const length = numbersOf(record);
     if (number > attempt.mark + 1) {
       counts.holes++;
+      asSent = false;
       break;
     }
     const last = number + length - 1;
     if (last <= attempt.mark) counts.duplicates++;
     else {
-      accepted.push(number <= attempt.mark ? restOf(record, attempt.mark + 1, last) : { number, record });
+      // Only of a gap can a part be stored already.
+      if (record.type === 'gap') record.lines = last - Math.max(number, attempt.mark + 1) + 1;
+      const time = Math.min(Math.max(record.time, earliest), latest);
+      asSent &&= sent !== null && number > attempt.mark && time === record.time;
+      record.time = time;
+      records.push(record);
       attempt.mark = last;
       counts.records++;
     }
     number += length;
   }
-  return accepted;
+  asSent &&= records.length === batch.records.length;
+  return { first, records, json: asSent ? batch.recordsJson : JSON.stringify(records) };
 }
 
-/** What a gap says of numbers that are not stored; only a gap has several. */
-function restOf(record: RunnerRecord | null, number: number, last: number): Numbered {
-  return { number, record: record?.type === 'gap' ? { ...record, lines: last - number + 1 } : record };
+/** What is stored for a record that follows no known shape. */
+function unreadable(): RunnerRecord {
+  const text = 'A record of the runner could not be read and was set aside.';
+  return { type: 'line', time: Date.now(), stream: 'SYSTEM', text };
 }
 
-/**
- * Stores accepted records in their order: runs of log items and of points together, changes of state where they come.
- * Returns what to tell of them: `seq` is the number that a line, or the first of a gap, has in the log.
- */
-async function store(
-  tx: Tx,
-  locked: LockedJob,
-  attempt: Attempt,
-  accepted: readonly Numbered[],
-): Promise<ToldRecord[]> {
-  const told: ToldRecord[] = [];
+/** Stores accepted records in their order: runs of log items and of points together, changes of state where they come. */
+async function store(tx: Tx, locked: LockedJob, attempt: Attempt, { first, records }: Accepted): Promise<void> {
   const log: (NewLine | NewGap)[] = [];
-  let seq = locked.stream.line;
   const points: NewPoint[] = [];
   const texts: string[] = [];
   const flush = async () => {
     attempt.lines += texts.length;
     attempt.linesCrc = linesCrcAfter(attempt.linesCrc, texts.splice(0));
     await appendLog(tx, locked, attempt.number, log.splice(0));
-    await appendPoints(tx, locked, attempt.number, accepted[0]?.number ?? 0, points.splice(0));
+    await appendPoints(tx, locked, attempt.number, first, points.splice(0));
   };
-  for (const { number, record } of accepted) {
-    const time = clamp(record?.time ?? Date.now(), attempt);
-    const inLog = record === null || record.type === 'line' || record.type === 'gap';
-    if (record) {
-      const item: ToldRecord = { attempt: attempt.number, number, ...record, time };
-      if (inLog) item.seq = seq + 1;
-      told.push(item);
-    }
-    if (inLog) seq += record?.type === 'gap' ? record.lines : 1;
-    switch (record?.type) {
-      case undefined:
-        log.push({ time, stream: 'SYSTEM', text: 'A record of the runner could not be read and was set aside.' });
-        break;
+  for (const record of records) {
+    const { time } = record;
+    switch (record.type) {
       case 'line':
         if (record.stream !== 'SYSTEM') texts.push(record.text);
-        log.push({ time, stream: record.stream, text: record.text, truncated: record.truncated });
+        log.push(record);
         break;
       case 'gap':
-        log.push({ time, lines: record.lines, reason: record.reason });
+        log.push(record);
         break;
       case 'points':
         for (const [name, value] of Object.entries(record.values)) {
@@ -214,22 +210,16 @@ async function store(
       }
       case 'finished':
         await flush();
-        await finish(tx, locked, attempt, { ...record, time });
+        await finish(tx, locked, attempt, record);
         break;
     }
   }
   await flush();
-  return told;
 }
 
 /** Text that Postgres can hold in JSON: the log keeps every byte, an event's words need not. */
 function clean(text: string): string {
   return text.replaceAll('\0', '�').toWellFormed();
-}
-
-/** A point belongs to the attempt's life, whatever the runner's clock says. */
-function clamp(time: number, attempt: Attempt): number {
-  return Math.min(Math.max(time, attempt.createdAt.getTime()), Date.now() + 1_000);
 }
 
 async function finish(tx: Tx, locked: LockedJob, attempt: Attempt, record: RecordOf<'finished'>): Promise<void> {

@@ -10,9 +10,9 @@ export type Heads = Record<string, number>;
 export type Tx = DbTransaction & {
   /**
    * After the commit, tells the channel's followers. Several nudges of one channel become one message; numbers only
-   * grow, records are told in the order in which they came.
+   * grow, records, each an object as JSON, are told in the order in which they came.
    */
-  nudge(channel: string, heads?: Heads, records?: readonly object[]): void;
+  nudge(channel: string, heads?: Heads, records?: readonly string[]): void;
 };
 
 /** What a channel carries: how far its streams have come, and what was stored, for whoever listens beside us. */
@@ -25,21 +25,26 @@ const tries = 3;
 /** Runs `work` in one transaction, then sends its nudges. Resolves after the commit; a lost nudge is no error. */
 export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
-    const nudges = new Map<string, Nudge>();
+    const nudges = new Map<string, { heads: Heads; records: string[] }>();
     const nudge: Tx['nudge'] = (channel, heads = {}, records = []) => {
-      const known = nudges.get(channel) ?? { heads: {} };
+      const known = nudges.get(channel) ?? { heads: {}, records: [] };
       for (const [name, head] of Object.entries(heads)) known.heads[name] = Math.max(head, known.heads[name] ?? 0);
-      if (records.length > 0) known.records = [...(known.records ?? []), ...records];
+      known.records.push(...records);
       nudges.set(channel, known);
     };
     try {
       const result = await store.database.transaction((tx) => work(Object.assign(tx, { nudge })));
       // Nobody waits for these: a follower that misses one looks again by itself.
-      for (const [channel, told] of nudges) store.bus.publish(channel, JSON.stringify(told)).catch(() => {});
+      for (const [channel, told] of nudges) store.bus.publish(channel, toMessage(told)).catch(() => {});
       return result;
     } catch (error) {
       const code = databaseErrorCode(error);
       if (attempt >= tries || (code !== '40P01' && code !== '40001')) throw error;
     }
   }
+}
+
+/** A nudge as JSON, around records that are JSON already. */
+function toMessage({ heads, records }: { heads: Heads; records: readonly string[] }): string {
+  return `{"heads":${JSON.stringify(heads)}${records.length > 0 ? `,"records":[${records.join()}]` : ''}}`;
 }

@@ -7,6 +7,7 @@ import type { Db } from '../database/database.ts';
 import type { Pruned } from '../job/ended.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
+import type { RunnerRecord } from '../protocol/record.ts';
 import { logChunk } from './table.ts';
 
 export const logStreams = ['STDOUT', 'STDERR', 'SYSTEM'] as const;
@@ -177,28 +178,24 @@ export async function readLog(
   return { ...reading, more: reading.position < head };
 }
 
-/** A record as the nudge of its commit tells it: one of the log has the number of its (first) line. */
-export type ToldRecord = { attempt: number; number: number; seq?: number; time: number } & (
-  | { type: 'line'; stream: LogStream; text: string; truncated?: boolean }
-  | { type: 'gap'; lines: number; reason: GapReason }
-  | { type: string }
-);
+/** What a nudge tells of an attempt's stored records: the numbers of the first of them, and of the first line, in the log. */
+export type ToldRecords = { attempt: number; first: number; seq: number; records: readonly RunnerRecord[] };
 
 /** What a nudge's records say of the lines from `after` to `head`; null unless it is all of them, one after the other. */
-export function linesOfNudge(records: readonly object[], options: { after: number; head: number }): LogReading | null {
+export function linesOfNudge(told: readonly object[], options: { after: number; head: number }): LogReading | null {
   const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
-  for (const record of records as readonly ToldRecord[]) {
-    const { seq, attempt, time } = record;
-    if (seq === undefined) continue;
-    if (seq !== reading.position + 1) return null;
-    if ('text' in record) {
-      const { stream, text, truncated = false } = record;
-      reading.lines.push({ seq, time, stream, text, attempt, truncated });
-      reading.position = seq;
-    } else if ('lines' in record) {
-      const toSeq = seq + record.lines - 1;
-      reading.gaps.push({ fromSeq: seq, toSeq, reason: record.reason });
-      reading.position = toSeq;
+  for (const { attempt, seq: first, records } of told as readonly ToldRecords[]) {
+    if (first !== reading.position + 1) return null;
+    for (const record of records) {
+      const seq = reading.position + 1;
+      if (record.type === 'line') {
+        const { time, stream, text, truncated = false } = record;
+        reading.lines.push({ seq, time, stream, text, attempt, truncated });
+        reading.position = seq;
+      } else if (record.type === 'gap') {
+        reading.position += record.lines;
+        reading.gaps.push({ fromSeq: seq, toSeq: reading.position, reason: record.reason });
+      }
     }
   }
   return reading.position === options.head && options.head > options.after ? reading : null;
