@@ -8,7 +8,7 @@ import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { skipUnless } from './support/absent.ts';
 import { type Cluster, startCluster } from './support/cluster.ts';
-import { isAlive } from './support/processes.ts';
+import { isAlive, listProcesses } from './support/processes.ts';
 import { createProject, jobState, script, submit } from './support/stack.ts';
 import { until } from './support/until.ts';
 
@@ -36,6 +36,48 @@ suite('with a lease of 6 s', skip, () => {
     const { job } = await cluster.client(0).request<{ job: { logs: { nodes: { text: string }[] } } }>(query, { id });
     return job.logs.nodes.map(({ text }) => text);
   }
+
+  /** Its command and a child in a session of its own, which ignore SIGTERM; their pids once both run. */
+  async function startGuarded(): Promise<{ id: string; pids: number[] }> {
+    const source = `trap '' TERM; echo "pid=$$ attempt $ASTRAML_ATTEMPT"; [ "$ASTRAML_ATTEMPT" = 1 ] || exit 0; while :; do sleep 1; done`;
+    const command = ['sh', '-c', `setsid sh -c '${source.replaceAll("'", `'\\''`)}' & ${source}`];
+    const { id } = await submit(cluster.client(0), project, { command, onCut: 'stop' });
+    const find = async () => (await linesOf(id)).flatMap((text) => /^pid=(\d+) attempt 1$/.exec(text)?.[1] ?? []);
+    await until(async () => (await find()).length === 2, { timeoutMs: 30_000, what: 'two pids' });
+    return { id, pids: (await find()).map(Number) };
+  }
+
+  const ours = (what: RegExp) =>
+    listProcesses().filter(({ pid, command }) => what.test(command) && isOf(cluster.workDir, `${pid}`));
+
+  const untilTwice = (id: string) =>
+    until(async () => (await stateOf(id)) === 'SUCCEEDED', { timeoutMs: 40_000, everyMs: 100, what: 'attempt 2' });
+
+  test('a job that stops when it is cut off is gone at once when its runner and its supervisor are killed', async (t) => {
+    const { id, pids } = await startGuarded();
+    const doomed = ours(/supervisor-process|runner start/);
+    assert.equal(doomed.length, 2);
+    for (const signal of ['SIGSTOP', 'SIGKILL'] as const) for (const { pid } of doomed) process.kill(pid, signal);
+    const startedAt = performance.now();
+    await until(() => !pids.some(isAlive), { timeoutMs: leaseSeconds * 900, everyMs: 20, what: 'its end' });
+    t.diagnostic(`gone ${((performance.now() - startedAt) / 1000).toFixed(2)} s after both were killed`);
+    await until(() => ours(/guard-process/).length === 0, { what: 'the end of its guard' });
+    await cluster.startRunner();
+    await untilTwice(id);
+  });
+
+  test('a job that stops when it is cut off is gone before its lease when its supervisor stands still', async (t) => {
+    const { id, pids } = await startGuarded();
+    const [still] = ours(/supervisor-process/);
+    assert.ok(still);
+    process.kill(still.pid, 'SIGSTOP');
+    const startedAt = performance.now();
+    await until(() => !pids.some(isAlive), { timeoutMs: leaseSeconds * 1000, everyMs: 20, what: 'its end' });
+    t.diagnostic(`gone ${((performance.now() - startedAt) / 1000).toFixed(2)} s after it was stopped`);
+    process.kill(still.pid, 'SIGCONT');
+    await untilTwice(id);
+    await until(() => ours(/guard-process/).length === 0, { what: 'the end of the guards' });
+  });
 
   const cancel = (id: string) =>
     cluster

@@ -25,6 +25,13 @@ export type RunningCommand = {
   isGone(): Promise<boolean>;
 };
 
+export type Guard = {
+  /** All ends at this time, by `performance.now()`, unless a later one is said before. */
+  endAt(time: number): void;
+  /** The attempt is over. */
+  release(): void;
+};
+
 export type Executor = {
   /** Starts a command; rejects with a sentence for people when it cannot be started. */
   start(options: CommandOptions): Promise<RunningCommand>;
@@ -34,4 +41,9 @@ export type Executor = {
    * some are still there after 5 s.
    */
   endStrays(jobId: string, attempt: string, onLeft?: (pids: number[]) => void): Promise<number | null>;
+  /**
+   * Has the attempt watched from outside of this process: its processes are killed at the time that the guard is told, and
+   * when this process is gone. Start it before the command. Not where there is no /proc.
+   */
+  guard(jobId: string, attempt: string): Promise<Guard>;
 };

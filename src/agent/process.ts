@@ -6,6 +6,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { CommandEnd, CommandOptions, Executor, RunningCommand } from './executor.ts';
+import { startGuard } from './guard.ts';
 import { countOomKills } from './memory.ts';
 import { makePipes } from './pipe.ts';
 
@@ -17,6 +18,7 @@ const straysMs = 5_000;
 const [lookMs, longestLookMs] = [20, 500];
 
 export const processExecutor: Executor = {
+  guard: startGuard,
   async start(options) {
     const [file = '', ...args] = options.command;
     const pipes = await makePipes(2);

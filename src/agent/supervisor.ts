@@ -9,7 +9,7 @@ import type { Acknowledgement, Assignment, Directive } from '../protocol/control
 import { maxLineBytes, type RunnerRecord } from '../protocol/record.ts';
 import { type AttemptFile, attemptFileName, type Outcome, type RunningAttempt, type WhenCut } from './attempt.ts';
 import { environmentOf, type Folders } from './environment.ts';
-import type { CommandEnd, Executor, RunningCommand } from './executor.ts';
+import type { CommandEnd, Executor, Guard, RunningCommand } from './executor.ts';
 import { cutText, LineSplitter } from './lines.ts';
 import { markerPrefix, maxMarkerBytes, parseMarker } from './point.ts';
 import { Redactor, secretValues } from './redact.ts';
@@ -46,6 +46,8 @@ const maxCommandBytes = 2_000;
 const shortGraceMs = 5_000;
 /** Of a lease that nobody prolongs: when all must be gone, and how much of it SIGTERM has before SIGKILL. */
 const [goneBefore, longestCutGrace] = [0.9, 1 / 6];
+/** And when a guard ends what we did not. */
+const guardedBefore = 0.95;
 /** Between looks at whether all processes are gone: each looks at every process of the machine. */
 const [goneCheckMs, longestGoneCheckMs] = [20, 500];
 const leaseCheckMs = 10;
@@ -62,6 +64,8 @@ export class Supervisor implements RunningAttempt {
   #spool!: Spool;
   #uplink!: Uplink;
   #command: RunningCommand | undefined;
+  #guard: Guard | undefined;
+  #guardedAt = -Infinity;
   #stop: Outcome | undefined;
   /** When SIGKILL follows, by `performance.now()`. */
   #killAt = Infinity;
@@ -141,6 +145,7 @@ export class Supervisor implements RunningAttempt {
     try {
       const end = await this.#execute(folder).catch((error: unknown) => notStarted(error, this.#redactor));
       this.#ended = true;
+      this.#guard?.release();
       if (!this.#abandoned) {
         const { outcome, exitCode, signal, oomKilled, message } = end;
         const time = Date.now();
@@ -181,7 +186,11 @@ export class Supervisor implements RunningAttempt {
     this.#say(
       `Attempt ${attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command, this.#redactor)}`,
     );
-    if (this.#stopsWhenCut) await this.#leased();
+    if (this.#stopsWhenCut) {
+      this.#guard = await executor.guard(job.id, String(attemptNumber));
+      await this.#leased();
+      this.#extendGuard();
+    }
     const early = this.#stop;
     if (early) return { outcome: early, exitCode: null, signal: null, message: 'Stopped before it began.' };
 
@@ -242,12 +251,21 @@ export class Supervisor implements RunningAttempt {
   #watchLease(): void {
     const { leaseMs, graceMs } = this.#options;
     if (!this.#stopsWhenCut) return;
+    this.#extendGuard();
     const goneAt = this.#uplink.leasedAt + leaseMs * goneBefore;
     const leftMs = goneAt - performance.now();
     if (leftMs > Math.min(graceMs, leaseMs * longestCutGrace)) return;
     if (!this.#stop)
       this.#say('No gateway was heard for most of the lease: stopping, before another runner may start.');
     this.stop('CUT_OFF', Math.max(0, leftMs));
+  }
+
+  /** Should we stand still, or be dead by then, somebody else ends the command. */
+  #extendGuard(): void {
+    const { leasedAt } = this.#uplink;
+    if (leasedAt === this.#guardedAt) return;
+    this.#guardedAt = leasedAt;
+    this.#guard?.endAt(leasedAt + this.#options.leaseMs * guardedBefore);
   }
 
   /** Records that cannot be written wait in memory. When they become too many, the attempt ends before it loses one. */

@@ -54,7 +54,6 @@ const faults = {
   'kill supervisor': {
     weight: 1,
     async run(context: Context) {
-      if (!context.mayOverlap) return false; // nobody is left who could end its command in time
       const supervisors = machinesUp(context)
         .flatMap((machine) => context.world.processesOf(machine))
         .filter(({ isSupervisor }) => isSupervisor);
