@@ -60,6 +60,37 @@ suite('the end of an attempt', () => {
     assert.equal(codeOf({ outcome: 'TIMEOUT' }), 'TIMEOUT');
   });
 
+  test('says what happened, and what to do next', () => {
+    const killed = { outcome: 'SIGNALLED', signal: 'SIGKILL', exitCode: null } as const;
+    const cases: [end: Partial<End>, message: RegExp, hint: RegExp | null][] = [
+      [{ exitCode: 0 }, /^Exit code 0 after 5 s\.$/, null],
+      [{}, /^Exit code 1 after 5 s\.$/, /last lines of its log/],
+      [{ exitCode: 75 }, /^Exit code 75 after 5 s\.$/, /asks to be tried again/],
+      [killed, /^Ended by SIGKILL after 5 s\.$/, /Nobody here sent it: .*kernel for want of memory/],
+      [{ ...killed, signal: 'SIGSEGV' }, /^Ended by SIGSEGV after 5 s\.$/, /last lines of its log/],
+      [
+        { ...killed, oomKilled: true },
+        /^The host ran out of memory: ended by SIGKILL after 5 s\.$/,
+        /Lower .* data loader/,
+      ],
+      [{ exitCode: 137, oomKilled: true }, /^The host ran out of memory: exit code 137 /, /or use a larger machine/],
+      [{ outcome: 'TIMEOUT' }, /^Timed out after 5 s\.$/, /Raise timeoutSeconds/],
+      [
+        { outcome: 'NOT_STARTED', message: 'x was not found.' },
+        /could not be started: x was not found\.$/,
+        /exists on the/,
+      ],
+      [{ outcome: 'DRAINED' }, /handed the job back/, /costs the job none of its retries/],
+      [{ outcome: 'CUT_OFF' }, /lost the gateway and stopped the job after 5 s, as on_cut asks/, /Look at the network/],
+    ];
+    for (const [end, message, hint] of cases) {
+      const { reason } = judgeEnd({ ...exited, ...end, seconds: 5 }, of(32));
+      assert.match(reason.message, message);
+      if (hint) assert.match(reason.hint ?? '', hint);
+      else assert.equal(reason.hint, undefined);
+    }
+  });
+
   test('for want of GPU memory names the batch size, its source, and what to do', () => {
     const line =
       'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB';
