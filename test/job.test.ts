@@ -1,5 +1,6 @@
 // Jobs: submission with its idempotency key, lists in pages, and the state machine. On real Postgres where there is one.
 import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { sql } from 'drizzle-orm';
@@ -16,10 +17,12 @@ import {
   submitJob,
 } from '../src/job/job.ts';
 import { nextJobNumber, withJobNumber } from '../src/job/number.ts';
+import { submit as submitTogether } from '../src/job/submit.ts';
 import { isTerminal, jobStates, requireMove } from '../src/job/state.ts';
 import { event } from '../src/event/table.ts';
 import { job } from '../src/job/table.ts';
 import { commit } from '../src/live/commit.ts';
+import { setPolicy } from '../src/policy/policy.ts';
 import { canonical, differingPaths, takeKey } from '../src/replay/replay.ts';
 import { idempotencyKey } from '../src/replay/table.ts';
 import { skipUnless } from './support/absent.ts';
@@ -33,8 +36,7 @@ const spec = { project_id: testProject, model: 'bert-base', dataset: 's3://bucke
 const at = ['input', 'spec'];
 
 async function submit(key: string | null, sent: Record<string, unknown> = spec, by = store.admin) {
-  const number = await nextJobNumber(store.database, testProject);
-  return commit(store, (tx) => submitJob(tx, by, { spec: sent, idempotencyKey: key, number, at }));
+  return submitTogether(store, by, { spec: sent, idempotencyKey: key, at });
 }
 
 function refused(code: RefusalCode, check: (refusal: Refusal) => void = () => {}) {
@@ -179,6 +181,92 @@ suite('a submission', () => {
       numbers.toSorted((a, b) => a - b),
     );
     await assert.rejects(nextJobNumber(store.database, 'p-none'), refused('NOT_FOUND'));
+  });
+});
+
+suite('Submissions that come at once', () => {
+  const outcomes = (all: Promise<{ job: Job; replayed: boolean }>[]) =>
+    Promise.all(
+      all.map((one) =>
+        one.then(
+          ({ replayed }) => (replayed ? 'repeat' : 'new'),
+          (error: unknown) => (error instanceof Refusal ? error.code : 'bug'),
+        ),
+      ),
+    );
+  const others = () => Array.from({ length: 20 }, (_, index) => submit(index % 2 ? randomUUID() : null));
+
+  test('have each their own outcome', async () => {
+    await submit('known');
+    const before = await store.database.db.$count(job);
+    const [twin, twain, ...told] = await outcomes([
+      submit('twin'),
+      submit('twin'),
+      submit('known'),
+      submit('known', { ...spec, name: 'other' }),
+      submit('crowd-refused', { ...spec, priority: 1_000 }),
+      submit('x'.repeat(256)),
+      submit('nul\0'),
+      submit(null, { ...spec, project_id: 'p-none' }),
+      submit('half\ud800'),
+      ...others(),
+    ]);
+    const refusals = ['IDEMPOTENCY_CONFLICT', 'INVALID_INPUT', 'INVALID_INPUT', 'INVALID_INPUT', 'NOT_FOUND'];
+    assert.deepEqual([twin, twain].sort(), ['new', 'repeat']);
+    assert.deepEqual(told, ['repeat', ...refusals, ...Array.from({ length: 21 }, () => 'new')]);
+    assert.equal((await store.database.db.$count(job)) - before, 22);
+    assert.equal((await submit('crowd-refused')).replayed, false);
+  });
+
+  test('do not wait for a key of one of them for long', skipUnless('postgres'), async () => {
+    const held = Promise.withResolvers<void>();
+    const released = Promise.withResolvers<void>();
+    const holder = commit(store, async (tx) => {
+      await takeKey(tx, { scope: testProject, mutation: 'submitJob', key: 'slow', input: { ...spec }, objectId: 'x' });
+      held.resolve();
+      await released.promise;
+      throw new Error('given up');
+    });
+    await held.promise;
+    const waiting = submit('slow');
+    const all = await Promise.all(others());
+    released.resolve(); // what waits for the key has not ended by now
+    await assert.rejects(holder);
+    assert.equal((await waiting).replayed, false);
+    assert.equal(new Set(all.map(({ job: { number } }) => number)).size, 20);
+  });
+
+  test('are written in few transactions', skipUnless('postgres'), async () => {
+    const all = await Promise.all(others());
+    const transactions = new Set(all.map(({ job: { changed } }) => changed));
+    assert.ok(transactions.size < all.length, `${transactions.size} transactions for ${all.length} jobs`);
+  });
+
+  test('are checked with what is committed when they are sent', async () => {
+    const limit = (max: number) =>
+      commit(store, (tx) =>
+        setPolicy(tx, store.admin, {
+          projectId: testProject,
+          rules: [{ path: 'hyperparams.epochs', max }],
+          ifRevision: null,
+        }),
+      );
+    const five = { ...spec, hyperparams: { epochs: 5 } };
+    for (const [max, code] of [
+      [4, 'POLICY_VIOLATION'],
+      [6, 'new'],
+      [3, 'POLICY_VIOLATION'],
+      [9, 'new'],
+    ] as const) {
+      const meanwhile = outcomes([submit(null, five), submit(null, five)]);
+      await limit(max);
+      const told = await outcomes(Array.from({ length: 5 }, () => submit(null, five)));
+      assert.deepEqual(
+        told,
+        Array.from({ length: 5 }, () => code),
+      );
+      await meanwhile;
+    }
   });
 });
 

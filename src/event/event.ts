@@ -3,6 +3,7 @@
 import { and, eq, inArray, isNotNull, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
+import { insertRows } from '../database/rows.ts';
 import { newId } from '../id.ts';
 import { nudgeProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
@@ -57,6 +58,14 @@ export async function recordEvent(tx: Tx, entry: NewEvent, since?: string): Prom
   const row = { id: newId('evt'), ...entry, ...changed };
   const [written] = await tx.insert(event).values(row).returning({ changed: event.changed });
   if (written && entry.projectId !== null) nudgeProject(tx, entry.projectId, written.changed);
+}
+
+/** Writes events of new jobs, or of none: of what nobody could have changed before. At least one. */
+export async function recordEvents(tx: Tx, entries: readonly NewEvent[]): Promise<void> {
+  const rows = entries.map((entry) => ({ id: newId('evt'), ...entry }));
+  const [written] = await tx.execute<{ changed: string }>(sql`${insertRows(event, rows)} returning changed`);
+  const projects = new Set(entries.flatMap(({ projectId }) => projectId ?? []));
+  if (written) for (const projectId of projects) nudgeProject(tx, projectId, written.changed);
 }
 
 type Row = typeof event.$inferSelect;

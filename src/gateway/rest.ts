@@ -18,8 +18,8 @@ import { explainWait } from '../attempt/place.ts';
 import { invalid, type Issue, notFound } from '../errors.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { idPrefix } from '../id.ts';
-import { type Job, requireJob, submitJob } from '../job/job.ts';
-import { withJobNumber } from '../job/number.ts';
+import { type Job, requireJob } from '../job/job.ts';
+import { submit } from '../job/submit.ts';
 import { commit } from '../live/commit.ts';
 import { loadTokens } from '../project/token.ts';
 import { listOnlineRunners } from '../runner/runner.ts';
@@ -75,7 +75,7 @@ export async function answerRest(
 }
 
 function findRoute(path: string): { route: Route; jobId: string } | null {
-  if (path === '/v1/jobs') return { route: { method: 'POST', answer: submit }, jobId: '' };
+  if (path === '/v1/jobs') return { route: { method: 'POST', answer: submitOne }, jobId: '' };
   const [, jobId = '', action] = /^\/v1\/jobs\/([^/]+)(\/cancel)?$/.exec(path) ?? [];
   if (jobId === '') return null;
   if (action) return { route: { method: 'POST', bodyOptional: true, answer: cancel }, jobId };
@@ -88,16 +88,14 @@ async function bodyOf(request: IncomingMessage, route: Route, maxBytes: number) 
   return readJson(request, maxBytes);
 }
 
-async function submit({ gateway, actor, request }: Call, body: unknown): Promise<Answer> {
+async function submitOne({ gateway, actor, request }: Call, body: unknown): Promise<Answer> {
   const spec = asSpec(body);
   const projectId = spec['project_id'];
   if (typeof projectId !== 'string' || projectId === '') throw invalid(parseSpec(spec).issues);
   requireScope(actor, projectId, 'WRITE', ['project_id']);
   const key = request.headers['idempotency-key'];
   const submission = { spec, idempotencyKey: typeof key === 'string' ? key : null, at: [] };
-  const { job, replayed, warnings } = await withJobNumber(gateway.database, projectId, (number) =>
-    commit(gateway, (tx) => submitJob(tx, actor, { ...submission, number })),
-  );
+  const { job, replayed, warnings } = await submit(gateway, actor, submission);
   const shown = warnings.map(({ path, ...warning }) => ({ ...warning, path: path && specPathOf(path) }));
   return {
     status: replayed ? 200 : 201,

@@ -1,10 +1,11 @@
 // Jobs: submission, and the only place where a job's state changes.
-import { and, arrayContains, eq, gte, ilike, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
+import { and, arrayContains, eq, getTableColumns, gte, ilike, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
 import { type Actor, canSee, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
+import { insertRows } from '../database/rows.ts';
 import {
   defaultsLayer,
   type Defaults,
@@ -14,13 +15,13 @@ import {
   versionHint,
 } from '../defaults/defaults.ts';
 import { invalid, type Issue, notFound, quote, Refusal } from '../errors.ts';
-import { type NewEvent, recordEvent } from '../event/event.ts';
+import { type NewEvent, recordEvent, recordEvents } from '../event/event.ts';
 import { newId } from '../id.ts';
 import { nudgeProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { checkRules, policyViolated, sortViolations } from '../policy/check.ts';
 import { emptyPolicy, findCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
-import { archivedRefusal, getProject, type Project } from '../project/project.ts';
+import { archivedRefusal, loadProjects, type Project } from '../project/project.ts';
 import { hashOf, takeKey } from '../replay/replay.ts';
 import { unknownSecrets } from '../secret/secret.ts';
 import { findSpecCredentials } from '../spec/credential.ts';
@@ -100,44 +101,54 @@ export async function createJob(
   submission: Omit<Submission, 'idempotencyKey'>,
   id: string,
 ): Promise<{ job: Job; warnings: Warning[] }> {
-  const projectId = projectOf(submission.spec);
   const plan = await planJob(tx, actor, submission);
   if (!plan.ready) throw plan.refusal;
   requireExpected(submission, plan.specHash);
+  const [created] = await insertJobs(tx, [draftJob(actor, submission, plan, id)]);
+  if (!created) throw new Error('An insert returned no row.');
+  return { job: created, warnings: plan.warnings };
+}
+
+/** What is written of a new job: its row, without what the database fills in, and its first event. */
+export type JobDraft = { row: ReturnType<typeof draftJob>['row']; event: NewEvent };
+
+export function draftJob(
+  actor: Actor,
+  submission: Omit<Submission, 'idempotencyKey'>,
+  plan: JobPlan & { ready: true },
+  id: string,
+) {
   const { spec, effective, resolved } = plan;
-  const inserted = tx
-    .insert(job)
-    .values({
-      id,
-      projectId,
-      number: submission.number,
-      name: spec.name ?? randomName(),
-      state: 'QUEUED',
-      model: spec.model,
-      dataset: spec.dataset,
-      spec: submission.spec,
-      effective,
-      resolved,
-      defaultsVersion: plan.defaults.version,
-      policyRevision: plan.policy.revision,
-      specHash: plan.specHash,
-      tags: spec.tags ?? [],
-      notes: spec.notes ?? null,
-      priority: effective['priority'] as number,
-      gpus: (effective['resources'] as { gpus: number }).gpus,
-      timeoutSeconds: (effective['timeout_seconds'] as number | undefined) ?? null,
-      queueExpiresAt: queueEnd(effective),
-      submittedBy: actor.tokenId,
-      scheduleId: submission.template?.scheduleId ?? null,
-      dueAt: submission.template?.dueAt ?? null,
-      retriedFrom: submission.retried?.job.id ?? null,
-    })
-    .returning();
+  const projectId = projectOf(submission.spec);
+  const row = {
+    id,
+    projectId,
+    number: submission.number,
+    name: spec.name ?? randomName(),
+    state: 'QUEUED',
+    model: spec.model,
+    dataset: spec.dataset,
+    spec: submission.spec,
+    effective,
+    resolved,
+    defaultsVersion: plan.defaults.version,
+    policyRevision: plan.policy.revision,
+    specHash: plan.specHash,
+    tags: spec.tags ?? [],
+    notes: spec.notes ?? null,
+    priority: effective['priority'] as number,
+    gpus: (effective['resources'] as { gpus: number }).gpus,
+    timeoutSeconds: (effective['timeout_seconds'] as number | undefined) ?? null,
+    submittedBy: actor.tokenId,
+    scheduleId: submission.template?.scheduleId ?? null,
+    dueAt: submission.template?.dueAt ?? null,
+    retriedFrom: submission.retried?.job.id ?? null,
+  } satisfies typeof job.$inferInsert;
   const ofPolicy = plan.warnings.filter(({ code }) => code === 'POLICY_WARNING').map(({ message }) => message);
   const notSecret = (spec.env ?? []).filter((variable) => variable.not_secret).map(({ name }) => name);
   const vouched = notSecret.length > 0 ? [`Said to be no credential: ${notSecret.join(', ')}.`] : [];
   const origin = `Submitted by ${actor.name} with ${originOf(submission, plan.defaults)}.`;
-  const submitted: NewEvent = {
+  const event: NewEvent = {
     type: 'SUBMITTED',
     projectId,
     jobId: id,
@@ -146,32 +157,49 @@ export async function createJob(
     message: [origin, ...vouched, ...ofPolicy].join(' '),
     ...(notSecret.length > 0 ? { data: { notSecret } } : {}),
   };
-  // Sent together, in this order: what refers to the job comes behind it.
-  const stream = tx.insert(jobStream).values({ jobId: id, event: 1 });
-  const [[created]] = await Promise.all([inserted.execute(), stream.execute(), recordEvent(tx, submitted)]);
-  if (!created) throw new Error('An insert returned no row.');
+  return { row, event };
+}
+
+/** When a queued job is given up, by the database's clock; null for never. */
+const queueEnd = sql`${now} + (effective ->> 'queue_timeout_seconds')::float8 * interval '1 s'`;
+
+/** Writes new jobs, each with its stream and its first event; at least one. They come back in any order. */
+export async function insertJobs(tx: Tx, drafts: readonly JobDraft[]): Promise<Job[]> {
+  const rows = drafts.map(({ row }) => row);
+  const made = tx
+    .$with('made', getTableColumns(job))
+    .as(sql`${insertRows(job, rows, { queueExpiresAt: queueEnd })} returning *`);
+  const streams = rows.map(({ id }) => ({ jobId: id, event: 1 }));
+  // Sent together, in this order: what refers to the jobs comes behind them.
+  const [created] = await Promise.all([
+    tx.with(made).select().from(made).execute(),
+    tx.execute(insertRows(jobStream, streams)).execute(),
+    recordEvents(
+      tx,
+      drafts.map(({ event }) => event),
+    ),
+  ]);
   tx.nudge(channels.work);
-  return { job: created, warnings: plan.warnings };
+  return created;
 }
 
 function originOf({ retried }: Pick<Submission, 'retried'>, { version }: Defaults): string {
   return retried ? `the values of ${retried.job.projectId}/${retried.job.number}` : `defaults ${version}`;
 }
 
+export function isExpected({ expectedSpecHash }: Pick<Submission, 'expectedSpecHash'>, specHash: string): boolean {
+  return expectedSpecHash === null || expectedSpecHash === undefined || expectedSpecHash === specHash;
+}
+
 /** Throws INVALID_STATE when the caller was shown another job than it would get. */
-function requireExpected({ expectedSpecHash: expected }: Pick<Submission, 'expectedSpecHash'>, specHash: string): void {
-  if (expected === null || expected === undefined || expected === specHash) return;
+function requireExpected(submission: Pick<Submission, 'expectedSpecHash'>, specHash: string): void {
+  if (isExpected(submission, specHash)) return;
+  const expected = submission.expectedSpecHash ?? '';
   throw new Refusal('INVALID_STATE', `The spec resolves to ${specHash} now, not to ${quote(expected)}.`, {
     path: ['input', 'expectedSpecHash'],
     hint: 'Defaults, policy or spec changed since: preview it again, and submit with the hash of that preview.',
     currentState: specHash,
   });
-}
-
-/** When a job that is queued now is given up, by the database's clock; null for never. */
-function queueEnd(effective: Record<string, unknown>): SQL<Date> | null {
-  const seconds = effective['queue_timeout_seconds'];
-  return typeof seconds === 'number' ? sql<Date>`${now} + ${`${seconds} s`}::interval` : null;
 }
 
 export type JobPlan = {
@@ -186,6 +214,21 @@ export type JobPlan = {
   | { ready: false; refusal: Refusal; specHash: null }
 );
 
+/** What a spec is resolved and checked with. */
+export type Ground = { project: Project | null; defaults: Defaults | null; policy: Policy | null };
+
+/** As committed when this is asked; the current defaults for a version of null. */
+export async function readGround(db: Db, projectId: string, version: string | null): Promise<Ground> {
+  if (projectId.includes('\0')) return { project: null, defaults: null, policy: null };
+  // Sent together: one after the other, a submission would mostly wait for answers.
+  const [projects, defaults, policy] = await Promise.all([
+    loadProjects(db, [projectId]),
+    getDefaults(db, version),
+    findCurrentPolicy(db, projectId),
+  ]);
+  return { project: projects.get(projectId) ?? null, defaults, policy };
+}
+
 /** What submitting would do: the effective values as far as they can be told, and the refusal if there is one. */
 export async function planJob(
   db: Db,
@@ -193,16 +236,14 @@ export async function planJob(
   submission: Pick<Submission, 'spec' | 'issues' | 'at' | 'retried'> & {
     template?: Pick<Template, 'defaultsVersion'>;
   },
+  read = readGround,
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
   const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
-  // Sent together: one after the other, a submission would mostly wait for answers.
-  const [project, defaults, current] = await Promise.all([
-    getProject(db, actor, projectId),
-    getDefaults(db, typeof version === 'string' ? version : null),
-    findCurrentPolicy(db, projectId),
-  ]);
-  if (!project) return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
+  const named = typeof version === 'string' ? version : null;
+  const { project, defaults, policy: current } = await read(db, projectId, named);
+  if (!project || !canSee(actor, projectId))
+    return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
   if (project.archivedAt) return refusedPlan(archivedRefusal(project.id, [...submission.at, 'projectId']));
 
   const parsed = parseSpec(submission.spec);

@@ -18,7 +18,6 @@ import {
 } from '../graphql/mutation.ts';
 import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
 import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
-import { commit } from '../live/commit.ts';
 import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
 import { loadPolicies, policyId } from '../policy/policy.ts';
 import { PolicyRef } from '../policy/schema.ts';
@@ -49,9 +48,8 @@ import {
   listJobs,
   planJob,
   readJob,
-  submitJob,
 } from './job.ts';
-import { withJobNumber } from './number.ts';
+import { submit } from './submit.ts';
 import { isTerminal } from './state.ts';
 import type { Progress } from './table.ts';
 
@@ -503,9 +501,7 @@ addMutation('submitJob', {
       expectedSpecHash: input.expectedSpecHash ?? null,
       at,
     };
-    return withJobNumber(context.database, input.spec.projectId, (number) =>
-      commit(context, (tx) => submitJob(tx, actor, { ...submission, number })),
-    );
+    return submit(context, actor, submission);
   },
 });
 

@@ -12,6 +12,7 @@ import {
 } from '../actor.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
+import { readTogether } from '../database/together.ts';
 import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
@@ -164,9 +165,15 @@ function looksWhole(text: string): boolean {
   return text === tokenPrefix + body + checksum(body);
 }
 
+/** A client sends many operations with one token. */
+const readToken = readTogether(async (db: Db, hash: string) => {
+  const [found] = await db.select().from(accessToken).where(eq(accessToken.hash, hash));
+  return found;
+});
+
 async function findToken(db: Db, text: string): Promise<AccessToken | undefined> {
   const hash = hashToken(text);
-  const [found] = await db.select().from(accessToken).where(eq(accessToken.hash, hash));
+  const found = await readToken(db, hash);
   return found && timingSafeEqual(Buffer.from(found.hash), Buffer.from(hash)) ? found : undefined;
 }
 

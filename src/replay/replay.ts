@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import canonicalize from 'canonicalize';
 import { and, eq, sql } from 'drizzle-orm';
 import { databaseErrorCode } from '../database/database.ts';
+import { insertRows } from '../database/rows.ts';
 import { invalid, Refusal } from '../errors.ts';
 import { replays } from '../figures.ts';
 import type { Tx } from '../live/commit.ts';
@@ -39,14 +40,18 @@ export function hashOf(value: unknown): string {
  * IDEMPOTENCY_CONFLICT for another input, IN_PROGRESS when the first submission with this key is still under way.
  */
 export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null> {
-  if (keyed.key.length < 1 || keyed.key.length > 255) {
+  if (!isKey(keyed.key)) {
     const path = ['input', 'idempotencyKey'];
-    throw invalid([{ code: 'OUT_OF_RANGE', path, message: 'idempotencyKey takes 1 to 255 characters.' }]);
+    throw invalid([{ code: 'OUT_OF_RANGE', path, message: 'idempotencyKey takes 1 to 255 characters, and no NUL.' }]);
   }
   const { scope, mutation, key, input, objectId } = keyed;
   const fingerprint = hashOf(input);
-  if (await insertKey(tx, { scope, mutation, key, fingerprint, input, objectId })) return null;
-
+  try {
+    if ((await takeKeys(tx, [keyed], lockTimeoutMs)).has(objectId)) return null;
+  } catch (error) {
+    if (databaseErrorCode(error) === '55P03') throw inProgress();
+    throw error;
+  }
   const [known] = await tx
     .select()
     .from(idempotencyKey)
@@ -65,16 +70,30 @@ export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null>
   });
 }
 
-async function insertKey(tx: Tx, row: typeof idempotencyKey.$inferInsert): Promise<boolean> {
-  await tx.execute(sql`select set_config('lock_timeout', ${`${lockTimeoutMs}ms`}, true)`);
-  try {
-    // Waits while another transaction holds the same key, until that one ends.
-    const rows = await tx.insert(idempotencyKey).values(row).onConflictDoNothing().returning();
-    return rows.length > 0;
-  } catch (error) {
-    if (databaseErrorCode(error) === '55P03') throw inProgress();
-    throw error;
-  }
+/**
+ * Takes those of the keys that are new; the ids of their objects. Waits while another transaction holds one of them,
+ * until that one ends or the time is up: then it fails as Postgres does (55P03).
+ */
+export async function takeKeys(tx: Tx, keys: readonly KeyedInput[], waitMs: number): Promise<Set<string>> {
+  if (keys.length === 0) return new Set();
+  // In one order everywhere, so that no two transactions wait for each other.
+  const rows = keys
+    .map((keyed) => ({ ...keyed, fingerprint: hashOf(keyed.input) }))
+    .sort((a, b) => (a.key < b.key ? -1 : Number(a.key > b.key)));
+  const [, taken] = await Promise.all([
+    tx.execute(sql`select set_config('lock_timeout', ${`${waitMs}ms`}, true)`).execute(),
+    tx
+      .execute<{ object_id: string }>(
+        sql`${insertRows(idempotencyKey, rows)} on conflict do nothing returning object_id`,
+      )
+      .execute(),
+  ]);
+  return new Set(taken.map((row) => row.object_id));
+}
+
+/** Whether the text can be a key. */
+export function isKey(key: string): boolean {
+  return key.length >= 1 && key.length <= 255 && !key.includes('\0');
 }
 
 function inProgress(): Refusal {
