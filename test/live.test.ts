@@ -168,7 +168,7 @@ function sharedCounter(ringBytes: number) {
       const { head, end } = state;
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 3));
       if (state.away) throw Object.assign(new Error('away'), { code: 'ECONNREFUSED' });
-      return stretch(after, Math.min(head, to, after + 50), head, end);
+      return stretch(after, Math.min(head, to ?? head, after + 50), head, end);
     },
     fromNudge({ heads: { line = 0, end }, records = [] }, after) {
       const told = records.length > 0 && line - records.length === after && end === 0;

@@ -20,6 +20,7 @@ import {
   jsonType,
   openDoor,
   openSocket,
+  post,
   type Socket,
   submitJob,
 } from './support/door.ts';
@@ -214,6 +215,52 @@ suite('subscriptions that begin at once', () => {
   }
 });
 
+suite('streams over many jobs', () => {
+  for (const [asks, rest] of [
+    ['jobEvents(projectId: "p-many")', 'events { message job { id state } }'],
+    ['jobsUpdated(filter: { projectIds: ["p-many"] })', 'jobs { id state updatedAt } removedIds'],
+  ] as const) {
+    test(`that 100 follow are read and executed once for all: ${asks}`, async (t) => {
+      const door = await openDoor({ ASTRAML_RATE_LIMIT_POINTS: '0' });
+      await createProject(door.port, 'p-many');
+      const reader = await createToken(door.port, { projectId: 'p-many', scopes: ['READ'] });
+      const ids = [await submitJob(door.port, 'p-many'), await submitJob(door.port, 'p-many')];
+      const sockets = await Promise.all(Array.from({ length: 100 }, () => openSocket(door.port, { token: reader })));
+      const query = `subscription { ${asks} { ${rest} endCursor } }`;
+      const nexts = (socket: Socket) => socket.received.filter(({ type }) => type === 'next');
+      for (const socket of sockets) socket.send({ id: '1', type: 'subscribe', payload: { query } });
+      await until(() => sockets.every((socket) => nexts(socket).length > 0), { timeoutMs: 10_000 });
+      const before = sockets.map((socket) => nexts(socket).length);
+      const [executions, reads] = [await count(liveFigures.executions), await count(liveFigures.reads)];
+      const rounds = 20;
+      for (let n = 1; n <= rounds; n++) {
+        await commit(door.gateway.store, (tx) =>
+          changeJob(tx, ids[n % 2]!, (locked) => addEvent(tx, locked, { type: 'CHECKPOINT', message: `round ${n}` })),
+        );
+        await new Promise((resolve) => setTimeout(resolve, 30));
+      }
+      const ended = 'mutation ($id: ID!) { cancelJob(input: { id: $id }) { __typename } }';
+      for (const id of ids) await post(door.port, { query: ended, variables: { id } });
+      const isWhole = (socket: Socket) => {
+        const text = JSON.stringify(nexts(socket));
+        return ids.every((id) => text.includes(`"id":"${id}","state":"CANCELLED"`));
+      };
+      await until(() => sockets.every(isWhole), { timeoutMs: 15_000 });
+      const delivered = sockets.reduce((sum, socket, index) => sum + nexts(socket).length - before[index]!, 0);
+      const [ran, read] = [
+        (await count(liveFigures.executions)) - executions,
+        (await count(liveFigures.reads)) - reads,
+      ];
+      t.diagnostic(`${delivered} deliveries, ${ran} executions, ${read} reads`);
+      assert.ok(ran > 0 && ran < delivered / 20, `${ran} executions of ${delivered} deliveries`);
+      assert.ok(read < delivered / 20, `${read} reads for ${delivered} deliveries`);
+      await Promise.all(sockets.map((socket) => socket.close()));
+      await until(() => door.gateway.feeds.size === 0);
+      await door.close();
+    });
+  }
+});
+
 suite('what is shared', () => {
   test('are operations whose fields are all marked as neutral', () => {
     const neutral = (query: string) => isViewerNeutral(schema, parse(query));
@@ -222,9 +269,13 @@ suite('what is shared', () => {
       neutral('subscription { jobMetrics(jobId: "1") { windows { ...W } } } fragment W on MetricWindow { p95 }'),
     );
     assert.ok(neutral('subscription { jobEvents(jobId: "1") { events { id message } } }'));
-    assert.ok(!neutral('subscription { jobEvents(jobId: "1") { events { job { id } } } }'));
+    assert.ok(neutral('subscription { jobEvents(projectId: "1") { events { job { id } } } }'));
+    assert.ok(!neutral('subscription { jobEvents(jobId: "1") { events { actor { id } } } }'));
     assert.ok(!neutral('subscription { jobEvents(jobId: "1") { events { ...E } } } fragment E on Node { id }'));
-    assert.ok(!neutral('subscription { jobsUpdated { removedIds } }'));
+    assert.ok(neutral('subscription { jobsUpdated { removedIds jobs { id state progress { fraction } } } }'));
+    assert.ok(!neutral('subscription { jobsUpdated { jobs { id submittedBy { id } } } }'));
+    assert.ok(!neutral('subscription { jobsUpdated { jobs { id policy { id } } } }'));
+    assert.ok(!neutral('subscription { jobUpdated(jobId: "1") { done } }'));
   });
 
   test('is executed without a viewer: a field that is marked but asks for it fails, and is reported', async () => {
@@ -299,8 +350,9 @@ for (const sharing of ['true', 'false']) {
       door = await openDoor({ ASTRAML_SHARED_EXECUTION: sharing });
       for (const project of ['p-one', 'p-two']) {
         await createProject(door.port, project);
-        tokens.set(project, await createToken(door.port, { projectId: project, scopes: ['READ'] }));
-        for (const n of [1, 2]) jobs.set(`${project} ${n}`, await submitJob(door.port, project));
+        tokens.set(project, await createToken(door.port, { projectId: project, scopes: ['READ', 'WRITE'] }));
+        jobs.set(`${project} 1`, await submitJob(door.port, project));
+        jobs.set(`${project} 2`, await submitJob(door.port, project, tokens.get(project)));
       }
     });
     after(() => door.close());
@@ -380,6 +432,83 @@ for (const sharing of ['true', 'false']) {
         await Promise.all(sockets.map((socket) => socket.close()));
       };
       await fc.assert(fc.asyncProperty(fc.array(one, { minLength: 1, maxLength: 25 }), check), { numRuns: 12 });
+    });
+
+    test('nobody sees jobs or events of another project, or those of another token as its own', async () => {
+      const { store } = door.gateway;
+      let round = 0;
+      const one = fc.record({
+        viewer: fc.constantFrom('admin', 'p-one', 'p-two'),
+        field: fc.constantFrom('jobsUpdated', 'jobEvents'),
+        project: fc.constantFrom(null, 'p-one', 'p-two'),
+        mine: fc.boolean(),
+        alias: fc.boolean(),
+      });
+      type One = typeof one extends fc.Arbitrary<infer T> ? T : never;
+      /** The jobs that a subscriber is to hear of; null when it is to be refused. */
+      const wanted = ({ viewer, field, project, mine }: One): string[] | null => {
+        if (viewer !== 'admin' && project !== null && project !== viewer) return null;
+        if (field === 'jobEvents' && project === null) return null;
+        const within = project ?? (viewer === 'admin' ? 'p-' : viewer);
+        const own = (name: string) => (viewer === 'admin' ? name.endsWith('1') : name === `${viewer} 2`);
+        const names = [...jobs.keys()].filter((name) => name.startsWith(within));
+        return field === 'jobsUpdated' && mine ? names.filter(own) : names;
+      };
+      const operation = ({ field, project, mine, alias }: One) => {
+        const id = alias ? 'key: id' : 'id';
+        if (field === 'jobEvents') {
+          const query = `subscription ($p: ID) { jobEvents(projectId: $p, last: 0) { events { message job { ${id} } } } }`;
+          return { query, variables: { p: project } };
+        }
+        const query = `subscription ($f: JobFilter) { jobsUpdated(filter: $f, last: 0) { jobs { ${id} } removedIds } }`;
+        const filter = { ...(project ? { projectIds: [project] } : {}), ...(mine ? { submittedByMe: true } : {}) };
+        return { query, variables: { f: filter } };
+      };
+      const check = async (subscribers: One[]) => {
+        round++;
+        const sockets = await Promise.all(
+          subscribers.map(async (subscriber) => {
+            const socket = await openSocket(door.port, { token: tokens.get(subscriber.viewer) });
+            socket.send({ id: '1', type: 'subscribe', payload: operation(subscriber) });
+            await socket.next();
+            return socket;
+          }),
+        );
+        for (const [name, id] of jobs) {
+          await commit(store, (tx) =>
+            changeJob(tx, id, (locked) => addEvent(tx, locked, { type: 'CHECKPOINT', message: `${name} ${round}` })),
+          );
+        }
+        type Row = { id?: string; key?: string };
+        type Told = { jobs?: Row[]; removedIds?: string[]; events?: { message: string; job: Row }[] };
+        for (const [index, subscriber] of subscribers.entries()) {
+          const socket = sockets[index]!;
+          const names = wanted(subscriber);
+          if (names === null) {
+            await until(() => /NOT_FOUND|BAD_USER_INPUT/.test(JSON.stringify(socket.received)));
+            assert.doesNotMatch(JSON.stringify(socket.received), /job_|CHECKPOINT|"data":\{/);
+            continue;
+          }
+          const ids = new Set(names.map((name) => jobs.get(name)));
+          const told = () =>
+            (socket.received as { type: string; payload: { data: Record<string, Told>; errors?: unknown } }[])
+              .filter(({ type }) => type === 'next')
+              .flatMap(({ payload }) => {
+                assert.equal(payload.errors, undefined);
+                return Object.values(payload.data);
+              });
+          const rows = () => told().flatMap(({ jobs: changed = [], events = [] }) => [...changed, ...events.map(({ job }) => job)]); // prettier-ignore
+          const seen = () => new Set(rows().map(({ id, key }) => (subscriber.alias ? key : id)));
+          await until(() => seen().size >= ids.size, { timeoutMs: 10_000 });
+          assert.deepEqual(seen(), ids);
+          assert.deepEqual(told().flatMap(({ removedIds = [] }) => removedIds), []); // prettier-ignore
+          if (subscriber.field === 'jobsUpdated') continue;
+          const messages = told().flatMap(({ events = [] }) => events.map(({ message }) => message));
+          assert.deepEqual(messages, names.map((name) => `${name} ${round}`)); // prettier-ignore
+        }
+        await Promise.all(sockets.map((socket) => socket.close()));
+      };
+      await fc.assert(fc.asyncProperty(fc.array(one, { minLength: 1, maxLength: 25 }), check), { numRuns: 10 });
     });
 
     test('a stream over SSE and over a websocket says the same, to its end', async () => {

@@ -130,12 +130,16 @@ export type ProjectReading = {
   pending: boolean;
 };
 
-/** Events of a project's jobs after a position and below `horizon`, which was read before; up to `limit`, of any type. */
+/**
+ * Events of a project's jobs after a position, below `horizon`, which was read before, and up to `until` where one is given;
+ * up to `limit`, of any type.
+ */
 export async function readProjectEvents(
   db: Db,
   projectId: string,
-  { after, horizon, limit }: { after: ProjectPosition; horizon: number; limit: number },
+  page: { after: ProjectPosition; until: ProjectPosition | null; horizon: number; limit: number },
 ): Promise<ProjectReading> {
+  const { after, until, horizon, limit } = page;
   const order = keyset(projectOrder, { descending: false, backward: false, limit, after });
   const rows = await db
     .select()
@@ -144,11 +148,21 @@ export async function readProjectEvents(
     .orderBy(...order.orderBy)
     .limit(order.limit);
   const readable = rows.filter((row) => Number(row.changed) < horizon);
-  const more = readable.length > limit;
-  const kept = readable.slice(0, limit);
+  const within = until === null ? readable : readable.filter((row) => !isBeyond(positionOf(row), until));
+  const kept = within.slice(0, limit);
   const last = kept.at(-1);
-  const position = more && last ? positionOf(last) : ([horizon, '', 0] as const); // below the horizon nothing is left
-  return { events: kept.filter(isJobEvent), position, more, pending: readable.length < rows.length };
+  const end = last ? positionOf(last) : after;
+  return {
+    events: kept.filter(isJobEvent),
+    position: within.length > limit ? end : (until ?? end),
+    more: readable.length > kept.length,
+    pending: readable.length < rows.length,
+  };
+}
+
+function isBeyond(a: ProjectPosition, b: ProjectPosition): boolean {
+  const at = a.findIndex((part, index) => part !== b[index]);
+  return at >= 0 && (a[at] ?? 0) > (b[at] ?? 0);
 }
 
 /** Place before a project's `last` newest readable events of these types; its beginning when there are no more. */

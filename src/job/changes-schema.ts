@@ -3,24 +3,27 @@
 import { type Actor, requireActor, requirePlatformScope, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { notFound } from '../errors.ts';
-import { asOfNow, builder, type Context } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context, viewerNeutral } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
-import { horizonPause, readHorizon } from '../live/changes.ts';
+import { orderedText, readHorizon } from '../live/changes.ts';
 import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
-import type { Reading } from '../live/feed.ts';
+import type { SharedStream, Stretch } from '../live/feed.ts';
 import { loadProjects } from '../project/project.ts';
 import { hashOf } from '../replay/replay.ts';
-import { type ChangePosition, readChangedJobs } from './changes.ts';
+import { changePosition, type ChangePosition, type ChangesReading, readChangedJobs } from './changes.ts';
 import { type Job, type JobFilter, listJobs } from './job.ts';
 import { JobFilterInput, JobRef, requireUsable } from './schema.ts';
 
 const maxJobs = 100;
 /** A job is sent at most so often. */
 const minIntervalMs = 100;
+/** About what a job takes in memory. */
+const jobBytes = 4_000;
 
 type JobsUpdate = { jobs: Job[]; removedIds: string[]; endCursor: string; caughtUp: boolean; done: boolean };
 
 const JobsUpdateRef = builder.objectRef<JobsUpdate>('JobsUpdate').implement({
+  ...viewerNeutral,
   description: 'Jobs after a change.',
   fields: (t) => ({
     jobs: t.expose('jobs', {
@@ -42,6 +45,7 @@ const JobsUpdateRef = builder.objectRef<JobsUpdate>('JobsUpdate').implement({
 
 builder.subscriptionField('jobsUpdated', (t) =>
   t.field({
+    ...viewerNeutral,
     type: JobsUpdateRef,
     description:
       'Jobs that match: those that do now, then every change, at most ten a second and job. Jobs that stop matching are named.',
@@ -59,9 +63,10 @@ builder.subscriptionField('jobsUpdated', (t) =>
         throw badInput(`last is ${last}; it goes from 0 to ${maxJobs}.`, ['last']);
       }
       await requireProjects(context, actor, filter);
-      const place = after === null ? null : fromCursor(filter, after, await readHorizon(context.database.db));
-      const read = changesReader(context, actor, { filter, place, last });
-      return context.feeds.follow<JobsUpdate>({ channel: channelOf(actor, filter), read, minIntervalMs });
+      const horizon = await context.feeds.readFirst('horizon', () => readHorizon(context.database.db));
+      const start = after === null ? changePosition(0, '', horizon) : fromCursor(filter, after, horizon);
+      const shared = changesStream(context, actor, { filter, start, last });
+      return context.feeds.follow<JobsUpdate>({ channel: channelOf(actor, filter), shared, minIntervalMs });
     },
     resolve: asOfNow,
   }),
@@ -82,9 +87,6 @@ function channelOf(actor: Actor, { projectIds }: JobFilter): string {
   return only === undefined ? channels.projects : channels.project(only);
 }
 
-/** Where a follower is. Below `start`, where it began, jobs that do not match are passed over in silence. */
-type Place = { position: ChangePosition; start: number };
-
 /** With another filter the same place would mean another set of jobs, some of them never told. */
 function streamOf(filter: JobFilter): string {
   const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== null && value !== undefined));
@@ -92,49 +94,73 @@ function streamOf(filter: JobFilter): string {
 }
 
 /** Throws CURSOR_INVALID also for a place beyond the horizon: it is of another database, and nothing would ever come. */
-function fromCursor(filter: JobFilter, cursor: string, horizon: number): Place {
+function fromCursor(filter: JobFilter, cursor: string, horizon: number): ChangePosition {
   const [changed, jobId, start, ...rest] = decodeCursor(streamOf(filter), cursor);
   if (!isCount(changed) || typeof jobId !== 'string' || !isCount(start) || rest.length > 0) throw cursorInvalid();
   if (changed > horizon || start > horizon) throw cursorInvalid();
-  return { position: [changed, jobId], start };
+  return changePosition(changed, jobId, start);
 }
 
 /**
- * Reads in rounds. A round ends at the horizon of its beginning, and within it no job comes twice, so its pages need no
- * pause; between two rounds the feed keeps the least interval.
+ * Its ring holds one batch: who is later gets the jobs as they are now. What is read depends on who reads by the token's
+ * project, and by the token where jobs `submittedByMe` are asked for.
  */
-function changesReader(
-  { database }: Context,
+function changesStream(
+  { database: { db } }: Context,
   actor: Actor,
-  { filter, place, last }: { filter: JobFilter; place: Place | null; last: number | null },
-): (first: boolean) => Promise<Reading<JobsUpdate>> {
-  const { db } = database;
+  { filter, start, last }: { filter: JobFilter; start: ChangePosition; last: number | null },
+): SharedStream<JobsUpdate, string> {
   const stream = streamOf(filter);
-  const pause = horizonPause();
-  let at = place;
-  let until = 0;
-  let caughtUp = false;
-  const update = ({ position, start }: Place, jobs: Job[], removedIds: string[]): JobsUpdate => {
-    return { jobs, removedIds, endCursor: encodeCursor(stream, [...position, start]), caughtUp, done: false };
+  return {
+    // Who goes on in the middle of a backlog is silent of other jobs than those who follow already.
+    key: [stream, actor.projectId, filter.submittedByMe ? actor.tokenId : '', start[0] > 0 ? start[2] : 0].join(' '),
+    start: toText(start),
+    ringBytes: 0,
+    ...(last === null
+      ? {}
+      : {
+          open: {
+            key: `last ${last}`,
+            async read() {
+              const horizon = await readHorizon(db);
+              const order = { field: 'CREATED_AT', descending: true, backward: false } as const;
+              const jobs = (await listJobs(db, actor, { filter, ...order, limit: last })).slice(0, last);
+              const position = changePosition(horizon, '', 0);
+              return toStretch(stream, horizon, { jobs, removedIds: [], position, more: false, pending: false });
+            },
+          },
+        }),
+    async read(from, to) {
+      const horizon = await readHorizon(db);
+      const page = { filter, after: fromText(from), until: to === null ? null : fromText(to), horizon, limit: maxJobs };
+      return toStretch(stream, horizon, await readChangedJobs(db, actor, page));
+    },
   };
-  return async (first) => {
-    const horizon = await readHorizon(db);
-    const seen = { changed: horizon - 1 };
-    if (at === null && last !== null) {
-      const order = { field: 'CREATED_AT', descending: true, backward: false } as const;
-      const newest = (await listJobs(db, actor, { filter, ...order, limit: last })).slice(0, last);
-      at = { position: [horizon, ''], start: horizon };
-      caughtUp = true;
-      return { value: update(at, newest, []), seen, more: false, done: false };
-    }
-    const { position: after, start } = at ?? { position: [0, ''], start: horizon };
-    if (after[0] >= until) until = horizon;
-    const reading = await readChangedJobs(db, actor, { filter, after, until, start, limit: maxJobs });
-    const { jobs, removedIds, position, more, pending } = reading;
-    at = { position, start };
-    const news = first || jobs.length + removedIds.length > 0 || caughtUp !== !more;
-    caughtUp = !more;
-    const value = news ? update(at, jobs, removedIds) : null;
-    return { value, seen, more, done: false, againMs: pause(pending) };
+}
+
+function toStretch(
+  stream: string,
+  horizon: number,
+  { jobs, removedIds, position, more, pending }: ChangesReading,
+): Stretch<JobsUpdate, string> {
+  return {
+    value: { jobs, removedIds, endCursor: encodeCursor(stream, position), caughtUp: !more, done: false },
+    empty: jobs.length + removedIds.length === 0,
+    position: toText(position),
+    seen: { changed: horizon - 1 },
+    more,
+    pending,
+    done: false,
+    sizeBytes: jobs.length * jobBytes,
   };
+}
+
+/** A place as a text in the same order. */
+function toText([changed, jobId, start]: ChangePosition): string {
+  return [orderedText(changed), jobId, orderedText(start)].join(' ');
+}
+
+function fromText(text: string): ChangePosition {
+  const [changed, jobId = '', start] = text.split(' ');
+  return [Number(changed), jobId, Number(start)];
 }

@@ -17,9 +17,9 @@ import { notFound } from '../errors.ts';
 import { asOfNow, builder, type Context, load, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
-import { horizonPause, readHorizon } from '../live/changes.ts';
+import { orderedText, readHorizon } from '../live/changes.ts';
 import { cursorInvalid, decodeCursor, decodeNumber, encodeCursor, isCount } from '../live/cursor.ts';
-import type { Reading, SharedStream } from '../live/feed.ts';
+import type { SharedStream } from '../live/feed.ts';
 import { getProject } from '../project/project.ts';
 import { getJob, loadJobs, readJob } from './job.ts';
 import { JobRef, JobStateEnum, requireFollowed } from './schema.ts';
@@ -192,10 +192,11 @@ async function followJob(context: Context, jobId: string, { types, after, last }
     async read(after, to) {
       // The job before its events: an end that is seen here has all of its events below the head.
       const { job, event: head } = await readJob(db, jobId);
-      const range = { after, before: Math.min(head, to) + 1 };
+      const end = Math.min(head, to ?? head);
+      const range = { after, before: end + 1 };
       const rows = await listJobEvents(db, jobId, { types, limit: maxBatch, backward: false, ...range });
       const events = rows.slice(0, maxBatch);
-      const position = rows.length > maxBatch ? (events.at(-1)?.seq ?? after) : Math.max(after, Math.min(head, to));
+      const position = rows.length > maxBatch ? (events.at(-1)?.seq ?? after) : Math.max(after, end);
       const [ended, more] = [isTerminal(job.state), position < head];
       const done = ended && !more;
       const value = { events, endCursor: encodeCursor(stream, [position]), caughtUp: !more, done };
@@ -218,24 +219,52 @@ async function followProject(context: Context, actor: Actor, projectId: string, 
   const { db } = context.database;
   if (!(await getProject(db, actor, projectId))) throw notFound('Project', projectId, ['projectId']);
   const stream = streamOf(projectId);
-  const horizon = await readHorizon(db);
-  let position: ProjectPosition = after === null ? [0, '', 0] : projectPosition(stream, after, horizon);
-  if (last !== null) position = await projectBeforeLast(db, projectId, { types, last, horizon });
+  const horizon = await context.feeds.readFirst('horizon', () => readHorizon(db));
+  const place = after === null ? projectStart : projectPosition(stream, after, horizon);
+  const beforeLast = (last: number) =>
+    context.feeds.readFirst(`${stream}:${last}:${types.join()}:${horizon}`, () =>
+      projectBeforeLast(db, projectId, { types, last, horizon }),
+    );
   const wanted = new Set(types);
-  const pause = horizonPause();
-  let caughtUp = false;
-  const read = async (first: boolean): Promise<Reading<JobEventBatch>> => {
-    const horizon = await readHorizon(db);
-    const reading = await readProjectEvents(db, projectId, { after: position, horizon, limit: maxBatch });
-    const { more, pending } = reading;
-    position = reading.position;
-    const events = reading.events.filter((event) => wanted.has(event.type));
-    const news = first || events.length > 0 || caughtUp !== !more;
-    caughtUp = !more;
-    const value = news ? { events, endCursor: encodeCursor(stream, position), caughtUp, done: false } : null;
-    return { value, seen: { changed: horizon - 1 }, more, done: false, againMs: pause(pending) };
+  const shared: SharedStream<JobEventBatch, string> = {
+    key: `events:${JSON.stringify(types)}`,
+    start: toText(last === null ? place : await beforeLast(last)),
+    async read(from, to) {
+      const horizon = await readHorizon(db);
+      const until = to === null ? null : fromText(to);
+      const reading = await readProjectEvents(db, projectId, {
+        after: fromText(from),
+        until,
+        horizon,
+        limit: maxBatch,
+      });
+      const { position, more, pending } = reading;
+      const events = reading.events.filter((event) => wanted.has(event.type));
+      return {
+        value: { events, endCursor: encodeCursor(stream, position), caughtUp: !more, done: false },
+        empty: events.length === 0,
+        position: toText(position),
+        seen: { changed: horizon - 1 },
+        more,
+        pending,
+        done: false,
+        sizeBytes: (events.length + 1) * rowBytes,
+      };
+    },
   };
-  return context.feeds.follow<JobEventBatch>({ channel: channels.project(projectId), read });
+  return context.feeds.follow<JobEventBatch>({ channel: channels.project(projectId), shared });
+}
+
+const projectStart: ProjectPosition = [0, '', 0];
+
+/** A place as a text in the same order. */
+function toText([changed, jobId, seq]: ProjectPosition): string {
+  return [orderedText(changed), jobId, orderedText(seq)].join(' ');
+}
+
+function fromText(text: string): ProjectPosition {
+  const [changed, jobId = '', seq] = text.split(' ');
+  return [Number(changed), jobId, Number(seq)];
 }
 
 /** Place that a cursor names. One beyond the horizon is of another database, where nothing would ever come after it. */

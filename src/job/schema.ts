@@ -4,7 +4,7 @@ import { channels } from '../bus/bus.ts';
 import { DefaultsRef } from '../defaults/schema.ts';
 import { getDefaults } from '../defaults/defaults.ts';
 import { notFound, Refusal } from '../errors.ts';
-import { asOfNow, builder, type Context, load, loadExisting } from '../graphql/builder.ts';
+import { asOfNow, builder, type Context, load, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import {
   addMutation,
   IdempotencyConflictError,
@@ -72,6 +72,7 @@ export const JobRef = builder.objectRef<Job>('Job');
 registerNode('job', 'Job', ({ database }, actor, id) => getJob(database.db, actor, id));
 
 const JobProgress = builder.objectRef<Progress>('JobProgress').implement({
+  ...viewerNeutral,
   description: 'Progress of a running job.',
   fields: (t) => ({
     step: t.expose('step', { type: 'SafeInt', nullable: true, description: 'Last reported step.' }),
@@ -125,6 +126,7 @@ function speedOf({ recent }: Progress): number | null {
 }
 
 JobRef.implement({
+  ...viewerNeutral,
   description: 'A training job: one submission, one or more attempts.',
   interfaces: [NodeInterface],
   fields: (t) => ({

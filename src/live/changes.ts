@@ -25,14 +25,7 @@ export function nudgeProject(tx: Tx, projectId: string, changed: string): void {
   tx.nudge(channels.projects, heads);
 }
 
-const firstPauseMs = 20;
-const longestPauseMs = 320;
-
-/** How long a follower waits for the horizon to pass rows that it has seen already: 20 ms, then twice as long each time. */
-export function horizonPause(): (pending: boolean) => number | undefined {
-  let pauseMs = 0;
-  return (pending) => {
-    pauseMs = pending ? Math.min(longestPauseMs, Math.max(firstPauseMs, pauseMs * 2)) : 0;
-    return pending ? pauseMs : undefined;
-  };
+/** A whole number as a text: these have the order of their numbers. */
+export function orderedText(number: number): string {
+  return String(number).padStart(16, '0');
 }

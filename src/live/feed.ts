@@ -6,7 +6,7 @@ import { passingFault } from '../database/database.ts';
 import { liveFigures } from '../figures.ts';
 import type { Heads, Nudge } from './commit.ts';
 import { Flights } from './flight.ts';
-import { highest, isBeyond, Lane, type Reading, type SharedStream, type Source } from './lane.ts';
+import { highest, isBeyond, Lane, type Position, type Reading, type SharedStream, type Source } from './lane.ts';
 
 export type { Reading, SharedStream, Stretch } from './lane.ts';
 
@@ -28,7 +28,7 @@ export type FollowOptions<T> = {
       /** Reads on from where it stopped before. With `first` it returns a value in any case: the stream says that it is live. */
       read(first: boolean): Promise<Reading<T>>;
     }
-  | { shared: SharedStream<T> }
+  | { shared: SharedStream<T> | SharedStream<T, string> }
 );
 
 const awayPauseMs = 500;
@@ -131,6 +131,7 @@ export class Feeds {
         }
         return { done: true, value: undefined };
       } catch (error) {
+        if (ended) return { done: true, value: undefined }; // whoever left meanwhile is told nothing
         end();
         throw error;
       }
@@ -211,8 +212,9 @@ function wakeAll(feed: Feed): void {
 }
 
 /** A place in the lane of all who follow the same stream. */
-function laneOf<T>(feed: Feed, stream: SharedStream<T>): Source<T> {
-  const lanes = feed.lanes as unknown as Map<string, Lane<T>>;
+function laneOf<T>(feed: Feed, given: SharedStream<T> | SharedStream<T, string>): Source<T> {
+  const stream = given as unknown as SharedStream<T, Position>; // all of one lane have positions of one type
+  const lanes = feed.lanes as unknown as Map<string, Lane<T, Position>>;
   let lane = lanes.get(stream.key);
   if (!lane) lanes.set(stream.key, (lane = new Lane(feed, stream, () => wakeAll(feed))));
   lane.followers++;

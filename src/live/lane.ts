@@ -6,18 +6,23 @@ import type { Heads, Nudge } from './commit.ts';
 import { Flights } from './flight.ts';
 import { markFed } from './lag.ts';
 
+/** Where a follower is in its stream: a number, or a text whose order is that of the stream. */
+export type Position = number | string;
+
 /** What lies in a stream after one position, up to another. */
-export type Stretch<T> = {
+export type Stretch<T, P extends Position = number> = {
   /** Made even when it holds nothing: a first value and a last one are sent in any case. */
   value: T;
   /** There is nothing in `value`. */
   empty: boolean;
   /** Where the stretch ends. */
-  position: number;
+  position: P;
   /** The heads that the reading has seen: only what goes beyond one of them is news. */
   seen: Heads;
   /** More can be read at once. */
   more: boolean;
+  /** There are rows that only a later reading may read, whatever is heard. */
+  pending?: boolean;
   /** The stream has ended, and this is the last of it. */
   done: boolean;
   /** About how much memory the value takes. */
@@ -26,18 +31,21 @@ export type Stretch<T> = {
   time?: number;
 };
 
-/** A stream whose rows have numbers that only grow: any two readings from one number say the same. */
-export type SharedStream<T> = {
+/**
+ * A stream whose rows have positions that only grow: any two readings from one position say the same, or the later one
+ * says it of newer states.
+ */
+export type SharedStream<T, P extends Position = number> = {
   /** Names all that a reading depends on beside the topic and the position. It holds nothing of who reads. */
   key: string;
   /** The first reading begins after this position. */
-  start: number;
+  start: P;
   /** Takes the place of the first reading, e.g. for the last rows of each kind; its key names what it depends on. */
-  open?: { key: string; read(): Promise<Stretch<T>> };
-  /** What comes after a position, up to `to` at most; `more` when there is anything beyond. */
-  read(after: number, to: number): Promise<Stretch<T>>;
+  open?: { key: string; read(): Promise<Stretch<T, P>> };
+  /** What comes after a position, up to `to` where one is given, and to it when nothing more lies before it; `more` when there is anything beyond. */
+  read(after: P, to: P | null): Promise<Stretch<T, P>>;
   /** What a nudge itself says of the rows after a position; null unless it says all of them up to its head. */
-  fromNudge?: (nudge: Nudge, after: number) => Stretch<T> | null;
+  fromNudge?: (nudge: Nudge, after: P) => Stretch<T, P> | null;
   /** About how much the ring may hold; always the newest stretch. */
   ringBytes?: number;
 };
@@ -70,25 +78,30 @@ export type Reading<T> = {
 const defaultRingBytes = 512 * 1024;
 const maxStretches = 256;
 const nothing: Reading<never> = { value: null, seen: {}, more: false, done: false };
+const [firstPauseMs, longestPauseMs] = [20, 320];
 
-export class Lane<T> {
+export class Lane<T, P extends Position = number> {
   followers = 0;
   readonly #topic: Topic;
   readonly #wakeAll: () => void;
-  readonly #stream: SharedStream<T>;
+  readonly #stream: SharedStream<T, P>;
   /** By where each begins; each begins where the one before it ends, and the last ends at the tail. */
-  readonly #ring = new Map<number, Stretch<T>>();
-  readonly #reads = new Flights<Stretch<T>>();
+  readonly #ring = new Map<P, Stretch<T, P>>();
+  readonly #reads = new Flights<Stretch<T, P>>();
   #ringBytes = 0;
-  #tail: number | null = null;
+  #tail: P | null = null;
   /** What was known when the tail was last looked at. */
   #seen: Heads = {};
   #checks = -1;
   #more = false;
-  #last: { from: number; stretch: Stretch<T> } | null = null;
-  #nothing: { position: number; stretch: Stretch<T> } | null = null;
+  #last: { from: P; stretch: Stretch<T, P> } | null = null;
+  /** What is pending is told by nobody: all look again after a pause, which grows from one time to the next. */
+  #pauseMs = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #overdue = false;
+  #nothing: { position: P; stretch: Stretch<T, P> } | null = null;
 
-  constructor(topic: Topic, stream: SharedStream<T>, wakeAll: () => void) {
+  constructor(topic: Topic, stream: SharedStream<T, P>, wakeAll: () => void) {
     this.#topic = topic;
     this.#stream = stream;
     this.#wakeAll = wakeAll;
@@ -98,11 +111,11 @@ export class Lane<T> {
    * A follower: it reads history for itself until it reaches the tail, then takes from the ring; when it is so late that
    * the ring has moved on, it reads history again.
    */
-  reader({ start, open }: SharedStream<T>): Source<T> {
+  reader({ start, open }: SharedStream<T, P>): Source<T> {
     let position = start;
     let joined = false;
     let caughtUp = false;
-    const take = ({ value, empty, position: end, seen, more, done }: Stretch<T>, first: boolean): Reading<T> => {
+    const take = ({ value, empty, position: end, seen, more, done }: Stretch<T, P>, first: boolean): Reading<T> => {
       position = end;
       joined = position === this.#tail || this.#ring.has(position);
       const news = first || done || !empty || caughtUp !== !more;
@@ -112,7 +125,7 @@ export class Lane<T> {
     const readOn = async (first: boolean): Promise<Reading<T>> => {
       if (first && open) return take(await this.#reads.fresh(open.key, open.read), first);
       await this.#leadTo(position);
-      const to = this.#tail !== null && position < this.#tail ? this.#tail : Infinity;
+      const to = this.#tail !== null && position < this.#tail ? this.#tail : null;
       return take(await this.#read(position, to, first), first);
     };
     return {
@@ -141,18 +154,20 @@ export class Lane<T> {
     liveFigures.appends.inc();
   }
 
-  #after(position: number): Stretch<T> | undefined {
+  #after(position: P): Stretch<T, P> | undefined {
     return this.#ring.get(position) ?? (this.#last?.from === position ? this.#last.stretch : undefined);
   }
 
   #isStale(): boolean {
-    return this.#more || this.#checks !== this.#topic.checks || isBeyond(this.#topic.heads, this.#seen);
+    return (
+      this.#more || this.#overdue || this.#checks !== this.#topic.checks || isBeyond(this.#topic.heads, this.#seen)
+    );
   }
 
   /** A follower that is ahead of the tail waits for who is reading there, or else makes its own position the tail. */
-  async #leadTo(position: number): Promise<void> {
+  async #leadTo(position: P): Promise<void> {
     while (this.#tail !== null && position > this.#tail) {
-      const reading = this.#reads.running(`${this.#tail}:${Infinity}`);
+      const reading = this.#reads.running(`${this.#tail}:${null}`);
       if (reading) {
         await reading.catch(() => {});
         continue;
@@ -164,12 +179,12 @@ export class Lane<T> {
     }
   }
 
-  #read(from: number, to: number, fresh: boolean): Promise<Stretch<T>> {
+  #read(from: P, to: P | null, fresh: boolean): Promise<Stretch<T, P>> {
     const read = () => this.#readNow(from, to);
     return fresh ? this.#reads.fresh(`${from}:${to}`, read) : this.#reads.join(`${from}:${to}`, read);
   }
 
-  async #readNow(from: number, to: number): Promise<Stretch<T>> {
+  async #readNow(from: P, to: P | null): Promise<Stretch<T, P>> {
     const { checks } = this.#topic;
     const heard = { ...this.#topic.heads }; // of this the reading knows, even where it may not read it yet
     const found = await this.#stream.read(from, to);
@@ -177,7 +192,7 @@ export class Lane<T> {
   }
 
   /** Puts what was read where others find it. What another has put there before is taken in its place. */
-  #take(from: number, found: Stretch<T>, at: { checks: number; heard: Heads }): Stretch<T> {
+  #take(from: P, found: Stretch<T, P>, at: { checks: number; heard: Heads }): Stretch<T, P> {
     const known = this.#ring.get(from);
     if (known && known.position >= found.position) return known;
     if (this.#tail === null && !found.more) this.#tail = found.position;
@@ -191,6 +206,7 @@ export class Lane<T> {
     this.#seen = found.seen;
     this.#checks = at.checks;
     this.#more = found.more;
+    this.#lookAgain(found.pending ?? false);
     if (found.done) {
       this.#last = { from, stretch: found };
       this.#wakeAll();
@@ -201,7 +217,18 @@ export class Lane<T> {
     return found;
   }
 
-  #push(from: number, stretch: Stretch<T>): void {
+  #lookAgain(pending: boolean): void {
+    clearTimeout(this.#timer);
+    this.#overdue = false;
+    this.#pauseMs = pending ? Math.min(longestPauseMs, Math.max(firstPauseMs, this.#pauseMs * 2)) : 0;
+    if (!pending) return;
+    this.#timer = setTimeout(() => {
+      this.#overdue = true;
+      this.#wakeAll();
+    }, this.#pauseMs).unref();
+  }
+
+  #push(from: P, stretch: Stretch<T, P>): void {
     const { ringBytes = defaultRingBytes } = this.#stream;
     this.#ring.set(from, stretch);
     this.#ringBytes += stretch.sizeBytes;

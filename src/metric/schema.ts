@@ -419,7 +419,7 @@ function ownStream(
         }),
     async read(after, to) {
       const { job, window: head } = await readJob(db, jobId);
-      const limited = { after, head: Math.min(head, to), limit: maxBatchWindows + 1 };
+      const limited = { after, head: Math.min(head, to ?? head), limit: maxBatchWindows + 1 };
       const found = await readWindowChanges(db, jobId, limited, selection);
       const windows = found.slice(0, maxBatchWindows);
       const position =

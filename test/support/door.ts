@@ -297,11 +297,11 @@ export async function createToken(
 }
 
 /** The id of a new job. */
-export async function submitJob(port: number, projectId: string): Promise<string> {
+export async function submitJob(port: number, projectId: string, token = adminToken): Promise<string> {
   const query = `mutation ($input: SubmitJobInput!) {
     submitJob(input: $input) { ... on SubmitJobPayload { job { id } } ${typedError} } }`;
   const spec = { projectId, model: 'model', dataset: 'dataset' };
-  const data = await dataOf(port, { query, variables: { input: { spec } } });
+  const data = await dataOf(port, { query, variables: { input: { spec } }, token });
   return String((data['submitJob'] as unknown as { job: { id: string } }).job.id);
 }
 
