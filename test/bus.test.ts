@@ -47,7 +47,7 @@ suite('A bus on a Redis that fails', skipUnless('own redis'), () => {
     const got = new Set<string>();
     const takeSome = async () => {
       const entries = await take(from, consumer);
-      for (const { batch } of entries) got.add(batch);
+      for (const { batch } of entries) got.add(batch.toString());
       await from.done(entries);
     };
     const isDone = async () => {
@@ -110,7 +110,7 @@ suite('A bus on a Redis that fails', skipUnless('own redis'), () => {
     const run = async (from: Bus, mine: string[] | undefined) => {
       for (const until = Date.now() + 10_000; got.flat().length < all.length && Date.now() < until;) {
         const entries = await take(from, mine === got[0] ? 'a' : 'b', 10);
-        mine?.push(...entries.map(({ batch }) => batch));
+        mine?.push(...entries.map(({ batch }) => batch.toString()));
         await from.done(entries);
       }
     };

@@ -213,7 +213,7 @@ suite('records', () => {
       send: 2,
       records: [[{}]],
     };
-    assert.deepEqual(decodeBatch(encodeBatch(batch)), { ...batch, recordsJson: '[[{}]]' });
+    assert.deepEqual(decodeBatch(encodeBatch(batch)), { ...batch, recordsJson: Buffer.from('[[{}]]') });
     const encode = (json: string) => crc32(json).toString(16).padStart(8, '0') + json;
     const head = '"version":1,"attemptId":"a","leaseToken":"b","first":1';
     assert.ok(decodeBatch(encode(`{${head},"records":[]}`)));

@@ -42,7 +42,12 @@ describe('the users of Redis', skipUnless('own redis'), () => {
       for (let stream = 0; stream < uplinkStreams; stream++) await runner.append(stream, `batch ${stream}`);
       const { signal } = new AbortController();
       const entries = await gateway.take('one', { max: 10, blockMs: 1_000, signal });
-      assert.deepEqual(entries.map(({ batch }) => batch).sort(), ['batch 0', 'batch 1', 'batch 2', 'batch 3']);
+      assert.deepEqual(entries.map(({ batch }) => batch.toString()).sort(), [
+        'batch 0',
+        'batch 1',
+        'batch 2',
+        'batch 3',
+      ]);
       await gateway.done(entries);
       assert.deepEqual(await another.take('two', { max: 10, blockMs: 50, signal }), []);
       await gateway.publish(channels.runner('run_1'), 'committed');

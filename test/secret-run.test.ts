@@ -55,7 +55,7 @@ suite('a job with a secret, in one process', () => {
     const { bus } = stack.gateway.store;
     const { publish, append } = bus;
     bus.publish = (channel, message) => {
-      sent.push(message);
+      sent.push(message.toString());
       return publish.call(bus, channel, message);
     };
     bus.append = (stream, batch) => {

@@ -1,12 +1,12 @@
 // PORT: who is told, and the uplink from runners. Two things travel here, and neither is where a fact is kept:
 // messages, which are hints and may be lost ("look again"), and the uplink, whose entries stay until they are done with.
 
-/** Entry of an uplink stream: one batch of an attempt's records, as text. */
-export type UplinkEntry = { readonly stream: number; readonly id: string; readonly batch: string };
+/** Entry of an uplink stream: one batch of an attempt's records, the bytes of its text. */
+export type UplinkEntry = { readonly stream: number; readonly id: string; readonly batch: Buffer };
 
 export type Bus = {
-  /** Tells whoever listens on the channel now. A message is a hint: losing it must cost time, never data. */
-  publish(channel: string, message: string): Promise<void>;
+  /** Tells whoever listens on the channel now; bytes are UTF-8. A message is a hint: losing it must cost time, never data. */
+  publish(channel: string, message: string | Buffer): Promise<void>;
   /**
    * Calls `listener` with each message until the returned function is called. While the bus is away it resolves too:
    * what is missed then is said by `onBreak`.

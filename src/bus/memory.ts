@@ -20,7 +20,7 @@ export function memoryBus(): Bus {
     async publish(channel, message) {
       requireOpen();
       // Later, as over a network: the sender's stack is not the listener's.
-      setImmediate(() => messages.emit(`channel:${channel}`, message));
+      setImmediate(() => messages.emit(`channel:${channel}`, message.toString()));
     },
     async subscribe(channel, listener) {
       requireOpen();
@@ -30,7 +30,7 @@ export function memoryBus(): Bus {
     onBreak: () => () => {}, // no connection that could break
     async append(stream, batch) {
       requireOpen();
-      waiting.push({ stream, id: `${nextId++}`, batch });
+      waiting.push({ stream, id: `${nextId++}`, batch: Buffer.from(batch) });
       arrivals.emit('entry');
     },
     async take(consumer, { max, blockMs, signal }) {

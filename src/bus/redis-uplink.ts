@@ -14,8 +14,9 @@ type Consumer = {
   claimAt: number;
 };
 
-type RawEntry = [id: string, fields: string[] | null];
-type RawStreams = [key: string, entries: RawEntry[]][];
+// As bytes: most of a batch is only passed on.
+type RawEntry = [id: Buffer, fields: Buffer[] | null];
+type RawStreams = [key: Buffer, entries: RawEntry[]][];
 
 const group = 'astraml';
 const streams = Array.from({ length: uplinkStreams }, (_, stream) => stream);
@@ -120,8 +121,8 @@ async function readStreams(
   const places = [...keys, ...keys.map(() => from)];
   const block = blockMs === null ? [] : ['BLOCK', blockMs];
   const args = ['GROUP', group, consumer, 'COUNT', max, ...block, 'STREAMS', ...places];
-  const read = (await connection.run((redis) => redis.call('xreadgroup', args))) as RawStreams | null;
-  return (read ?? []).flatMap(([key, entries]) => toEntries(keys.indexOf(key), entries));
+  const read = (await connection.run((redis) => redis.callBuffer('xreadgroup', args))) as RawStreams | null;
+  return (read ?? []).flatMap(([key, entries]) => toEntries(keys.indexOf(key.toString()), entries));
 }
 
 /** Takes over what another consumer took and did not end for so long: it is dead, or slow, which does no harm. */
@@ -133,15 +134,15 @@ async function claimIdle(
 ): Promise<UplinkEntry[]> {
   const claimed = await connection.run(async (redis) => {
     const commands = redis.pipeline();
-    for (const key of keys) commands.xautoclaim(key, group, consumer, idleMs, '0-0', 'COUNT', max);
-    return requireAll(await commands.exec()) as [cursor: string, entries: RawEntry[]][];
+    for (const key of keys) commands.callBuffer('xautoclaim', [key, group, consumer, idleMs, '0-0', 'COUNT', max]);
+    return requireAll(await commands.exec()) as [cursor: Buffer, entries: RawEntry[]][];
   });
   return claimed.flatMap(([, entries], stream) => toEntries(stream, entries));
 }
 
 /** An entry that somebody deleted from its stream is damaged: it ends as such. */
 function toEntries(stream: number, entries: readonly RawEntry[]): UplinkEntry[] {
-  return entries.map(([id, fields]) => ({ stream, id, batch: fields?.[1] ?? '' }));
+  return entries.map(([id, fields]) => ({ stream, id: id.toString(), batch: fields?.[1] ?? Buffer.of() }));
 }
 
 /** Redis lost its data, or is new. 7.0 says UNBLOCKED to a read that waits meanwhile. */

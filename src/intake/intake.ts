@@ -49,13 +49,13 @@ const minuteMs = 60_000;
  */
 export async function takeBatches(
   tx: Tx,
-  encoded: readonly string[],
+  encoded: readonly (string | Buffer)[],
   leaseSeconds: number,
   counts: IntakeCounts,
 ): Promise<Told[]> {
   const batches: DecodedBatch[] = [];
-  for (const text of encoded) {
-    const batch = decodeBatch(text);
+  for (const bytes of encoded) {
+    const batch = decodeBatch(bytes);
     if (batch) batches.push(batch);
     else counts.damaged++;
   }
@@ -105,9 +105,9 @@ async function takeBatch(
   if (holdsLease(attempt, batch.leaseToken)) {
     const accepted = acceptNext(attempt, batch, counts);
     // Every gateway, and whoever listens to Redis, hears what was stored; followers that miss it read the database.
-    const of = `"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1}`;
     if (accepted.records.length > 0) {
-      tx.nudge(channels.job(locked.job.id), {}, [`{${of},"records":${accepted.json}}`]);
+      const of = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
+      tx.nudge(channels.job(locked.job.id), {}, [[of, accepted.json, '}']]);
     }
     await store(tx, locked, attempt, accepted);
     const { mark, lines, linesCrc } = attempt;
@@ -122,7 +122,7 @@ async function takeBatch(
 }
 
 /** Records as they are stored, with the number of the first, and as JSON. */
-type Accepted = { first: number; records: RunnerRecord[]; json: string };
+type Accepted = { first: number; records: RunnerRecord[]; json: string | Buffer };
 
 /** The records that continue the attempt's stream; moves its mark. */
 function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts): Accepted {

@@ -6,13 +6,16 @@ import { type Database, databaseErrorCode, type DbTransaction } from '../databas
 /** Numbers that streams have reached, by name: what a follower compares its own position with. */
 export type Heads = Record<string, number>;
 
+/** JSON as text, or the parts of it, of which some may be at hand as bytes. */
+type Json = string | readonly (string | Buffer)[];
+
 /** A transaction that may also nudge. */
 export type Tx = DbTransaction & {
   /**
    * After the commit, tells the channel's followers. Several nudges of one channel become one message; numbers only
    * grow, records, each an object as JSON, are told in the order in which they came.
    */
-  nudge(channel: string, heads?: Heads, records?: readonly string[]): void;
+  nudge(channel: string, heads?: Heads, records?: readonly Json[]): void;
 };
 
 /** What a channel carries: how far its streams have come, and what was stored, for whoever listens beside us. */
@@ -25,7 +28,7 @@ const tries = 3;
 /** Runs `work` in one transaction, then sends its nudges. Resolves after the commit; a lost nudge is no error. */
 export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
-    const nudges = new Map<string, { heads: Heads; records: string[] }>();
+    const nudges = new Map<string, { heads: Heads; records: Json[] }>();
     const nudge: Tx['nudge'] = (channel, heads = {}, records = []) => {
       const known = nudges.get(channel) ?? { heads: {}, records: [] };
       for (const [name, head] of Object.entries(heads)) known.heads[name] = Math.max(head, known.heads[name] ?? 0);
@@ -45,6 +48,13 @@ export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Pro
 }
 
 /** A nudge as JSON, around records that are JSON already. */
-function toMessage({ heads, records }: { heads: Heads; records: readonly string[] }): string {
-  return `{"heads":${JSON.stringify(heads)}${records.length > 0 ? `,"records":[${records.join()}]` : ''}}`;
+function toMessage({ heads, records }: { heads: Heads; records: readonly Json[] }): string | Buffer {
+  const start = `{"heads":${JSON.stringify(heads)}`;
+  if (records.length === 0) return `${start}}`;
+  const parts = [
+    `${start},"records":[`,
+    ...records.flatMap((record, index) => [index > 0 ? ',' : '', record].flat()),
+    ']}',
+  ];
+  return Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
 }

@@ -83,7 +83,7 @@ export type RunnerRecord = z.output<typeof record>;
 export type RecordOf<Type extends RunnerRecord['type']> = Extract<RunnerRecord, { type: Type }>;
 export type Batch = Omit<z.output<typeof batchHead>, 'records'> & { records: unknown[] };
 /** A batch with its records as they were sent: JSON that may be passed on without writing it anew. */
-export type DecodedBatch = Batch & { recordsJson: string };
+export type DecodedBatch = Batch & { recordsJson: Buffer };
 
 /** Numbers that a record takes: a gap of k lines takes k, any other record one. */
 export function numbersOf(item: RunnerRecord): number {
@@ -91,6 +91,7 @@ export function numbersOf(item: RunnerRecord): number {
 }
 
 const recordsKey = '"records":';
+const closingBrace = 0x7d;
 
 /** A batch as text: its CRC-32 in 8 hexadecimal digits, then JSON, the records last. No records make a heartbeat. */
 export function encodeBatch({ version, attemptId, leaseToken, first, send, records }: Batch): string {
@@ -98,17 +99,18 @@ export function encodeBatch({ version, attemptId, leaseToken, first, send, recor
   return crc32(json).toString(16).padStart(8, '0') + json;
 }
 
-/** The batch, or null for text that was damaged on its way or never was one. Records are not looked at yet. */
-export function decodeBatch(encoded: string): DecodedBatch | null {
-  const json = encoded.slice(8);
-  if (crc32(json).toString(16).padStart(8, '0') !== encoded.slice(0, 8)) return null;
+/** The batch, or null for text, or its bytes, that was damaged on its way or never was one. Records are not looked at yet. */
+export function decodeBatch(encoded: string | Buffer): DecodedBatch | null {
+  const bytes = typeof encoded === 'string' ? Buffer.from(encoded) : encoded;
+  const json = bytes.subarray(8);
+  if (crc32(json).toString(16).padStart(8, '0') !== bytes.toString('latin1', 0, 8)) return null;
   // In a string the quotes would be escaped, and deeper in the object the rest of it would not be JSON.
   const at = json.indexOf(recordsKey) + recordsKey.length;
-  const recordsJson = json.slice(at, -1);
+  const recordsJson = json.subarray(at, -1);
   try {
-    const head = batchHead.parse(JSON.parse(`${json.slice(0, at)}null}`));
-    const records: unknown = JSON.parse(recordsJson);
-    if (!Array.isArray(records) || records.length > maxBatchRecords || !json.endsWith('}')) return null;
+    const head = batchHead.parse(JSON.parse(`${json.toString('utf8', 0, at)}null}`));
+    const records: unknown = JSON.parse(recordsJson.toString());
+    if (!Array.isArray(records) || records.length > maxBatchRecords || json.at(-1) !== closingBrace) return null;
     return { ...head, records, recordsJson };
   } catch {
     return null;
