@@ -432,6 +432,8 @@ function ownStream(
 /**
  * Reads longer windows: those with a changed part, and when all of these are read, those that closed by the mere course
  * of time. `sent` holds the revisions of the last batch: pages of a backlog may touch a window again that is the same.
+ * Each follower reads for itself: what it is sent next depends on what it was sent and when, not on a position alone, so two
+ * who are at one change may need different windows.
  */
 function wideReader(
   { database: { db } }: Context,
