@@ -127,7 +127,7 @@ export class Feeds {
             return { done: false, value: reading.value };
           }
           if (reading.more || reading.done) continue;
-          await sleep(reading.againMs ?? null, source.hasNews);
+          await sleep(null, source.hasNews);
         }
         return { done: true, value: undefined };
       } catch (error) {

@@ -71,8 +71,6 @@ export type Reading<T> = {
   more: boolean;
   /** The stream has ended and all of it was read. */
   done: boolean;
-  /** Look again after so many milliseconds, whatever is heard: there are rows that cannot be read yet. */
-  againMs?: number;
 };
 
 const defaultRingBytes = 512 * 1024;
