@@ -13,6 +13,7 @@ export type { Reading, SharedStream, Stretch } from './lane.ts';
 type Feed = {
   heads: Heads;
   checks: number;
+  news: number;
   followers: Set<() => void>;
   ready: Promise<() => Promise<void>>;
   /** By key. A lane's followers are all of one type, which its key stands for. */
@@ -74,7 +75,7 @@ export class Feeds {
    * `return()` must wake a waiting `next()`, or a subscription that nobody reads any more would stay for ever.
    */
   follow<T>(options: FollowOptions<T>): AsyncIterableIterator<T> {
-    const { channel } = options;
+    const { channel, minIntervalMs = 0 } = options;
     let feed: Feed | undefined;
     let source: Source<T> | undefined;
     let ended = false;
@@ -109,7 +110,7 @@ export class Feeds {
           await feed.ready; // heard from now on: nothing falls between the first read and the first message
         }
         while (source && !ended) {
-          const pauseMs = live ? lastSentAt + (options.minIntervalMs ?? 0) - Date.now() : 0;
+          const pauseMs = live && minIntervalMs > 0 ? lastSentAt + minIntervalMs - Date.now() : 0;
           if (pauseMs > 0) await sleep(pauseMs, () => false);
           if (ended) break;
           const found = source.read(first);
@@ -123,7 +124,7 @@ export class Feeds {
           if (reading.done) end();
           if (reading.value !== null) {
             first = false;
-            lastSentAt = Date.now();
+            if (minIntervalMs > 0) lastSentAt = Date.now();
             return { done: false, value: reading.value };
           }
           if (reading.more || reading.done) continue;
@@ -157,7 +158,7 @@ export class Feeds {
     let feed = this.#feeds.get(channel);
     if (!feed) {
       const ready = Promise.resolve(async () => {});
-      const opened: Feed = { heads: {}, checks: 0, followers: new Set(), ready, lanes: new Map() };
+      const opened: Feed = { heads: {}, checks: 0, news: 0, followers: new Set(), ready, lanes: new Map() };
       opened.ready = this.#bus.subscribe(channel, (message) => hear(opened, message));
       this.#feeds.set(channel, opened);
       liveFigures.feeds.inc();
@@ -189,6 +190,7 @@ export class Feeds {
   #checkAll(): void {
     for (const feed of this.#feeds.values()) {
       feed.checks++;
+      feed.news++;
       wakeAll(feed);
     }
   }
@@ -203,6 +205,7 @@ function hear(feed: Feed, message: string): void {
   for (const [name, head] of Object.entries(nudge.heads)) {
     feed.heads[name] = Math.max(head, feed.heads[name] ?? 0);
   }
+  feed.news++;
   for (const lane of feed.lanes.values()) lane.hear(nudge);
   wakeAll(feed);
 }

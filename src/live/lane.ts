@@ -50,8 +50,8 @@ export type SharedStream<T, P extends Position = number> = {
   ringBytes?: number;
 };
 
-/** What a lane knows of its topic. */
-export type Topic = { readonly heads: Heads; readonly checks: number };
+/** What a lane knows of its topic. `news` counts whatever changed the others. */
+export type Topic = { readonly heads: Heads; readonly checks: number; readonly news: number };
 
 /** One follower's way of reading. */
 export type Source<T> = {
@@ -92,6 +92,8 @@ export class Lane<T, P extends Position = number> {
   #seen: Heads = {};
   #checks = -1;
   #more = false;
+  /** The news at which nothing was left to be read; unsettled by whatever takes back what was seen. */
+  #settledAt = -1;
   #last: { from: P; stretch: Stretch<T, P> } | null = null;
   /** What is pending is told by nobody: all look again after a pause, which grows from one time to the next. */
   #pauseMs = 0;
@@ -156,10 +158,13 @@ export class Lane<T, P extends Position = number> {
     return this.#ring.get(position) ?? (this.#last?.from === position ? this.#last.stretch : undefined);
   }
 
+  /** Asked by every follower, found out once: what was seen and the news settle it. */
   #isStale(): boolean {
-    return (
-      this.#more || this.#overdue || this.#checks !== this.#topic.checks || isBeyond(this.#topic.heads, this.#seen)
-    );
+    if (this.#overdue) return true;
+    if (this.#settledAt === this.#topic.news) return false;
+    const stale = this.#more || this.#checks !== this.#topic.checks || isBeyond(this.#topic.heads, this.#seen);
+    if (!stale) this.#settledAt = this.#topic.news;
+    return stale;
   }
 
   /** A follower that is ahead of the tail waits for who is reading there, or else makes its own position the tail. */
@@ -174,6 +179,7 @@ export class Lane<T, P extends Position = number> {
       this.#ringBytes = 0;
       this.#tail = position;
       this.#checks = -1;
+      this.#settledAt = -1;
     }
   }
 
@@ -204,6 +210,7 @@ export class Lane<T, P extends Position = number> {
     this.#seen = found.seen;
     this.#checks = at.checks;
     this.#more = found.more;
+    this.#settledAt = -1;
     this.#lookAgain(found.pending ?? false);
     if (found.done) {
       this.#last = { from, stretch: found };
