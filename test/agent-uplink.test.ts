@@ -133,7 +133,7 @@ suite('records', () => {
       assert.ok(gateway.batches.length <= 5, `${gateway.batches.length} batches`);
     }));
 
-  test('are sent again after a second without an acknowledgement, and stored once', () => {
+  test('are sent again without an acknowledgement, after one second and then after two, and stored once', () => {
     let lost = 2;
     return withUplink(
       (batch, gateway, acknowledge) => (--lost >= 0 ? undefined : acknowledge(gateway.take(batch))),
@@ -142,9 +142,29 @@ suite('records', () => {
         add(...numbered(5));
         await uplink.drained();
         const seconds = (performance.now() - startedAt) / 1000;
-        assert.ok(seconds > 1.9 && seconds < 3, `${seconds} s`);
+        assert.ok(seconds > 2.9 && seconds < 4.5, `${seconds} s`);
         assert.deepEqual(stored(gateway), numbered(5));
       },
+    );
+  });
+
+  test('do not pile up while no gateway takes them, neither from the bus nor over HTTP', () => {
+    const waiting: string[] = [];
+    let isAway = true;
+    return withUplink(
+      (batch, gateway, acknowledge) => (isAway ? void waiting.push(batch) : acknowledge(gateway.take(batch))),
+      async ({ uplink, gateway, add }) => {
+        add(...numbered(5));
+        await sleep(6_000);
+        assert.ok(gateway.renewals >= 3, `asked ${gateway.renewals} times`);
+        assert.ok(waiting.length >= 2 && waiting.length <= 4, `${waiting.length} batches wait`);
+        isAway = false;
+        for (const batch of waiting) uplink.acknowledge(gateway.take(batch));
+        add(...numbered(5, 6));
+        await uplink.drained();
+        assert.deepEqual(stored(gateway), numbered(10));
+      },
+      { heartbeatMs: 200 },
     );
   });
 

@@ -22,6 +22,8 @@ export type UplinkOptions = {
 /** Records wait so long for others to come along; the first of an idle attempt goes at once. */
 const gatherMs = 100;
 const resendMs = 1_000;
+/** Each batch that nobody took stands on its stream for itself: an hour without a gateway must not fill the memory of Redis. */
+const longestRound = 32;
 /** A bus or a gateway that neither takes nor refuses is given up for this time. */
 const patienceMs = 10_000;
 /** An acknowledgement that is later than so many sends says nothing that we do not know. */
@@ -114,7 +116,10 @@ export class Uplink {
     }
   }
 
-  /** Sends one batch, or a heartbeat, and waits for its acknowledgement, sending it again every second. */
+  /**
+   * Sends one batch, or a heartbeat, and waits for its acknowledgement. What the bus took is sent again after 1, 2, 4 …
+   * 32 s, what it did not take after a second.
+   */
   async #sendOne(): Promise<void> {
     const { attemptId, leaseToken, spool, append } = this.#options;
     await spool.release(this.#committed);
@@ -127,10 +132,15 @@ export class Uplink {
     // Only one that says more than we knew answers a batch. Another is late, for a batch that was sent twice: taking it
     // for the answer would send this one twice as well, and so on.
     const isAnswered = () => (records.length > 0 ? this.#committed >= first : this.#acknowledgements !== heard);
-    while (!this.#ended && !isAnswered()) {
-      await this.#inTime(append(streamOf(attemptId), batch)).catch((error: unknown) => this.#report(error));
+    for (let round = 1; !this.#ended && !isAnswered();) {
+      const isDue = (round & (round - 1)) === 0 || round % longestRound === 0;
+      const wasTaken = await this.#inTime(isDue ? append(streamOf(attemptId), batch) : Promise.resolve()).then(
+        () => true,
+        (error: unknown) => this.#report(error),
+      );
+      if (wasTaken) round++;
       await this.#sleep(resendMs, isAnswered);
-      if (!isAnswered()) await this.#askOverHttp();
+      if (!isAnswered()) await this.#askOverHttp().catch((error: unknown) => this.#report(error));
     }
     this.#troubled = false;
   }
@@ -146,9 +156,10 @@ export class Uplink {
     this.acknowledge(answer);
   }
 
-  #report(error: unknown): void {
+  #report(error: unknown): false {
     if (!this.#troubled && !this.#ended) this.#options.onTrouble?.(error);
     this.#troubled = true;
+    return false;
   }
 
   /** What the promise resolves to; undefined when the uplink ends meanwhile. Rejects when it takes too long. */
