@@ -29,7 +29,11 @@ export class Proxy {
 
   /** Resets every connection; new ones are taken. */
   cut(): void {
-    for (const socket of this.#sockets) socket.resetAndDestroy();
+    for (const socket of this.#sockets) {
+      // libuv refuses to reset what is being shut down, and Node then waits for it for ever at its own end.
+      if (socket.writableEnded) socket.destroy();
+      else socket.resetAndDestroy();
+    }
   }
 
   /** Nothing passes until `pass()`. */
