@@ -222,7 +222,13 @@ function logStream({ database }: Context, jobId: string, start: number, filter: 
     async read(after, to) {
       // The job before its lines: an end that is seen here has all of its lines below the head.
       const { job, line: head } = await readJob(database.db, jobId);
-      const options = { after, head: Math.min(head, to ?? head), maxLines: maxBatchLines, maxBytes: maxBatchBytes, filter };
+      const options = {
+        after,
+        head: Math.min(head, to ?? head),
+        maxLines: maxBatchLines,
+        maxBytes: maxBatchBytes,
+        filter,
+      };
       const reading = await readLog(database.db, jobId, options);
       const more = reading.more || reading.position < head;
       return toStretch({ ...reading, more }, { line: head, end: Number(isTerminal(job.state)) });
