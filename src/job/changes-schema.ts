@@ -116,10 +116,10 @@ function changesStream(
     key: [stream, actor.projectId, filter.submittedByMe ? actor.tokenId : '', start[0] > 0 ? start[2] : 0].join(' '),
     start: toText(start),
     ringBytes: 0,
-    ...(last === null
-      ? {}
-      : {
-          open: {
+    open:
+      last === null
+        ? undefined
+        : {
             key: `last ${last}`,
             async read() {
               const horizon = await readHorizon(db);
@@ -129,7 +129,6 @@ function changesStream(
               return toStretch(stream, horizon, { jobs, removedIds: [], position, more: false, pending: false });
             },
           },
-        }),
     async read(from, to) {
       const horizon = await readHorizon(db);
       const page = { filter, after: fromText(from), until: to === null ? null : fromText(to), horizon, limit: maxJobs };

@@ -405,10 +405,10 @@ function ownStream(
     key: `windows:${JSON.stringify(selection)}`,
     start,
     ringBytes: 0,
-    ...(last === null
-      ? {}
-      : {
-          open: {
+    open:
+      last === null
+        ? undefined
+        : {
             key: `last ${last}`,
             async read() {
               const { job, window: head } = await readJob(db, jobId);
@@ -416,7 +416,6 @@ function ownStream(
               return toStretch(job, head, { windows, position: head, more: false });
             },
           },
-        }),
     async read(after, to) {
       const { job, window: head } = await readJob(db, jobId);
       const limited = { after, head: Math.min(head, to ?? head), limit: maxBatchWindows + 1 };
