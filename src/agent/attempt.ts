@@ -35,9 +35,14 @@ export type AttemptFile = z.output<typeof attemptFile>;
 export async function readAttemptFile(folder: string): Promise<AttemptFile | null | undefined> {
   const text = await readFile(join(folder, attemptFileName), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
+  return attemptFile.safeParse(parseJson(text)).data ?? null;
+}
+
+/** Undefined for text that is no JSON. */
+export function parseJson(text: string): unknown {
   try {
-    return attemptFile.safeParse(JSON.parse(text)).data ?? null;
+    return JSON.parse(text);
   } catch {
-    return null;
+    return undefined;
   }
 }

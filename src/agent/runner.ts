@@ -17,7 +17,7 @@ import {
 } from '../protocol/control.ts';
 import type { Executor } from './executor.ts';
 import { virtualModel } from './gpus.ts';
-import { attemptFileName, readAttemptFile, type RunningAttempt, type WhenCut } from './attempt.ts';
+import { attemptFileName, parseJson, readAttemptFile, type RunningAttempt, type WhenCut } from './attempt.ts';
 import { answerMs, type Control, createControl } from './control.ts';
 import { findSupervisors, spawnSupervisor } from './detached.ts';
 import { Supervisor } from './supervisor.ts';
@@ -346,12 +346,4 @@ async function endStray(options: RunnerOptions, attemptId: string): Promise<bool
 
 function folderOf({ workDir }: RunnerOptions, attemptId: string): string {
   return join(workDir, 'attempts', attemptId);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
