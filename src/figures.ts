@@ -11,7 +11,13 @@ export const intakeFigures = {
   holes: counter('holes_refused_total', 'Batches refused because records before them are missing.'),
   fenced: counter('fenced_batches_total', 'Batches refused because their attempt is over or has another holder.'),
   damaged: counter('damaged_batches_total', 'Batches that could not be read.'),
+  refused: counter('refused_records_total', 'Records that could not be stored and were set aside.'),
 };
+
+export const intakeBroken = gauge(
+  'intake_broken',
+  '1 while nothing is stored because the gateway cannot store even records of its own that are known to be good.',
+);
 
 export const recordsPerCommit = histogram(
   'records_per_commit',

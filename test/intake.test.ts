@@ -10,8 +10,11 @@ import { listLapsed } from '../src/attempt/end.ts';
 import { attempt } from '../src/attempt/table.ts';
 import { channels } from '../src/bus/bus.ts';
 import { event } from '../src/event/table.ts';
-import { endLapsed, type IntakeCounts, takeBatches } from '../src/intake/intake.ts';
+import { noCounts, takeBatches } from '../src/intake/intake.ts';
+import { endLapsed } from '../src/intake/lost.ts';
 import { startConsumer } from '../src/intake/consumer.ts';
+import { refusedRecord } from '../src/intake/table.ts';
+import { unpackBytes } from '../src/database/columns.ts';
 import { changeJob, readJob } from '../src/job/job.ts';
 import { commit, type Nudge, type Tx } from '../src/live/commit.ts';
 import { linesOfNudge, readLog } from '../src/log/log.ts';
@@ -20,7 +23,7 @@ import type { Assignment } from '../src/protocol/control.ts';
 import { decodeBatch, encodeBatch, linesCrcAfter, nextLinesCrc, parseRecord } from '../src/protocol/record.ts';
 import { type Runner, touchRunner } from '../src/runner/runner.ts';
 import { runner as runners } from '../src/runner/table.ts';
-import { newJob, newRunner, openStore, type TestStore } from './support/store.ts';
+import { batchOf, newJob, newRunner, openStore, type TestStore } from './support/store.ts';
 import { until } from './support/until.ts';
 
 let store: TestStore;
@@ -47,11 +50,9 @@ async function claim(): Promise<Assignment> {
   return assignment;
 }
 
-const noCounts = (): IntakeCounts => ({ records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 });
-
 async function send(to: Assignment, first: number, records: unknown[], leaseToken = to.leaseToken) {
   const counts = noCounts();
-  const batch = encodeBatch({ version: 1, attemptId: to.attemptId, leaseToken, first, send: first, records });
+  const batch = batchOf({ ...to, leaseToken }, first, records);
   const told = await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts));
   return { counts, acknowledgement: told[0]?.acknowledgement };
 }
@@ -138,11 +139,11 @@ suite('records', () => {
       records: [line('a')],
     });
     const stranger = encodeBatch({ version: 1, attemptId: 'att_none', leaseToken: 'x', first: 1, records: [] });
-    const counts = noCounts();
-    const told = await commit(store, (tx) =>
-      takeBatches(tx, [good.replace('"a"', '"b"'), 'nonsense', '', stranger, good], leaseSeconds, counts),
-    );
-    assert.deepEqual([counts.damaged, told.length], [3, 1]);
+    const consumer = startConsumer(store, leaseSeconds, assert.ifError);
+    for (const text of [good.replace('"a"', '"b"'), 'nonsense', '', stranger, good]) await store.bus.append(0, text);
+    await until(() => consumer.counts.records === 1, { timeoutMs: 10_000 });
+    await consumer.stop();
+    assert.equal(consumer.counts.damaged, 3);
     assert.deepEqual(await texts(to.job.id), ['a']);
   });
 
@@ -170,13 +171,33 @@ suite('records', () => {
     );
   });
 
-  test('of no known shape are set aside alone, with a line that says so', async () => {
+  test('of no known shape are set aside alone, whole, and show as a gap', async () => {
     const to = await claim();
-    await send(to, 1, [line('a'), { type: 'riddle' }, { type: 'line', time: 'now' }, line('b')]);
-    const { lines } = await logOf(to.job.id);
+    const unknown = [
+      { type: 'riddle', answer: 42 },
+      { type: 'line', time: 'now' },
+    ];
+    const { counts, acknowledgement } = await send(to, 1, [line('a'), points({ x: 1 }), ...unknown, line('b')]);
+    assert.deepEqual([counts.records, counts.refused, acknowledgement?.committed], [3, 2, 5]);
+    const { lines, gaps } = await logOf(to.job.id);
     assert.deepEqual(
-      lines.map(({ text, stream }) => (stream === 'SYSTEM' ? 'set aside' : text)),
-      ['a', 'set aside', 'set aside', 'b'],
+      lines.map(({ seq, text }) => `${seq} ${text}`),
+      ['1 a', '4 b'],
+    );
+    assert.deepEqual(
+      gaps.map(({ fromSeq, toSeq, reason }) => [fromSeq, toSeq, reason]),
+      [
+        [2, 2, 'REFUSED'],
+        [3, 3, 'REFUSED'],
+      ],
+    );
+    const kept = await store.database.db.select().from(refusedRecord).where(eq(refusedRecord.attemptId, to.attemptId));
+    assert.deepEqual(
+      kept.map(({ number, record }) => [number, JSON.parse(unpackBytes(record)) as unknown]),
+      [
+        [3, unknown[0]],
+        [4, unknown[1]],
+      ],
     );
   });
 
@@ -187,7 +208,7 @@ suite('records', () => {
     const gap = { type: 'gap', time: Date.now(), lines: 10, reason: 'SPOOL_OVERFLOW' };
     const batches: [first: number, records: unknown[]][] = [
       [1, [started(), line('as "records":[] sent \0'), points({ loss: 1 }), { ...line('cut'), truncated: true }]],
-      [3, [points({ loss: 1 }), { ...line('came before'), truncated: true }, line('b'), { type: 'riddle' }]],
+      [3, [points({ loss: 1 }), { ...line('came before'), truncated: true }, line('b'), started()]],
       [7, [{ ...line('from the past'), time: 5 }, gap, line('c')]],
       [10, [{ ...gap, lines: 8 }, line('c'), line('d')]], // to 17 and 18, which are stored
     ];

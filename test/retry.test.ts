@@ -12,17 +12,18 @@ import { untilNextRetry } from '../src/attempt/queue.ts';
 import { attempt } from '../src/attempt/table.ts';
 import { channels } from '../src/bus/bus.ts';
 import { startJobLoops } from '../src/gateway/loops-of-jobs.ts';
-import { endLapsed, takeBatches } from '../src/intake/intake.ts';
+import { noCounts, takeBatches } from '../src/intake/intake.ts';
+import { endLapsed } from '../src/intake/lost.ts';
 import { type Job, readJob } from '../src/job/job.ts';
 import { job } from '../src/job/table.ts';
 import { commit } from '../src/live/commit.ts';
 import type { Assignment } from '../src/protocol/control.ts';
-import { encodeBatch, nextLinesCrc } from '../src/protocol/record.ts';
+import { nextLinesCrc } from '../src/protocol/record.ts';
 import type { Runner } from '../src/runner/runner.ts';
 import { skipUnless } from './support/absent.ts';
 import { isAlive } from './support/processes.ts';
 import { createProject, jobState, type Stack, startStack, submit } from './support/stack.ts';
-import { newJob, newRunner, openStore, type TestStore } from './support/store.ts';
+import { batchOf, newJob, newRunner, openStore, type TestStore } from './support/store.ts';
 import { until } from './support/until.ts';
 
 const exited: End = {
@@ -204,9 +205,8 @@ suite('a job', () => {
     return assignment;
   }
   async function send(to: Assignment, records: object[]): Promise<void> {
-    const batch = encodeBatch({ version: 1, attemptId: to.attemptId, leaseToken: to.leaseToken, first: 1, records });
-    const counts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
-    await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts));
+    const counts = noCounts();
+    await commit(store, (tx) => takeBatches(tx, [batchOf(to, 1, records)], leaseSeconds, counts));
     assert.equal(counts.fenced, 0);
   }
   const time = () => Date.now();
@@ -318,10 +318,7 @@ suite('a job', () => {
 
   async function sendEnd(to: Assignment): Promise<void> {
     const record = { type: 'finished', time: time(), ...exited, lines: 0, linesCrc: 0 };
-    const { attemptId, leaseToken } = to;
-    const batch = encodeBatch({ version: 1, attemptId, leaseToken, first: 2, records: [record] });
-    const counts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
-    await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts));
+    await commit(store, (tx) => takeBatches(tx, [batchOf(to, 2, [record])], leaseSeconds, noCounts()));
   }
 
   test('that failed twice the same way on a runner goes to another, and back only when there is none', async () => {

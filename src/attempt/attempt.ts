@@ -77,7 +77,8 @@ async function findNext(tx: Tx, { id, gpus, labels }: Runner, said: readonly num
   return place(await readQueue(tx), { ...cluster, machines }, id);
 }
 
-async function startAttempt(
+/** Gives a queued job to a runner; null when it is queued no more. */
+export async function startAttempt(
   tx: Tx,
   locked: LockedJob,
   runner: Runner,

@@ -170,6 +170,25 @@ export async function loseAttempt(
   return row;
 }
 
+/**
+ * Ends an attempt of which a record that it cannot do without was refused. It is not tried again: what the database refused
+ * once, it would refuse again. Nothing happens to an attempt that has ended.
+ */
+export async function refuseAttempt(tx: Tx, locked: LockedJob, row: Attempt, message: string): Promise<void> {
+  if (row.finishedAt !== null) return;
+  const at = new Date();
+  const hint = 'Look at the alerts of the job. What was set aside is tried once more when a gateway starts.';
+  const reason = { code: 'RECORD_REFUSED', message, hint };
+  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
+  if (locked.job.state === 'CANCELLING') {
+    const code = locked.job.reasonCode ?? 'REQUESTED';
+    await moveOn(tx, locked, 'CANCELLED', { code, message: `Cancelled. ${message}` }, at);
+  } else {
+    await moveOn(tx, locked, 'FAILED', reason, at);
+  }
+  tx.nudge(channels.runner(row.runnerId));
+}
+
 /** Attempts whose command did not run in time by the database's clock, in order of their jobs. */
 export async function listLateStarts(db: Db, limit: number): Promise<Attempt[]> {
   return db

@@ -34,6 +34,9 @@ const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
     CUDA_OUT_OF_MEMORY: { description: 'The GPU ran out of memory (detected in the log).' },
     RUNNER_LOST: { description: 'The runner stopped sending heartbeats.' },
     RUNNER_DRAINED: { description: 'The runner is draining and handed the job back.' },
+    RECORD_REFUSED: {
+      description: 'The start or the end of the attempt, or too many of its records, could not be stored.',
+    },
     COMMAND_NOT_STARTED: {
       description: 'The command could not be started (not found, not executable, bad working directory).',
     },

@@ -144,6 +144,16 @@ export function databaseErrorCode(error: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined;
 }
 
+/**
+ * Whether the same transaction may succeed later, whatever it writes: the connection is lost, the database has no room, is
+ * stopping, is too slow, or let another transaction go first (SQLSTATE classes 08, 40, 53 and 57, and 55P03).
+ */
+export function isPassing(error: unknown): boolean {
+  return /^(08|40|53|57|55P03)|^(ECONN|CONNECT|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST|ENET)/.test(
+    databaseErrorCode(error) ?? '',
+  );
+}
+
 /** A database that is away, busy or too slow, as a refusal worth a retry; null for any other error. */
 export function passingFault(error: unknown): Refusal | null {
   const code = databaseErrorCode(error) ?? '';

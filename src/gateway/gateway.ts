@@ -96,6 +96,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const sessions = await startSessions(store, (error) => log.error({ err: error }, 'tokens'));
   const drain = createDrain();
   const journal = createJournal(log);
+  const intake: { consumer?: Consumer } = {}; // it starts when the gateway listens
   const sockets = createSockets({ gateway, pipeline, sessions, drain, journal, shared, report });
   const server = createHttpServer({
     gateway,
@@ -105,6 +106,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     drain,
     journal,
     report,
+    brokenIntake: () => intake.consumer?.broken ?? null,
     stopping: stopping.signal,
   });
   try {
@@ -127,6 +129,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
   gateway.config.publicUrl = url;
   const consumer = startConsumer(store, config.leaseSeconds, (error) => log.error({ err: error }, 'intake'));
+  intake.consumer = consumer;
   const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: error }, name));
   const held = new Map<string, number>();
   const schedules = startLoop({

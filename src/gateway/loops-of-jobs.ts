@@ -1,7 +1,7 @@
 // What ends jobs when nobody says anything: a wait in the queue and a start that take too long.
 import { endLateWaits, listLateStarts } from '../attempt/end.ts';
 import type { Consumer } from '../intake/consumer.ts';
-import { endLate } from '../intake/intake.ts';
+import { endLate } from '../intake/lost.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { type LoopOptions, startLoop } from './loops.ts';
 

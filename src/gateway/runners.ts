@@ -8,7 +8,7 @@ import { channels } from '../bus/bus.ts';
 import { Refusal } from '../errors.ts';
 import { workFigures } from '../figures.ts';
 import { idPrefix } from '../id.ts';
-import { endLost } from '../intake/intake.ts';
+import { endLost } from '../intake/lost.ts';
 import { commit } from '../live/commit.ts';
 import {
   type Assignment,

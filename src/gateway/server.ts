@@ -29,6 +29,8 @@ export type HttpOptions = {
   drain: Drain;
   journal: Journal;
   report: ReportBug;
+  /** Why nothing that runners send can be stored here; null while it can. */
+  brokenIntake(): string | null;
   /** Aborted when the gateway stops: waits end, and `/readyz` says no. */
   stopping: AbortSignal;
 };
@@ -92,8 +94,11 @@ async function answerControl(
   send(response, 200, answered);
 }
 
-async function answerReady({ gateway, stopping }: HttpOptions, response: ServerResponse): Promise<void> {
+async function answerReady(options: HttpOptions, response: ServerResponse): Promise<void> {
+  const { gateway, stopping } = options;
   if (stopping.aborted) return send(response, 503, { status: 'stopping' });
+  const broken = options.brokenIntake();
+  if (broken !== null) return send(response, 503, { status: 'unavailable', intake: broken });
   try {
     await gateway.database.ping(2_000);
   } catch {

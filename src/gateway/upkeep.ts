@@ -1,6 +1,7 @@
 // Background work on what jobs said and measured, and on what became of schedules' due times: windows are rolled up into
 // tiers, and what is past retention is removed. A step is one short transaction on jobs that it has locked; any number of gateways share the work.
 import type { Config } from '../config.ts';
+import { pruneRefused } from '../intake/refuse.ts';
 import { type EndedJob, listEnded, lockJobs, type Pruned } from '../job/ended.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
 import { pruneLogs } from '../log/log.ts';
@@ -12,6 +13,7 @@ import { type LoopOptions, startLoop } from './loops.ts';
 const rollUpEveryMs = 5_000;
 const pruneEveryMs = 600_000;
 const [jobsPerStep, schedulesPerStep, rowsPerStep] = [20, 20, 1_000];
+const refusedDays = 30;
 
 /** Starts the loops; stopping waits for the steps in progress. */
 export function startUpkeep(
@@ -32,12 +34,22 @@ export function startUpkeep(
       step: pruneRunsStep(store, config.logRetentionDays),
       report,
     }),
+    startLoop({
+      name: 'refused record retention',
+      everyMs: pruneEveryMs,
+      step: () => commit(store, (tx) => pruneRefused(tx, daysAgo(refusedDays), rowsPerStep)),
+      report,
+    }),
   ];
   return {
     async stop() {
       await Promise.all(loops.map((loop) => loop.stop()));
     },
   };
+}
+
+function daysAgo(days: number): Date {
+  return new Date(Date.now() - days * 86_400_000);
 }
 
 /** Removes up to about `limit` rows of these jobs, which are locked. */
@@ -50,7 +62,7 @@ type Prune = (tx: Tx, jobIds: readonly string[], limit: number) => Promise<Prune
 export function pruneStep(store: Store, days: number, prune: Prune): () => Promise<boolean> {
   let place: EndedJob | null = null;
   return async () => {
-    const before = new Date(Date.now() - days * 86_400_000);
+    const before = daysAgo(days);
     const jobs = await listEnded(store.database.db, before, place, jobsPerStep);
     if (jobs.length === 0) return false;
     const ids = jobs.map(({ id }) => id);
@@ -67,7 +79,7 @@ export function pruneStep(store: Store, days: number, prune: Prune): () => Promi
 export function pruneRunsStep(store: Store, days: number): () => Promise<boolean> {
   let place = '';
   return async () => {
-    const before = new Date(Date.now() - days * 86_400_000);
+    const before = daysAgo(days);
     const ids = await listScheduleIds(store.database.db, place, schedulesPerStep);
     const last = ids.at(-1);
     if (last === undefined) {

@@ -1,59 +1,146 @@
-// The consumer: takes batches from the uplink, stores them, then tells the runners. Any gateway may store any batch.
+// The consumer: takes batches from the uplink, stores them, then tells the runners. Any gateway may store any batch. One that
+// cannot be stored goes into quarantine, so that it stops no other; while nothing can be stored, nothing more is read.
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listLapsed } from '../attempt/end.ts';
 import type { UplinkEntry } from '../bus/bus.ts';
-import { passingFault } from '../database/database.ts';
-import { intakeFigures, leasesLost, recordsPerCommit } from '../figures.ts';
+import { isPassing } from '../database/database.ts';
+import { intakeFigures, leasesLost } from '../figures.ts';
 import { commit, type Store } from '../live/commit.ts';
-import { endLapsed, type IntakeCounts, takeBatches } from './intake.ts';
+import { decodeBatch } from '../protocol/record.ts';
+import { createBatchStore, type HeldBatch } from './batches.ts';
+import type { IntakeCounts } from './intake.ts';
+import { endLapsed } from './lost.ts';
+import { type Pauses, startQuarantine } from './quarantine.ts';
+import { retryRefused } from './retry.ts';
 
 export type Consumer = {
   /** What was stored and refused since the start. */
   readonly counts: IntakeCounts;
+  /** Why nothing can be stored, not even records of our own that are known to be good; null while that is not so. */
+  readonly broken: string | null;
   /** Whether we read the uplink to its end and reached the database, for one whole lease without a break. */
   isWell(): boolean;
   /** Ends after the batch at hand. */
   stop(): Promise<void>;
 };
 
+type WaitingBatch = HeldBatch & {
+  /** `BatchStore.commits` when it failed first; undefined until then. */
+  failedAt?: number;
+};
+
 const entriesPerCommit = 32;
 const blockMs = 1_000;
-const pauseAfterErrorMs = 500;
+const [firstPauseMs, longestPauseMs] = [500, 5_000];
 const sweepMs = 1_000;
 
-/** Starts to store what runners send, and to end the attempts of runners that are lost. `report` gets every failure. */
-export function startConsumer(store: Store, leaseSeconds: number, report: (error: unknown) => void): Consumer {
+/**
+ * Starts to store what runners send, and to end the attempts of runners that are lost. `report` gets every failure;
+ * `quarantinePauses` shortens the pauses of the quarantine for tests.
+ */
+export function startConsumer(
+  store: Store,
+  leaseSeconds: number,
+  report: (error: unknown) => void,
+  quarantinePauses?: Pauses,
+): Consumer {
   const ending = new AbortController();
   const { signal } = ending;
   const name = randomUUID();
-  const counts: IntakeCounts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
+  const batches = createBatchStore(store, leaseSeconds);
+  const { counts } = batches;
+  /** Read and not stored, in the order in which they came. */
+  let waiting: WaitingBatch[] = [];
+  /** Stored, or left to their runners, and still on the bus. */
+  let ended: UplinkEntry[] = [];
+  const end = ({ entry }: HeldBatch) => void ended.push(entry);
+  const quarantine = startQuarantine({ store, batches, end, report, pauses: quarantinePauses });
   // Our own outage or backlog must never cost a job: a lease ends only after we have read the uplink to its end, and
   // reached the database, for one whole lease without a break. Standing still is one: stopped and continued, we would
   // find all leases lapsed before we read what had come meanwhile.
   const breakMs = Math.max(2 * blockMs, (leaseSeconds * 1000) / 6);
   let wellSince: number | null = null;
   let turnedAt = performance.now();
-  let troubled = false;
   const stoodStill = () => performance.now() - turnedAt > breakMs;
   const isWell = () => wellSince !== null && !stoodStill() && performance.now() - wellSince >= leaseSeconds * 1000;
 
+  /** How many batches share the next transaction: one after a failure, then twice as many each time. */
+  let groupSize = entriesPerCommit;
+
+  const receive = (entries: readonly UplinkEntry[]) => {
+    for (const entry of entries) {
+      const batch = decodeBatch(entry.batch);
+      if (!batch) {
+        counts.damaged++;
+        intakeFigures.damaged.inc();
+        ended.push(entry);
+      } else if (quarantine.isFor(batch.attemptId)) quarantine.add({ entry, batch });
+      else waiting.push({ entry, batch });
+    }
+  };
+
+  /** A batch that failed alone lets the others go first, or goes into quarantine when it is at fault itself. */
+  const setBack = ({ batch, failedAt }: WaitingBatch, error: unknown) => {
+    const same = waiting.filter((held) => held.batch.attemptId === batch.attemptId); // in their order, as they stay
+    const others = waiting.filter((held) => held.batch.attemptId !== batch.attemptId);
+    const othersStored = failedAt !== undefined && batches.commits > failedAt;
+    if (!isPassing(error) || othersStored) same.forEach(quarantine.add);
+    waiting = !isPassing(error) || othersStored ? others : [...others, ...same];
+  };
+
+  const storeNext = async () => {
+    const group = waiting.slice(0, groupSize);
+    if (group.length === 0) return;
+    try {
+      batches.tell(await batches.store(group.map(({ batch }) => batch)));
+    } catch (error) {
+      groupSize = 1;
+      const [first] = group;
+      if (group.length === 1 && first) setBack(first, error);
+      for (const held of group) held.failedAt ??= batches.commits;
+      if (isPassing(error)) throw error;
+      return; // each alone, at once
+    }
+    waiting.splice(0, group.length);
+    ended.push(...group.map(({ entry }) => entry));
+    groupSize = Math.min(entriesPerCommit, groupSize * 2);
+  };
+
+  const turn = async () => {
+    const room = entriesPerCommit - waiting.length;
+    const options = { max: room, blockMs: waiting.length > 0 ? 0 : blockMs, signal };
+    const entries = room > 0 ? await store.bus.take(name, options) : [];
+    receive(entries);
+    await storeNext();
+    const done = ended.splice(0);
+    await store.bus.done(done).catch((error: unknown) => {
+      ended.push(...done);
+      throw error;
+    });
+    if (waiting.length > 0 || entries.length >= entriesPerCommit || stoodStill()) wellSince = null;
+    else wellSince ??= performance.now();
+    turnedAt = performance.now();
+  };
+
   const consume = async () => {
+    let failures = 0;
     while (!signal.aborted) {
       try {
-        const entries = await store.bus.take(name, { max: entriesPerCommit, blockMs, signal });
-        if (entries.length > 0) await store.bus.done(await storeAll(store, entries, leaseSeconds, counts, report));
-        if (entries.length >= entriesPerCommit || stoodStill()) wellSince = null;
-        else wellSince ??= performance.now();
-        turnedAt = performance.now();
-        troubled = false;
+        if (quarantine.broken === null) {
+          await turn();
+          failures = 0;
+          continue;
+        }
+        wellSince = null;
       } catch (error) {
         wellSince = null;
         if (signal.aborted) return;
-        if (!troubled) report(error); // once an outage
-        troubled = true;
-        await sleep(pauseAfterErrorMs, undefined, { signal }).catch(() => {});
+        if (failures === 0) report(error); // once an outage
+        failures++;
       }
+      const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** Math.max(0, failures - 1));
+      await sleep(pauseMs, undefined, { signal }).catch(() => {});
     }
   };
 
@@ -62,8 +149,10 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
       await sleep(sweepMs, undefined, { signal }).catch(() => {});
       if (signal.aborted || !isWell()) continue;
       try {
-        for (const lapsed of await listLapsed(store.database.db, 100))
+        for (const lapsed of await listLapsed(store.database.db, 100)) {
+          if (quarantine.holds(lapsed.id)) continue; // what is there may be its sign of life
           if (await commit(store, (tx) => endLapsed(tx, lapsed))) leasesLost.inc();
+        }
       } catch (error) {
         wellSince = null;
         report(error);
@@ -71,64 +160,29 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
     }
   };
 
-  const running = Promise.all([consume(), sweep()]);
+  const retry = async () => {
+    for (let tried = false; !tried && !signal.aborted;) {
+      try {
+        await retryRefused(store, signal);
+        tried = true;
+      } catch (error) {
+        report(error);
+        await sleep(longestPauseMs, undefined, { signal }).catch(() => {});
+      }
+    }
+  };
+
+  const running = Promise.all([consume(), sweep(), retry()]);
   return {
     counts,
+    get broken() {
+      return quarantine.broken;
+    },
     isWell,
     async stop() {
       ending.abort();
       await running;
+      await quarantine.stop();
     },
   };
-}
-
-/**
- * Stores all entries in one transaction; when that fails, each alone, so that one that cannot be stored stops no other.
- * Returns those that are stored. Rejects when none could be: then it is not the entries that are wrong.
- */
-async function storeAll(
-  store: Store,
-  entries: readonly UplinkEntry[],
-  leaseSeconds: number,
-  counts: IntakeCounts,
-  report: (error: unknown) => void,
-): Promise<readonly UplinkEntry[]> {
-  try {
-    await storeSome(store, entries, leaseSeconds, counts);
-    return entries;
-  } catch (error) {
-    if (entries.length === 1 || passingFault(error)) throw error;
-    const stored: UplinkEntry[] = [];
-    const failures: unknown[] = [];
-    for (const entry of entries) {
-      const alone = storeSome(store, [entry], leaseSeconds, counts).then(() => stored.push(entry));
-      await alone.catch((failure: unknown) => failures.push(failure));
-    }
-    if (stored.length === 0) throw error;
-    failures.forEach(report);
-    return stored;
-  }
-}
-
-async function storeSome(
-  store: Store,
-  entries: readonly UplinkEntry[],
-  leaseSeconds: number,
-  counts: IntakeCounts,
-): Promise<void> {
-  const added: IntakeCounts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
-  const batches = entries.map((entry) => entry.batch);
-  const told = await commit(store, (tx) => {
-    Object.assign(added, { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 }); // a retry counts anew
-    return takeBatches(tx, batches, leaseSeconds, added);
-  });
-  for (const key of Object.keys(added) as (keyof IntakeCounts)[]) {
-    counts[key] += added[key];
-    intakeFigures[key].inc(added[key]);
-  }
-  if (added.records > 0) recordsPerCommit.observe(added.records);
-  for (const { channel, acknowledgement } of told) {
-    // A lost acknowledgement costs a second: the runner sends its batch again, and hears of it then.
-    store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
-  }
 }

@@ -1,14 +1,12 @@
 // Records in: fence, order, store, acknowledge, all in one transaction. What is behind an attempt's high-water mark was
 // stored before and is dropped; a hole is refused; what an attempt says after its end, or without the current lease
 // token, is never stored.
-import type { Actor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { acknowledge, type Attempt, holdsLease, loadAttempts, markStarted, saveAttempt } from '../attempt/attempt.ts';
-import { endLateStart, excerptLines, finishAttempt, loseAttempt } from '../attempt/end.ts';
+import { finishAttempt } from '../attempt/end.ts';
 import { searchedLines } from '../attempt/outcome.ts';
 import { databaseErrorCode } from '../database/database.ts';
 import { lockJobs } from '../job/ended.ts';
-import { notFound } from '../errors.ts';
 import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
@@ -16,7 +14,6 @@ import { appendLog, type NewGap, type NewLine, readExcerpt } from '../log/log.ts
 import { appendPoints, closeAllWindows, type NewPoint } from '../metric/metric.ts';
 import type { Acknowledgement } from '../protocol/control.ts';
 import {
-  decodeBatch,
   type DecodedBatch,
   linesCrcAfter,
   numbersOf,
@@ -24,12 +21,30 @@ import {
   type RecordOf,
   type RunnerRecord,
 } from '../protocol/record.ts';
-import { requireRunner, touchRunner } from '../runner/runner.ts';
+import { touchRunner } from '../runner/runner.ts';
+import { refuseRecord } from './refuse.ts';
 
 /** An acknowledgement and the runner it is for. */
 export type Told = { channel: string; acknowledgement: Acknowledgement };
 
-export type IntakeCounts = { records: number; duplicates: number; holes: number; fenced: number; damaged: number };
+export type IntakeCounts = {
+  records: number;
+  duplicates: number;
+  holes: number;
+  fenced: number;
+  damaged: number;
+  /** Records that could not be stored and were set aside. */
+  refused: number;
+};
+
+export const noCounts = (): IntakeCounts => ({
+  records: 0,
+  duplicates: 0,
+  holes: 0,
+  fenced: 0,
+  damaged: 0,
+  refused: 0,
+});
 
 /** What the batches of one transaction share. */
 type Round = {
@@ -49,16 +64,10 @@ const minuteMs = 60_000;
  */
 export async function takeBatches(
   tx: Tx,
-  encoded: readonly (string | Buffer)[],
+  batches: readonly DecodedBatch[],
   leaseSeconds: number,
   counts: IntakeCounts,
 ): Promise<Told[]> {
-  const batches: DecodedBatch[] = [];
-  for (const bytes of encoded) {
-    const batch = decodeBatch(bytes);
-    if (batch) batches.push(batch);
-    else counts.damaged++;
-  }
   const attempts = await loadAttempts(tx, [...new Set(batches.map((batch) => batch.attemptId))]);
   const byJob = Map.groupBy(
     batches.filter((batch) => attempts.has(batch.attemptId)),
@@ -97,45 +106,93 @@ async function takeBatch(
   batch: DecodedBatch,
   { leaseSeconds, counts, runnerIds, attempts }: Round,
 ): Promise<Told> {
-  const { attemptId } = batch;
-  const attempt = attempts.get(attemptId) ?? (await loadAttempts(tx, [attemptId])).get(attemptId);
-  attempts.delete(attemptId);
-  if (!attempt) throw new Error(`Attempt ${batch.attemptId} is gone.`);
-  const channel = channels.runner(attempt.runnerId);
+  const attempt = await loadAttempt(tx, batch, attempts);
   if (holdsLease(attempt, batch.leaseToken)) {
     const accepted = acceptNext(attempt, batch, counts);
     // Every gateway, and whoever listens to Redis, hears what was stored; followers that miss it read the database.
-    if (accepted.records.length > 0) {
+    if (accepted.records.length > 0 && accepted.json !== null) {
       const of = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
       tx.nudge(channels.job(locked.job.id), {}, [[of, accepted.json, '}']]);
     }
     await store(tx, locked, attempt, accepted);
-    const { mark, lines, linesCrc } = attempt;
-    await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
+    await saveMark(tx, attempt, leaseSeconds);
     runnerIds.add(attempt.runnerId);
   } else {
     counts.fenced++;
   }
-  const { leaseToken, send } = batch;
-  const told = acknowledge(attempt, locked.job, leaseToken);
-  return { channel, acknowledgement: send === undefined ? told : { ...told, send } };
+  return answer(locked, attempt, batch);
 }
 
-/** Records as they are stored, with the number of the first, and as JSON. */
-type Accepted = { first: number; records: RunnerRecord[]; json: string | Buffer };
+async function loadAttempt(tx: Tx, batch: DecodedBatch, attempts: Map<string, Attempt>): Promise<Attempt> {
+  const { attemptId } = batch;
+  const attempt = attempts.get(attemptId) ?? (await loadAttempts(tx, [attemptId])).get(attemptId);
+  attempts.delete(attemptId);
+  if (!attempt) throw new Error(`Attempt ${attemptId} is gone.`);
+  return attempt;
+}
+
+async function saveMark(tx: Tx, attempt: Attempt, leaseSeconds: number): Promise<void> {
+  const { mark, lines, linesCrc } = attempt;
+  await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
+}
+
+function answer(locked: LockedJob, attempt: Attempt, { leaseToken, send }: DecodedBatch): Told {
+  const acknowledgement = acknowledge(attempt, locked.job, leaseToken);
+  const channel = channels.runner(attempt.runnerId);
+  return { channel, acknowledgement: send === undefined ? acknowledgement : { ...acknowledgement, send } };
+}
+
+/**
+ * Sets the only record of a batch aside, under the same fence and order as if it were stored. Null when there is no such
+ * attempt.
+ */
+export async function refuseBatch(
+  tx: Tx,
+  batch: DecodedBatch,
+  { reason, leaseSeconds, counts }: { reason: string; leaseSeconds: number; counts: IntakeCounts },
+): Promise<Told | null> {
+  const { attemptId, first: number } = batch;
+  const [record] = batch.records;
+  const jobId = (await loadAttempts(tx, [attemptId])).get(attemptId)?.jobId;
+  if (jobId === undefined) return null;
+  return changeJob(tx, jobId, async (locked) => {
+    const attempt = await loadAttempt(tx, batch, new Map());
+    const last = number + lengthOf(record) - 1;
+    const isNext = number <= attempt.mark + 1 && last > attempt.mark;
+    if (holdsLease(attempt, batch.leaseToken) && isNext) {
+      attempt.mark = last;
+      await refuseRecord(tx, locked, attempt, { number, record, reason });
+      counts.refused++;
+      await saveMark(tx, attempt, leaseSeconds);
+    }
+    return answer(locked, attempt, batch);
+  });
+}
+
+/** Numbers that a record takes as it was sent; one that cannot be read takes one. */
+export function lengthOf(value: unknown): number {
+  const record = parseRecord(value);
+  return record ? numbersOf(record) : 1;
+}
+
+/** A record that follows no known shape, e.g. one of a newer runner: it is set aside as it is. */
+type UnreadableRecord = { type: 'unreadable'; time: number; value: unknown };
+
+/** Records as they are stored, with the number of the first, and as JSON; null when followers must read the database. */
+type Accepted = { first: number; records: (RunnerRecord | UnreadableRecord)[]; json: string | Buffer | null };
 
 /** The records that continue the attempt's stream; moves its mark. */
 function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts): Accepted {
   const first = attempt.mark + 1;
-  const records: RunnerRecord[] = [];
+  const records: Accepted['records'] = [];
   // A record belongs to the attempt's life, whatever the runner's clock says.
   const [earliest, latest] = [attempt.createdAt.getTime(), Date.now() + 1_000];
   let asSent = true;
+  let isReadable = true;
   let number = batch.first;
   for (const value of batch.records) {
     const sent = parseRecord(value);
-    const record = sent ?? unreadable();
-    const length = numbersOf(record);
+    const length = sent ? numbersOf(sent) : 1;
     if (number > attempt.mark + 1) {
       counts.holes++;
       asSent = false;
@@ -144,25 +201,22 @@ function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts)
     const last = number + length - 1;
     if (last <= attempt.mark) counts.duplicates++;
     else {
+      const record = sent ?? { type: 'unreadable', time: latest, value };
+      isReadable &&= sent !== null;
       // Only of a gap can a part be stored already.
       if (record.type === 'gap') record.lines = last - Math.max(number, attempt.mark + 1) + 1;
       const time = Math.min(Math.max(record.time, earliest), latest);
-      asSent &&= sent !== null && number > attempt.mark && time === record.time;
+      asSent &&= number > attempt.mark && time === record.time;
       record.time = time;
       records.push(record);
       attempt.mark = last;
-      counts.records++;
+      if (sent) counts.records++;
+      else counts.refused++;
     }
     number += length;
   }
   asSent &&= records.length === batch.records.length;
-  return { first, records, json: asSent ? batch.recordsJson : JSON.stringify(records) };
-}
-
-/** What is stored for a record that follows no known shape. */
-function unreadable(): RunnerRecord {
-  const text = 'A record of the runner could not be read and was set aside.';
-  return { type: 'line', time: Date.now(), stream: 'SYSTEM', text };
+  return { first, records, json: !isReadable ? null : asSent ? batch.recordsJson : JSON.stringify(records) };
 }
 
 /** Stores accepted records in their order: runs of log items and of points together, changes of state where they come. */
@@ -170,14 +224,15 @@ async function store(tx: Tx, locked: LockedJob, attempt: Attempt, { first, recor
   const log: (NewLine | NewGap)[] = [];
   const points: NewPoint[] = [];
   const texts: string[] = [];
+  let firstOfRun = first;
   const flush = async () => {
     attempt.lines += texts.length;
     attempt.linesCrc = linesCrcAfter(attempt.linesCrc, texts.splice(0));
     await appendLog(tx, locked, attempt.number, log.splice(0));
-    await appendPoints(tx, locked, attempt.number, first, points.splice(0));
+    await appendPoints(tx, locked, attempt.number, firstOfRun, points.splice(0));
   };
+  let number = first;
   for (const record of records) {
-    const { time } = record;
     switch (record.type) {
       case 'line':
         if (record.stream !== 'SYSTEM') texts.push(record.text);
@@ -187,34 +242,54 @@ async function store(tx: Tx, locked: LockedJob, attempt: Attempt, { first, recor
         log.push(record);
         break;
       case 'points':
-        for (const [name, value] of Object.entries(record.values)) {
-          points.push({ name, value: Number(value), step: record.step, epoch: record.epoch, time });
-        }
+        points.push(...pointsOf(record));
         break;
       case 'started':
-        await markStarted(tx, locked, attempt, new Date(time));
+        await markStarted(tx, locked, attempt, new Date(record.time));
         break;
       case 'progress':
-        locked.job.progress = advance(locked.job.progress, record, time);
+        locked.job.progress = advance(locked.job.progress, record, record.time);
         break;
-      case 'checkpoint': {
-        const at = record.step === null ? '' : ` at step ${record.step}`;
-        const data = { path: clean(record.path), step: record.step };
-        await addEvent(tx, locked, { type: 'CHECKPOINT', message: `Checkpoint ${clean(record.path)}${at}.`, data });
+      case 'checkpoint':
+      case 'alert':
+        await addReported(tx, locked, record);
         break;
-      }
-      case 'alert': {
-        const data = { level: record.level, title: clean(record.title), text: clean(record.text) };
-        await addEvent(tx, locked, { type: 'ALERT', message: data.title || data.text, data });
-        break;
-      }
       case 'finished':
         await flush();
         await finish(tx, locked, attempt, record);
         break;
+      case 'unreadable':
+        await flush();
+        await refuseRecord(tx, locked, attempt, { number, record: record.value, reason: unreadableReason });
+        if (attempt.finishedAt !== null) return; // it had too many of them
+        firstOfRun = number + 1;
+        break;
     }
+    number += record.type === 'unreadable' ? 1 : numbersOf(record);
   }
   await flush();
+}
+
+const unreadableReason = 'It follows no shape that this version of the gateway knows.';
+
+/** The points that one record reports. */
+export function pointsOf({ values, step, epoch, time }: RecordOf<'points'>): NewPoint[] {
+  return Object.entries(values).map(([name, value]) => ({ name, value: Number(value), step, epoch, time }));
+}
+
+/** Writes what a script reported as an event of its job. */
+export async function addReported(
+  tx: Tx,
+  locked: LockedJob,
+  record: RecordOf<'checkpoint'> | RecordOf<'alert'>,
+): Promise<void> {
+  if (record.type === 'checkpoint') {
+    const at = record.step === null ? '' : ` at step ${record.step}`;
+    const data = { path: clean(record.path), step: record.step };
+    return addEvent(tx, locked, { type: 'CHECKPOINT', message: `Checkpoint ${clean(record.path)}${at}.`, data });
+  }
+  const data = { level: record.level, title: clean(record.title), text: clean(record.text) };
+  return addEvent(tx, locked, { type: 'ALERT', message: data.title || data.text, data });
 }
 
 /** Text that Postgres can hold in JSON: the log keeps every byte, an event's words need not. */
@@ -248,45 +323,4 @@ function advance(before: Progress | null, record: RecordOf<'progress'>, time: nu
   const kept = lastKept && time - lastKept[0] < 5_000 ? earlier.slice(0, -1) : earlier;
   const recent: [number, number][] = step === null ? kept : [...kept, [time, step]];
   return { step, totalSteps, epoch, totalEpochs, time, recent };
-}
-
-/** Ends one attempt whose lease lapsed, with its windows and a line in the log; false when it was heard in the meantime. */
-export async function endLapsed(tx: Tx, lapsed: Attempt): Promise<boolean> {
-  return lose(tx, lapsed, 'LEASE');
-}
-
-/** Ends an attempt at once of which its runner says that nothing runs any more; one that has ended stays as it is. */
-export async function endLost(tx: Tx, actor: Actor, lost: { attemptId: string; runnerId: string }): Promise<void> {
-  const { attemptId, runnerId } = lost;
-  await requireRunner(tx, actor, runnerId);
-  const row = (await loadAttempts(tx, [attemptId])).get(attemptId);
-  if (row?.runnerId !== runnerId) throw notFound('Attempt', attemptId);
-  await lose(tx, row, 'SUPERVISOR');
-}
-
-async function lose(tx: Tx, open: Attempt, how: 'LEASE' | 'SUPERVISOR'): Promise<boolean> {
-  const ended = await changeJob(tx, open.jobId, async (locked) => {
-    const limits = { maxLines: excerptLines, attempt: open.number };
-    const logExcerpt = await readExcerpt(tx, open.jobId, locked.stream.line, limits);
-    const lost = await loseAttempt(tx, locked, open.id, { how, logExcerpt });
-    if (!lost) return false;
-    await closeAllWindows(tx, locked);
-    const what = how === 'LEASE' ? 'The runner was lost' : 'The supervisor was killed';
-    const text = `${what} in attempt ${lost.number}; the job is ${locked.job.state}.`;
-    await appendLog(tx, locked, lost.number, [{ time: Date.now(), stream: 'SYSTEM', text }]);
-    return true;
-  });
-  return ended ?? false;
-}
-
-/** Ends one attempt whose command does not run in time, with a line in the log; false when it runs by now. */
-export async function endLate(tx: Tx, late: Attempt): Promise<boolean> {
-  const ended = await changeJob(tx, late.jobId, async (locked) => {
-    const row = await endLateStart(tx, locked, late.id);
-    if (!row) return false;
-    const text = `Attempt ${row.number} did not start in time; the job is ${locked.job.state}.`;
-    await appendLog(tx, locked, row.number, [{ time: Date.now(), stream: 'SYSTEM', text }]);
-    return true;
-  });
-  return ended ?? false;
 }

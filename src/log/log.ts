@@ -12,7 +12,7 @@ import { logChunk } from './table.ts';
 
 export const logStreams = ['STDOUT', 'STDERR', 'SYSTEM'] as const;
 export type LogStream = (typeof logStreams)[number];
-export type GapReason = 'RETENTION' | 'SPOOL_OVERFLOW' | 'LOG_LIMIT';
+export type GapReason = 'RETENTION' | 'SPOOL_OVERFLOW' | 'LOG_LIMIT' | 'REFUSED';
 
 export type LogLine = {
   seq: number;
@@ -65,6 +65,30 @@ export async function appendLog(
     size,
   });
   await keepWithinLimit(tx, locked);
+}
+
+/** Puts a line in the place of one that was refused; nothing happens when the log keeps no such gap any more. */
+export async function fillGap(tx: Tx, locked: LockedJob, seq: number, line: NewLine): Promise<void> {
+  const jobId = locked.job.id;
+  const [chunk] = await tx
+    .select()
+    .from(logChunk)
+    .where(and(eq(logChunk.jobId, jobId), lte(logChunk.first, seq), gte(logChunk.last, seq)));
+  if (!chunk) return;
+  const entries = JSON.parse(unpackBytes(chunk.body)) as Entry[];
+  let first = chunk.first;
+  const index = entries.findIndex((entry) => {
+    const found = first === seq && entry[3] === 'gap' && entry[1] === 1 && entry[2] === 'REFUSED';
+    first += entry[3] === 'gap' ? entry[1] : 1;
+    return found;
+  });
+  if (index === -1) return;
+  const { packed: body, size } = packBytes(JSON.stringify(entries.with(index, toEntry(line))));
+  locked.stream.logBytes += size - chunk.size;
+  await tx
+    .update(logChunk)
+    .set({ body, size })
+    .where(and(eq(logChunk.jobId, jobId), eq(logChunk.first, chunk.first)));
 }
 
 /**

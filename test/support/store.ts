@@ -11,6 +11,8 @@ import { type Job, submitJob } from '../../src/job/job.ts';
 import { nextJobNumber } from '../../src/job/number.ts';
 import { commit, type Store } from '../../src/live/commit.ts';
 import { createProject } from '../../src/project/project.ts';
+import type { Assignment } from '../../src/protocol/control.ts';
+import { decodeBatch, type DecodedBatch, encodeBatch } from '../../src/protocol/record.ts';
 import { registerRunner, type Runner } from '../../src/runner/runner.ts';
 import { skipUnless } from './absent.ts';
 import { createDatabase, startPostgres } from './postgres.ts';
@@ -82,4 +84,15 @@ export async function newRunner(store: TestStore, name = 'test', gpus = 1, label
       bootId: 'boot',
     }),
   );
+}
+
+/** A batch as the holder of an assignment sends it, with the number of its first record; its send has the same number. */
+export function batchOf(
+  { attemptId, leaseToken }: Pick<Assignment, 'attemptId' | 'leaseToken'>,
+  first: number,
+  records: unknown[],
+): DecodedBatch {
+  const batch = decodeBatch(encodeBatch({ version: 1, attemptId, leaseToken, first, send: first, records }));
+  if (!batch) throw new Error('A batch that was just encoded cannot be decoded.');
+  return batch;
 }

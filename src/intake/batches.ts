@@ -1,0 +1,77 @@
+// Batches on their way from the uplink into the database, and what their runners are told of them.
+import type { UplinkEntry } from '../bus/bus.ts';
+import { intakeFigures, recordsPerCommit } from '../figures.ts';
+import { commit, type Store } from '../live/commit.ts';
+import type { DecodedBatch } from '../protocol/record.ts';
+import { type IntakeCounts, lengthOf, noCounts, refuseBatch, takeBatches, type Told } from './intake.ts';
+
+/** An entry of the uplink with the batch that it holds; it is ours until it is stored or left to its runner. */
+export type HeldBatch = { readonly entry: UplinkEntry; readonly batch: DecodedBatch };
+
+export type BatchStore = {
+  /** What was stored and refused since the start. */
+  readonly counts: IntakeCounts;
+  /** Grows with each transaction that stored something. */
+  readonly commits: number;
+  /** Stores batches in one transaction; several attempts share its cost. Their runners are still to be told. */
+  store(batches: readonly DecodedBatch[]): Promise<Told[]>;
+  /** Sets the only record of a batch aside. */
+  refuse(batch: DecodedBatch, reason: string): Promise<Told[]>;
+  /** Tells runners what is committed. A lost acknowledgement costs a second: the batch comes again, and is answered then. */
+  tell(acknowledgements: readonly Told[]): void;
+};
+
+export function createBatchStore(store: Store, leaseSeconds: number): BatchStore {
+  const counts = noCounts();
+  let commits = 0;
+  const count = (added: IntakeCounts) => {
+    commits++;
+    for (const key of Object.keys(added) as (keyof IntakeCounts)[]) {
+      counts[key] += added[key];
+      intakeFigures[key].inc(added[key]);
+    }
+  };
+  return {
+    counts,
+    get commits() {
+      return commits;
+    },
+    async store(batches) {
+      let added = noCounts();
+      const told = await commit(store, (tx) => {
+        added = noCounts(); // a transaction that is repeated counts anew
+        return takeBatches(tx, batches, leaseSeconds, added);
+      });
+      count(added);
+      if (added.records > 0) recordsPerCommit.observe(added.records);
+      return told;
+    },
+    async refuse(batch, reason) {
+      let added = noCounts();
+      const told = await commit(store, (tx) => {
+        added = noCounts();
+        return refuseBatch(tx, batch, { reason, leaseSeconds, counts: added });
+      });
+      count(added);
+      return told ? [told] : [];
+    },
+    tell(acknowledgements) {
+      for (const { channel, acknowledgement } of acknowledgements) {
+        store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
+      }
+    },
+  };
+}
+
+/** The first and the second half of a batch, with the numbers that their records have; null for fewer than two records. */
+export function halvesOf(batch: DecodedBatch): [DecodedBatch, DecodedBatch] | null {
+  if (batch.records.length < 2) return null;
+  const middle = batch.records.length >> 1;
+  const before = batch.records.slice(0, middle);
+  const second = before.reduce((number: number, record) => number + lengthOf(record), batch.first);
+  return [partOf(batch, batch.first, before), partOf(batch, second, batch.records.slice(middle))];
+}
+
+function partOf(batch: DecodedBatch, first: number, records: unknown[]): DecodedBatch {
+  return { ...batch, first, records, recordsJson: Buffer.from(JSON.stringify(records)) };
+}

@@ -1,0 +1,96 @@
+// What was set aside is tried once more when a gateway starts: a newer one may be able to store it. A line takes the place of
+// its gap in the log; points are merged as late ones; the end of an attempt stays what it became.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { and, asc, eq, sql } from 'drizzle-orm';
+import { unpackBytes } from '../database/columns.ts';
+import { isPassing } from '../database/database.ts';
+import { changeJob, type LockedJob } from '../job/job.ts';
+import { commit, type Store, type Tx } from '../live/commit.ts';
+import { fillGap, type NewLine } from '../log/log.ts';
+import { appendPoints } from '../metric/metric.ts';
+import { parseRecord } from '../protocol/record.ts';
+import { addReported, pointsOf } from './intake.ts';
+import { takeRefused } from './refuse.ts';
+import { refusedRecord } from './table.ts';
+
+type RefusedRow = typeof refusedRecord.$inferSelect;
+
+const rowsPerPage = 100;
+/** Between two records, so that others are stored meanwhile: at most 100 a second. */
+const pauseMs = 10;
+
+/**
+ * Tries each record that was set aside once, oldest attempt first; resolves to how many could be stored. One that fails
+ * again stays where it is. While the database is away it waits.
+ */
+export async function retryRefused(store: Store, signal: AbortSignal): Promise<number> {
+  let stored = 0;
+  let place = { attemptId: '', number: 0 };
+  while (!signal.aborted) {
+    const rows = await store.database.db
+      .select()
+      .from(refusedRecord)
+      .where(sql`(${refusedRecord.attemptId}, ${refusedRecord.number}) > (${place.attemptId}, ${place.number}::bigint)`)
+      .orderBy(asc(refusedRecord.attemptId), asc(refusedRecord.number))
+      .limit(rowsPerPage);
+    for (const row of rows) {
+      if (signal.aborted) return stored;
+      const isStored = await commit(store, (tx) => retryOne(tx, row)).catch((error: unknown) => {
+        if (isPassing(error)) throw error;
+        return false;
+      });
+      if (isStored) stored++;
+      place = row;
+      await sleep(pauseMs, undefined, { signal }).catch(() => {});
+    }
+    if (rows.length < rowsPerPage) return stored;
+  }
+  return stored;
+}
+
+async function retryOne(tx: Tx, row: RefusedRow): Promise<boolean> {
+  const isStored = await changeJob(tx, row.jobId, async (locked) => {
+    if (!(await isKept(tx, row)) || !(await storeLate(tx, locked, row))) return false;
+    return takeRefused(tx, row.attemptId, row.number);
+  });
+  return isStored ?? false;
+}
+
+/** Whether no other gateway stored it before this one had the lock of its job. */
+async function isKept(tx: Tx, { attemptId, number }: RefusedRow): Promise<boolean> {
+  const kept = await tx
+    .select({ number: refusedRecord.number })
+    .from(refusedRecord)
+    .where(and(eq(refusedRecord.attemptId, attemptId), eq(refusedRecord.number, number)));
+  return kept.length > 0;
+}
+
+/** Stores a record behind all that came after it; false for one whose time is over, or which cannot be read here either. */
+async function storeLate(tx: Tx, locked: LockedJob, { attempt, number, seq, record }: RefusedRow): Promise<boolean> {
+  const parsed = parseRecord(JSON.parse(unpackBytes(record)));
+  if (!parsed) return false;
+  let shown: NewLine = {
+    time: parsed.time,
+    stream: 'SYSTEM',
+    text: 'What the database refused here was stored later.',
+  };
+  switch (parsed.type) {
+    case 'line':
+      shown = parsed;
+      break;
+    case 'points':
+      await appendPoints(tx, locked, attempt, number, pointsOf(parsed));
+      break;
+    case 'checkpoint':
+    case 'alert':
+      await addReported(tx, locked, parsed);
+      break;
+    case 'progress':
+    case 'gap':
+    case 'started':
+    case 'finished':
+      return false;
+  }
+  if (seq !== null) await fillGap(tx, locked, seq, shown);
+  return true;
+}
