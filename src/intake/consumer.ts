@@ -39,11 +39,20 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
   const isWell = () => wellSince !== null && !stoodStill() && performance.now() - wellSince >= leaseSeconds * 1000;
 
   const consume = async () => {
+    // Taken and not stored: the bus hands an entry out once, so these are tried again before newer ones.
+    let kept: readonly UplinkEntry[] = [];
     while (!signal.aborted) {
       try {
-        const entries = await store.bus.take(name, { max: entriesPerCommit, blockMs, signal });
-        if (entries.length > 0) await store.bus.done(await storeAll(store, entries, leaseSeconds, counts, report));
-        if (entries.length >= entriesPerCommit || stoodStill()) wellSince = null;
+        const max = entriesPerCommit - kept.length;
+        const wait = { max, blockMs: kept.length > 0 ? 1 : blockMs, signal };
+        const entries = max > 0 ? [...kept, ...(await store.bus.take(name, wait))] : kept;
+        kept = entries;
+        if (entries.length > 0) {
+          const stored = await storeAll(store, entries, leaseSeconds, counts, report);
+          await store.bus.done(stored);
+          kept = entries.filter((entry) => !stored.includes(entry));
+        }
+        if (entries.length >= entriesPerCommit || kept.length > 0 || stoodStill()) wellSince = null;
         else wellSince ??= performance.now();
         turnedAt = performance.now();
         troubled = false;

@@ -57,7 +57,7 @@ export const bugs: Bug[] = [
   },
   {
     name: 'MAXLEN on the uplink',
-    patches: [['src/bus/redis-uplink.ts', "xadd(key, '*', 'b', batch)", "xadd(key, 'MAXLEN', 5, '*', 'b', batch)"]],
+    patches: [['src/bus/redis-entry.ts', "xadd(key, '*', 'b', batch)", "xadd(key, 'MAXLEN', 5, '*', 'b', batch)"]],
     only: ['stop gateway', 'kill gateway'],
   },
 ];
