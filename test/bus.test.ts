@@ -11,15 +11,15 @@ import { skipUnless } from './support/absent.ts';
 import { type RedisServer, startRedis } from './support/redis.ts';
 import { until } from './support/until.ts';
 
-busContract('memory', async () => {
-  const bus = memoryBus();
+busContract('memory', async (idleMs) => {
+  const bus = memoryBus({ idleMs });
   return { bus, close: () => bus.close() };
 });
 
 suite('Redis', skipUnless('redis'), () => {
-  busContract('Redis', async () => {
+  busContract('Redis', async (idleMs) => {
     const server = await startRedis();
-    const bus = redisBus(server.url);
+    const bus = redisBus(server.url, { idleMs });
     return {
       bus,
       async close() {

@@ -1,6 +1,6 @@
 // The uplink of one attempt: sends what the spool holds, one batch in flight, and keeps it until the gateway says that
 // it is committed. A batch without an answer is sent again; without any for longer, the gateway is asked over HTTP.
-import { type Bus, streamOf } from '../bus/bus.ts';
+import { type Bus, NotAppended, streamOf } from '../bus/bus.ts';
 import type { Acknowledgement, Directive } from '../protocol/control.ts';
 import { encodeBatch, maxBatchBytes, maxBatchRecords } from '../protocol/record.ts';
 import type { Spool } from './spool.ts';
@@ -14,6 +14,8 @@ export type UplinkOptions = {
   renew(): Promise<Acknowledgement>;
   /** Without an acknowledgement for so long, it says that it is alive, and then asks over HTTP. */
   heartbeatMs: number;
+  /** Pause before a batch without an answer is sent again, the first time: a second, less in tests. */
+  resendMs?: number;
   onDirective(directive: Directive): void;
   /** A failure that it survives; told once, until a batch was answered. */
   onTrouble?: (error: unknown) => void;
@@ -21,9 +23,9 @@ export type UplinkOptions = {
 
 /** Records wait so long for others to come along; the first of an idle attempt goes at once. */
 const gatherMs = 100;
-const resendMs = 1_000;
-/** Each batch that nobody took stands on its stream for itself: an hour without a gateway must not fill the memory of Redis. */
-const longestRound = 32;
+const defaultResendMs = 1_000;
+/** In first pauses. Each send that nobody took stands on its stream as a copy: 25 in ten minutes, 6 MiB an attempt. */
+const longestPause = 30;
 /** A bus or a gateway that neither takes nor refuses is given up for this time. */
 const patienceMs = 10_000;
 /** An acknowledgement that is later than so many sends says nothing that we do not know. */
@@ -95,7 +97,7 @@ export class Uplink {
   }
 
   async #run(): Promise<void> {
-    const { spool, heartbeatMs } = this.#options;
+    const { spool, heartbeatMs, resendMs = defaultResendMs } = this.#options;
     let sentAt = -Infinity;
     while (!this.#ended) {
       const news = spool.last > this.#committed;
@@ -117,11 +119,11 @@ export class Uplink {
   }
 
   /**
-   * Sends one batch, or a heartbeat, and waits for its acknowledgement. What the bus took is sent again after 1, 2, 4 …
-   * 32 s, what it did not take after a second.
+   * Sends one batch, or a heartbeat, and waits for its acknowledgement. Sent again after 1, 2, 4 … 30 s, also when nobody
+   * knows whether the bus took it; one that it certainly did not take is offered again each second.
    */
   async #sendOne(): Promise<void> {
-    const { attemptId, leaseToken, spool, append } = this.#options;
+    const { attemptId, leaseToken, spool, append, resendMs = defaultResendMs } = this.#options;
     await spool.release(this.#committed);
     const { first, last, records } = await spool.read(this.#committed, maxBatchRecords, maxBatchBytes);
     this.#backlog = last < spool.last;
@@ -132,14 +134,17 @@ export class Uplink {
     // Only one that says more than we knew answers a batch. Another is late, for a batch that was sent twice: taking it
     // for the answer would send this one twice as well, and so on.
     const isAnswered = () => (records.length > 0 ? this.#committed >= first : this.#acknowledgements !== heard);
-    for (let round = 1; !this.#ended && !isAnswered();) {
-      const isDue = (round & (round - 1)) === 0 || round % longestRound === 0;
-      const wasTaken = await this.#inTime(isDue ? append(streamOf(attemptId), batch) : Promise.resolve()).then(
-        () => true,
-        (error: unknown) => this.#report(error),
-      );
-      if (wasTaken) round++;
-      await this.#sleep(resendMs, isAnswered);
+    for (let pauseMs = resendMs, dueAt = 0; !this.#ended && !isAnswered();) {
+      if (performance.now() >= dueAt) {
+        let mayStand = true;
+        await this.#inTime(append(streamOf(attemptId), batch)).catch((error: unknown) => {
+          this.#report(error);
+          mayStand = !(error instanceof NotAppended);
+        });
+        dueAt = performance.now() + (mayStand ? pauseMs : resendMs);
+        if (mayStand) pauseMs = Math.min(2 * pauseMs, longestPause * resendMs);
+      }
+      await this.#sleep(Math.min(resendMs, dueAt - performance.now()), isAnswered);
       if (!isAnswered()) await this.#askOverHttp().catch((error: unknown) => this.#report(error));
     }
     this.#troubled = false;
@@ -156,10 +161,9 @@ export class Uplink {
     this.acknowledge(answer);
   }
 
-  #report(error: unknown): false {
+  #report(error: unknown): void {
     if (!this.#troubled && !this.#ended) this.#options.onTrouble?.(error);
     this.#troubled = true;
-    return false;
   }
 
   /** What the promise resolves to; undefined when the uplink ends meanwhile. Rejects when it takes too long. */

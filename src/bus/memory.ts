@@ -1,20 +1,37 @@
 // The bus inside of one process: for `dev`, `demo` and tests. Same contract as any other adapter, down to messages that
-// arrive after the call that sent them, and uplink entries that come again unless they are done with.
+// arrive after the call that sent them, and uplink entries that stay until they are done with.
 import { EventEmitter, once } from 'node:events';
-import type { Bus, UplinkEntry } from './bus.ts';
+import { type Bus, defaultIdleMs, requireFitting, type UplinkEntry } from './bus.ts';
 
-export function memoryBus(): Bus {
+type Arrived = { readonly entry: UplinkEntry; readonly arrivedAt: Date };
+type Held = Arrived & { readonly holders: Set<string>; takenAt: number };
+
+export function memoryBus({ idleMs = defaultIdleMs }: { idleMs?: number } = {}): Bus {
   const messages = new EventEmitter({ captureRejections: false });
   messages.setMaxListeners(0);
   const arrivals = new EventEmitter();
   arrivals.setMaxListeners(0);
-  const waiting: UplinkEntry[] = [];
-  const held = new Map<string, UplinkEntry[]>(); // by consumer
+  const waiting: Arrived[] = [];
+  const held = new Map<string, Held>(); // by the id of the entry
   let nextId = 1;
   let closed = false;
   const requireOpen = () => {
     if (closed) throw new Error('The bus is closed.');
   };
+  const takeIdle = (consumer: string, max: number) => {
+    const before = performance.now() - idleMs;
+    const idle = [...held.values()].filter(({ holders, takenAt }) => takenAt <= before && !holders.has(consumer));
+    return idle.slice(0, max).map((item) => {
+      item.holders.add(consumer);
+      item.takenAt = performance.now();
+      return item.entry;
+    });
+  };
+  const takeWaiting = (consumer: string, max: number) =>
+    waiting.splice(0, max).map((item) => {
+      held.set(item.entry.id, { ...item, holders: new Set([consumer]), takenAt: performance.now() });
+      return item.entry;
+    });
 
   return {
     async publish(channel, message) {
@@ -30,31 +47,32 @@ export function memoryBus(): Bus {
     onBreak: () => () => {}, // no connection that could break
     async append(stream, batch) {
       requireOpen();
-      waiting.push({ stream, id: `${nextId++}`, batch: Buffer.from(batch) });
+      requireFitting(batch);
+      waiting.push({ entry: { stream, id: `${nextId++}`, batch: Buffer.from(batch) }, arrivedAt: new Date() });
       arrivals.emit('entry');
     },
     async take(consumer, { max, blockMs, signal }) {
       requireOpen();
-      const again = held.get(consumer);
-      if (again?.length) return again.slice(0, max);
-      if (waiting.length === 0) {
+      if (signal.aborted) return [];
+      const idle = takeIdle(consumer, max);
+      if (waiting.length === 0 && idle.length === 0) {
         const late = new AbortController();
         const timer = setTimeout(() => late.abort(), blockMs);
         await once(arrivals, 'entry', { signal: AbortSignal.any([signal, late.signal]) }).catch(() => {});
         clearTimeout(timer);
+        if (signal.aborted) return []; // what came meanwhile is for the next call
       }
-      const taken = waiting.splice(0, max);
-      held.set(consumer, taken);
-      return taken;
+      return [...idle, ...takeWaiting(consumer, max - idle.length)];
     },
     async done(entries) {
-      const ids = new Set(entries.map((entry) => entry.id));
-      for (const [consumer, taken] of held) {
-        held.set(
-          consumer,
-          taken.filter((entry) => !ids.has(entry.id)),
-        );
-      }
+      for (const { id } of entries) held.delete(id);
+    },
+    async oldest() {
+      const times = [...held.values(), ...waiting].map(({ arrivedAt }) => arrivedAt.getTime());
+      return times.length === 0 ? null : new Date(times.reduce((one, other) => Math.min(one, other)));
+    },
+    async probe() {
+      requireOpen();
     },
     async ping() {
       requireOpen();
@@ -63,6 +81,7 @@ export function memoryBus(): Bus {
       closed = true;
       messages.removeAllListeners();
       waiting.length = 0;
+      held.clear();
       arrivals.emit('entry');
     },
   };

@@ -11,6 +11,11 @@ export type Connection = {
   close(): Promise<void>;
 };
 
+/** The command was never sent: nothing came of it. */
+export class NotSent extends Error {
+  override readonly name = 'NotSent';
+}
+
 const commandMs = 3_000;
 /** A connection that is silent for so long, with a command under way, is dead: it is made anew. */
 const silentMs = 4_000;
@@ -42,7 +47,7 @@ export function connect(url: string, report: (error: Error) => void): Connection
   return {
     redis,
     async run(command) {
-      if (closed) throw new Error('The bus is closed.');
+      if (closed) throw new NotSent('The bus is closed.');
       if (redis.status !== 'ready') await untilReady(redis);
       try {
         return await command(redis);
@@ -75,7 +80,7 @@ export function requireAll(results: [error: Error | null, result: unknown][] | n
 async function untilReady(redis: Redis): Promise<void> {
   if (redis.status === 'connecting' || redis.status === 'connect') await untilAny(redis, ['ready', 'close'], connectMs);
   // the status has changed while we waited
-  if ((redis.status as string) !== 'ready') throw new Error('Redis cannot be reached.');
+  if ((redis.status as string) !== 'ready') throw new NotSent('Redis cannot be reached.');
 }
 
 /** Resolves at the first of these events, or when the time is over. `events.once` would reject at each error. */
@@ -88,7 +93,8 @@ async function untilAny(redis: Redis, events: string[], timeoutMs: number): Prom
   for (const event of events) redis.off(event, resolve);
 }
 
-function plainError(error: unknown): Error {
+/** Without arguments, which `message` may quote at its end. */
+export function plainError(error: unknown): Error {
   const { message, name } = error instanceof Error ? error : new Error(String(error));
   const plain = new Error(`Redis: ${(message || 'no connection').replace(/, with args beginning with[^]*/, '')}`);
   plain.name = name;

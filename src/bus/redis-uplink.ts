@@ -1,49 +1,44 @@
-// The uplink over Redis streams: entries stay in their stream until they are done with, whoever took them. Nothing here
-// deletes what is not done (no MAXLEN, no DELCONSUMER): each loss would cost a runner a second.
-import { type Bus, channels, type UplinkEntry, uplinkStreams } from './bus.ts';
-import { connect, type Connection, requireAll } from './redis-connection.ts';
+// Reading the uplink from Redis streams: entries stay in their stream until they are done with, whoever took them. Nothing
+// here deletes what is not done (no MAXLEN, no DELCONSUMER): each loss would cost a runner a second.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Bus, channels, type UplinkEntry } from './bus.ts';
+import { connect, type Connection, plainError } from './redis-connection.ts';
+import {
+  batchOf,
+  createGroup,
+  endEntries,
+  group,
+  isGroupGone,
+  isWrongType,
+  type RawEntry,
+  streams,
+} from './redis-entry.ts';
 
 type Consumer = {
+  readonly name: string;
   /** Read and not handed out yet. */
   readonly buffer: UplinkEntry[];
-  /** Handed out and not done with. */
-  readonly taken: Set<string>;
-  /** What Redis holds for it is not known: it is new, or an answer was lost. */
-  unsure: boolean;
-  filling: Promise<void> | null;
-  claimAt: number;
+  /** Names of entries in the buffer, or handed out and not done with. */
+  readonly held: Set<string>;
+  /** Under way for all calls of `take`; resolves with whether all streams were read to their ends. */
+  filling: Promise<boolean> | null;
+  /** When idle entries and streams that cannot be read are looked for next. */
+  surveyAt: number;
+  /** Where in each stream's pending entries the next look for idle ones starts. */
+  readonly surveyFrom: string[];
+  /** Entries asked of a stream at once. Halved by each failure: an answer may be too large for the time it has. */
+  count: number;
+  /** Streams whose keys hold something else. */
+  readonly unreadable: Set<number>;
+  /** Told by the next `take`. */
+  trouble: Error | null;
 };
 
-// As bytes: most of a batch is only passed on.
-type RawEntry = [id: Buffer, fields: Buffer[] | null];
 type RawStreams = [key: Buffer, entries: RawEntry[]][];
 
-const group = 'astraml';
-const streams = Array.from({ length: uplinkStreams }, (_, stream) => stream);
-const keys = streams.map((stream) => channels.uplink(stream));
 /** Redis holds a read no longer than this, so that a connection that is cut off is noticed. */
 const longestBlockMs = 1_000;
-
-/** Puts a batch on its stream and wakes whoever watches: `psubscribe 'astraml:*'` shows that it passed, not what it says. */
-export async function appendEntry(connection: Connection, stream: number, batch: string): Promise<void> {
-  const key = channels.uplink(stream);
-  await connection.run(async (redis) => {
-    requireAll(await redis.pipeline().xadd(key, '*', 'b', batch).publish(key, '').exec());
-  });
-}
-
-/** Ends entries for all consumers. Both commands or none: acknowledged alone they would stay in the stream for ever. */
-export async function endEntries(connection: Connection, entries: readonly UplinkEntry[]): Promise<void> {
-  if (entries.length === 0) return;
-  await connection.run(async (redis) => {
-    const commands = redis.multi();
-    for (const [stream, of] of Map.groupBy(entries, (entry) => entry.stream)) {
-      const ids = of.map(({ id }) => id);
-      commands.xack(channels.uplink(stream), group, ...ids).xdel(channels.uplink(stream), ...ids);
-    }
-    requireAll(await commands.exec());
-  });
-}
+const scanStart = '0-0';
 
 /** Takes entries on a connection of its own, since reads wait there. `idleMs`: when a consumer's entries are another's. */
 export function openUplink(url: string, idleMs: number, report: (error: Error) => void) {
@@ -51,124 +46,153 @@ export function openUplink(url: string, idleMs: number, report: (error: Error) =
   let connection: Connection | null = null; // a runner takes nothing
   const uplink = () => (connection ??= connect(url, report));
 
-  async function fill(name: string, consumer: Consumer, max: number, blockMs: number): Promise<void> {
-    const { buffer, taken } = consumer;
+  async function fill(consumer: Consumer, max: number, blockMs: number): Promise<boolean> {
+    const { buffer, unreadable } = consumer;
     try {
-      if (consumer.unsure || taken.size > 0) {
-        buffer.splice(0, buffer.length, ...(await readStreams(uplink(), name, '0', max)));
-        taken.clear();
-        consumer.unsure = buffer.length > 0;
-        if (buffer.length > 0) return;
+      if (performance.now() >= consumer.surveyAt)
+        await survey(uplink(), consumer, idleMs, Math.min(max, consumer.count));
+      const readable = streams.filter((stream) => !unreadable.has(stream));
+      if (readable.length === 0) {
+        await sleep(blockMs);
+        return true;
       }
-      if (performance.now() >= consumer.claimAt) {
-        consumer.claimAt = performance.now() + idleMs * (0.25 + Math.random() / 2);
-        buffer.push(...(await claimIdle(uplink(), name, idleMs, max)));
-      }
-      if (buffer.length >= max) return;
-      // Every stream is asked for all that is wanted: less in sum says that all were read to their ends.
-      buffer.push(...(await readStreams(uplink(), name, '>', max, buffer.length > 0 ? null : blockMs)));
+      // Every stream is asked for all that is wanted: less of each says that all were read to their ends.
+      const count = Math.min(max, consumer.count);
+      const read = await readNew(uplink(), consumer.name, readable, count, buffer.length > 0 ? null : blockMs);
+      for (const [key, entries] of read) admit(uplink(), consumer, streamOfKey(key), entries);
+      consumer.count = Math.min(max, count * 2);
+      return read.every(([, entries]) => entries.length < count);
     } catch (error) {
-      consumer.unsure = true;
-      if (!isGroupGone(error)) throw error;
-      await createGroups(uplink());
+      consumer.count = Math.max(1, consumer.count >> 1);
+      if (!isGroupGone(error) && !isWrongType(error)) throw error;
+      consumer.surveyAt = 0; // finds out which stream it is
+      return false;
     }
   }
 
   const take: Bus['take'] = async (name, { max, blockMs, signal }) => {
-    const consumer = consumers.get(name) ?? newConsumer();
+    const consumer = consumers.get(name) ?? newConsumer(name, max);
     consumers.set(name, consumer);
+    const { buffer, trouble } = consumer;
+    consumer.trouble = null;
+    if (trouble) throw trouble;
     const deadline = performance.now() + blockMs;
-    while (!signal.aborted) {
-      if (consumer.buffer.length < max || consumer.taken.size > 0) {
-        const waitMs = Math.max(1, Math.min(Math.ceil(deadline - performance.now()), longestBlockMs));
-        consumer.filling ??= fill(name, consumer, max, waitMs).finally(() => (consumer.filling = null));
-        await unlessAborted(consumer.filling, signal);
-        if (signal.aborted) break; // what comes in yet is for the next call
-      }
-      const entries = consumer.buffer.splice(0, max);
-      for (const entry of entries) consumer.taken.add(nameOf(entry));
-      if (entries.length > 0 || performance.now() >= deadline) return entries;
+    for (let isAtEnd = false; !signal.aborted;) {
+      const isOver = buffer.length > 0 || performance.now() >= deadline;
+      if (buffer.length >= max || (isAtEnd && isOver)) return buffer.splice(0, max);
+      const waitMs = Math.max(1, Math.min(Math.ceil(deadline - performance.now()), longestBlockMs));
+      consumer.filling ??= fill(consumer, max, waitMs).finally(() => (consumer.filling = null));
+      isAtEnd = (await unlessAborted(consumer.filling, signal)) ?? false;
     }
-    return [];
+    return []; // what comes in yet is for the next call
   };
 
   return {
     take,
-    /** These are done with: they do not come again. */
+    /** These are done with. */
     forget(entries: readonly UplinkEntry[]) {
-      for (const { taken } of consumers.values()) for (const entry of entries) taken.delete(nameOf(entry));
+      for (const { held } of consumers.values()) for (const entry of entries) held.delete(nameOf(entry));
     },
     close: async () => connection?.close(),
   };
 }
 
-function newConsumer(): Consumer {
-  return { buffer: [], taken: new Set(), unsure: true, filling: null, claimAt: 0 };
+function newConsumer(name: string, count: number): Consumer {
+  return {
+    name,
+    buffer: [],
+    held: new Set(),
+    filling: null,
+    surveyAt: 0,
+    surveyFrom: streams.map(() => scanStart),
+    count,
+    unreadable: new Set(),
+    trouble: null,
+  };
 }
 
-function nameOf({ stream, id }: UplinkEntry): string {
+function nameOf({ stream, id }: Pick<UplinkEntry, 'stream' | 'id'>): string {
   return `${stream} ${id}`;
 }
 
-/** From `>`, what nobody took yet; from `0`, what this consumer took and is not done with. `blockMs` null does not wait. */
-async function readStreams(
-  connection: Connection,
-  consumer: string,
-  from: '>' | '0',
-  max: number,
-  blockMs: number | null = null,
-): Promise<UplinkEntry[]> {
-  const places = [...keys, ...keys.map(() => from)];
-  const block = blockMs === null ? [] : ['BLOCK', blockMs];
-  const args = ['GROUP', group, consumer, 'COUNT', max, ...block, 'STREAMS', ...places];
-  const read = (await connection.run((redis) => redis.callBuffer('xreadgroup', args))) as RawStreams | null;
-  return (read ?? []).flatMap(([key, entries]) => toEntries(keys.indexOf(key.toString()), entries));
+function streamOfKey(key: Buffer): number {
+  return streams.findIndex((stream) => channels.uplink(stream) === key.toString());
 }
 
-/** Takes over what another consumer took and did not end for so long: it is dead, or slow, which does no harm. */
-async function claimIdle(
-  connection: Connection,
-  consumer: string,
-  idleMs: number,
-  max: number,
-): Promise<UplinkEntry[]> {
-  const claimed = await connection.run(async (redis) => {
-    const commands = redis.pipeline();
-    for (const key of keys) commands.callBuffer('xautoclaim', [key, group, consumer, idleMs, '0-0', 'COUNT', max]);
-    return requireAll(await commands.exec()) as [cursor: Buffer, entries: RawEntry[]][];
-  });
-  return claimed.flatMap(([, entries], stream) => toEntries(stream, entries));
-}
-
-/** An entry that somebody deleted from its stream is damaged: it ends as such. */
-function toEntries(stream: number, entries: readonly RawEntry[]): UplinkEntry[] {
-  return entries.map(([id, fields]) => ({ stream, id: id.toString(), batch: fields?.[1] ?? Buffer.of() }));
-}
-
-/** Redis lost its data, or is new. 7.0 says UNBLOCKED to a read that waits meanwhile. */
-function isGroupGone(error: unknown): boolean {
-  return error instanceof Error && /\b(NOGROUP|UNBLOCKED)\b/.test(error.message);
-}
-
-/** From 0: what was appended before the group existed is read too. */
-async function createGroups(connection: Connection): Promise<void> {
-  for (const key of keys) {
-    await connection
-      .run((redis) => redis.xgroup('CREATE', key, group, '0', 'MKSTREAM'))
-      .catch((error: unknown) => {
-        if (!(error instanceof Error && error.message.includes('BUSYGROUP'))) throw error; // another gateway was first
-      });
+/** Buffers entries that the consumer does not hold, and ends marks of probes. */
+function admit(connection: Connection, consumer: Consumer, stream: number, entries: readonly RawEntry[]): void {
+  const marks: { stream: number; id: string }[] = [];
+  for (const [idBytes, fields] of entries) {
+    const id = idBytes.toString();
+    const name = nameOf({ stream, id });
+    if (consumer.held.has(name)) continue;
+    const batch = batchOf(fields);
+    if (batch === null) {
+      marks.push({ stream, id });
+      continue;
+    }
+    consumer.held.add(name);
+    consumer.buffer.push({ stream, id, batch });
   }
+  endEntries(connection, marks).catch(() => {}); // a mark that stays comes again when it is idle
 }
 
-/** Resolves when the promise does, or at once when the signal is aborted; rejects with the promise. */
-async function unlessAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+/**
+ * Takes over what was delivered `idleMs` ago and is not done with: to another consumer, which is dead or slow, or to this
+ * one by an answer that was lost; an entry that it holds is only told to be in good hands. Goes through the pending
+ * entries of each stream from look to look, `count` at a time. Notices streams that cannot be read, and makes missing ones.
+ */
+async function survey(connection: Connection, consumer: Consumer, idleMs: number, count: number): Promise<void> {
+  const { name, surveyFrom, unreadable } = consumer;
+  consumer.surveyAt = performance.now() + idleMs * (0.25 + Math.random() / 2);
+  const results = await connection.run(async (redis) => {
+    const commands = redis.pipeline();
+    for (const stream of streams) {
+      const from = surveyFrom[stream] ?? scanStart;
+      commands.callBuffer('xautoclaim', [channels.uplink(stream), group, name, idleMs, from, 'COUNT', count]);
+    }
+    return commands.exec();
+  });
+  for (const stream of streams) {
+    const [error, result] = results?.[stream] ?? [];
+    unreadable.delete(stream);
+    if (error && isGroupGone(error)) await createGroup(connection, stream);
+    else if (error && isWrongType(error)) unreadable.add(stream);
+    else if (error) throw plainError(error);
+    else {
+      const [cursor, entries] = result as [cursor: Buffer, entries: RawEntry[]];
+      surveyFrom[stream] = cursor.toString();
+      admit(connection, consumer, stream, entries);
+      if (entries.length > 0 && surveyFrom[stream] !== scanStart) consumer.surveyAt = 0; // there may be more
+    }
+  }
+  if (unreadable.size === 0) return;
+  const keys = [...unreadable].map((stream) => channels.uplink(stream)).join(', ');
+  consumer.trouble = new Error(`Redis: ${keys} holds something that is no stream: delete it.`);
+}
+
+/** What nobody took yet, from each of these streams up to `count`. `blockMs` null does not wait. */
+async function readNew(
+  connection: Connection,
+  consumer: string,
+  from: readonly number[],
+  count: number,
+  blockMs: number | null,
+): Promise<RawStreams> {
+  const places = [...from.map((stream) => channels.uplink(stream)), ...from.map(() => '>')];
+  const block = blockMs === null ? [] : ['BLOCK', blockMs];
+  const args = ['GROUP', group, consumer, 'COUNT', count, ...block, 'STREAMS', ...places];
+  return ((await connection.run((redis) => redis.callBuffer('xreadgroup', args))) as RawStreams | null) ?? [];
+}
+
+/** Resolves as the promise does, or with undefined at once when the signal is aborted; rejects with the promise. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
   const done = new AbortController();
-  const aborted = new Promise<void>((resolve) => {
-    signal.addEventListener('abort', () => resolve(), { once: true, signal: done.signal });
+  const aborted = new Promise<undefined>((resolve) => {
+    signal.addEventListener('abort', () => resolve(undefined), { once: true, signal: done.signal });
   });
   try {
-    await Promise.race([promise, aborted]);
+    return await Promise.race([promise, aborted]);
   } finally {
     done.abort();
   }

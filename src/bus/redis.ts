@@ -1,9 +1,11 @@
 // The bus over Redis: messages by PUBLISH, the uplink by streams. Redis is transport only: while it is away calls reject
 // or messages are missed, nothing is lost that a runner was told is committed, and all comes back by itself.
-import type { Bus } from './bus.ts';
+import { type Bus, defaultIdleMs, maxEntryBytes } from './bus.ts';
 import { connect } from './redis-connection.ts';
+import { appendEntry, endEntries } from './redis-entry.ts';
 import { openMessages } from './redis-messages.ts';
-import { appendEntry, endEntries, openUplink } from './redis-uplink.ts';
+import { createAgeWatch, probeStreams } from './redis-probe.ts';
+import { openUplink } from './redis-uplink.ts';
 
 export type RedisBusOptions = {
   /** Redis cannot be reached, or refuses us; told once, until it is back. No error holds content or a password. */
@@ -11,10 +13,8 @@ export type RedisBusOptions = {
   onBack?: () => void;
   /** A listener threw, or Redis refused one channel. */
   onTrouble?: (error: unknown) => void;
+  idleMs?: number;
 };
-
-/** Entries that a consumer holds for so long are another's: it is dead, or so slow that help is welcome. */
-const idleMs = 5_000;
 
 /** Connects in the background, and for as long as it takes. */
 export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
@@ -29,10 +29,13 @@ export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
     away = false;
   });
   const messages = openMessages(url, report, (error) => options.onTrouble?.(error));
-  const uplink = openUplink(url, idleMs, report);
+  const uplink = openUplink(url, options.idleMs ?? defaultIdleMs, report);
 
   return {
     async publish(channel, message) {
+      // Redis may take no longer argument, and answers one by closing the connection.
+      if (Buffer.byteLength(message) > maxEntryBytes)
+        throw new Error(`A message holds at most ${maxEntryBytes} bytes.`);
       await connection.run((redis) => redis.publish(channel, message));
     },
     subscribe: messages.subscribe,
@@ -43,6 +46,8 @@ export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
       await endEntries(connection, entries);
       uplink.forget(entries);
     },
+    oldest: createAgeWatch(connection),
+    probe: () => probeStreams(connection, url),
     async ping() {
       await connection.run((redis) => redis.ping());
     },

@@ -1,16 +1,30 @@
 // The contract of the bus port, run over every adapter: messages are hints, uplink entries stay until they are done with.
+// `open` makes a bus whose entries are another consumer's after `idleMs`.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { type Bus, streamOf, uplinkStreams } from '../../src/bus/bus.ts';
+import { type Bus, maxEntryBytes, NotAppended, streamOf, type UplinkEntry, uplinkStreams } from '../../src/bus/bus.ts';
 import { until } from '../support/until.ts';
 
-export function busContract(name: string, open: () => Promise<{ bus: Bus; close: () => Promise<void> }>): void {
+export function busContract(
+  name: string,
+  open: (idleMs: number) => Promise<{ bus: Bus; close: () => Promise<void> }>,
+): void {
   suite(`bus contract on ${name}`, () => {
     let bus: Bus;
     let close: () => Promise<void>;
     const { signal } = new AbortController();
+    const idleMs = 1_000;
     const take = (consumer: string, max = 10, blockMs = 200) => bus.take(consumer, { max, blockMs, signal });
-    before(async () => ({ bus, close } = await open()));
+    /** Takes, whatever comes in between, until so many entries came or `forMs` are over. */
+    const takeAll = async (consumer: string, count: number, max = 10, forMs = 10_000) => {
+      const entries: UplinkEntry[] = [];
+      for (const deadline = performance.now() + forMs; entries.length < count && performance.now() < deadline;) {
+        entries.push(...(await take(consumer, max)));
+      }
+      return entries;
+    };
+    const textsOf = (entries: readonly UplinkEntry[]) => entries.map(({ batch }) => batch.toString());
+    before(async () => ({ bus, close } = await open(idleMs)));
     after(() => close());
 
     test('a message reaches every listener of its channel, in order, and no other', async () => {
@@ -41,27 +55,76 @@ export function busContract(name: string, open: () => Promise<{ bus: Bus; close:
     });
 
     test('entries come in the order of their stream, each to one consumer', async () => {
-      for (let n = 0; n < 6; n++) await bus.append(1, `batch ${n}`);
-      const first = await take('one', 4);
-      const second = await take('two', 4);
-      const texts = [...first, ...second].map((entry) => entry.batch.toString());
-      assert.deepEqual(texts.toSorted(), ['batch 0', 'batch 1', 'batch 2', 'batch 3', 'batch 4', 'batch 5']);
-      assert.deepEqual(
-        first.map((entry) => entry.batch.toString()),
-        first.map((entry) => entry.batch.toString()).toSorted(),
-      );
+      const texts = Array.from({ length: 6 }, (_, n) => `batch ${n}`);
+      for (const text of texts) await bus.append(1, text);
+      const first = await takeAll('one', 4, 4);
+      const second = await takeAll('two', 2, 4);
+      assert.deepEqual([textsOf(first), textsOf(second)], [texts.slice(0, 4), texts.slice(4)]);
       await bus.done([...first, ...second]);
       assert.deepEqual(await take('one'), []);
     });
 
-    test('an entry that is not done with comes again to who took it, before new ones', async () => {
-      await bus.append(0, 'again');
-      const [first] = await take('one');
-      assert.equal(first?.batch.toString(), 'again');
-      const [second] = await take('one');
-      assert.deepEqual(second, first);
+    test('entries that are held never come again, and keep no new ones from being taken', async () => {
+      const texts = (name: string, count: number) => Array.from({ length: count }, (_, n) => `${name} ${n}`);
+      for (const text of texts('held', 25)) await bus.append(0, text);
+      const held = await takeAll('one', 25);
+      assert.deepEqual(textsOf(held), texts('held', 25));
+      for (const text of texts('new', 15)) await bus.append(0, text);
+      const fresh = await takeAll('one', 15);
+      assert.deepEqual(textsOf(fresh), texts('new', 15));
+      await bus.done(fresh);
+      assert.deepEqual(await takeAll('one', 1, 10, 3 * idleMs), [], 'however long they are held');
+      await bus.done(held);
+    });
+
+    test('entries that a consumer does not end go to another one, and not to it when it still holds them', async () => {
+      const texts = Array.from({ length: 12 }, (_, n) => `orphan ${n}`);
+      for (const text of texts) await bus.append(3, text);
+      const held = await takeAll('dead', 12);
+      assert.equal(held.length, 12);
+      assert.deepEqual(await take('heir'), [], 'it may still be alive');
+      const inherited = await takeAll('heir', 12, 5);
+      assert.deepEqual(textsOf(inherited), texts);
+      assert.deepEqual(await takeAll('dead', 1, 10, 3 * idleMs), []);
+      await bus.done(inherited);
+      await bus.done(held); // ended by another one: no error
+      assert.equal(await bus.oldest(), null);
+    });
+
+    test('the oldest entry that is not done is told, whether it waits or is held', async () => {
+      assert.equal(await bus.oldest(), null);
+      await bus.append(2, 'older');
+      const time = (await bus.oldest())?.getTime() ?? 0;
+      assert.ok(Math.abs(time - Date.now()) < 60_000, 'by a clock that is about ours');
+      await until(() => Date.now() > time + 10);
+      await bus.append(1, 'newer');
+      const [first] = (await takeAll('one', 2)).toSorted((one, other) => other.stream - one.stream);
+      assert.equal(first?.batch.toString(), 'older');
+      assert.equal((await bus.oldest())?.getTime(), time);
       await bus.done([first]);
-      assert.deepEqual(await take('one'), []);
+      assert.ok(((await bus.oldest())?.getTime() ?? 0) > time);
+    });
+
+    test('a probe leaves nothing behind', async () => {
+      const held = await take('one', 10, 1);
+      await Promise.all([bus.probe(), bus.probe(), take('one').then((entries) => assert.deepEqual(entries, []))]);
+      await bus.done(held);
+      await bus.append(0, 'a batch');
+      const entries = await takeAll('one', 1);
+      assert.deepEqual(textsOf(entries), ['a batch']);
+      await bus.done(entries);
+    });
+
+    test('an entry that is too large is refused, and says how large it may be', async () => {
+      const largest = 'x'.repeat(maxEntryBytes);
+      await bus.append(0, largest);
+      await assert.rejects(
+        bus.append(0, `${largest}x`),
+        (error) => error instanceof NotAppended && /1048577.*1048576/.test(error.message),
+      );
+      const entries = await takeAll('one', 1);
+      assert.deepEqual(textsOf(entries), [largest]);
+      await bus.done(entries);
     });
 
     test('a consumer that waits gets an entry when it comes, and nothing when the time is over', async () => {

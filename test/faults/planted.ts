@@ -20,12 +20,12 @@ export const bugs: Bug[] = [
     name: 'acknowledge before the commit',
     patches: [
       [
-        'src/intake/consumer.ts',
+        'src/intake/batches.ts',
         'return takeBatches(tx, batches, leaseSeconds, added);',
         `return takeBatches(tx, batches, leaseSeconds, added).then(async (early) => {
           for (const { channel, acknowledgement } of early)
             await store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
-          await sleep(100);
+          await new Promise((resolve) => setTimeout(resolve, 100));
           return early;
         });`,
       ],
@@ -57,7 +57,7 @@ export const bugs: Bug[] = [
   },
   {
     name: 'MAXLEN on the uplink',
-    patches: [['src/bus/redis-uplink.ts', "xadd(key, '*', 'b', batch)", "xadd(key, 'MAXLEN', 5, '*', 'b', batch)"]],
+    patches: [['src/bus/redis-entry.ts', "xadd(key, '*', 'b', batch)", "xadd(key, 'MAXLEN', 5, '*', 'b', batch)"]],
     only: ['stop gateway', 'kill gateway'],
   },
 ];
