@@ -2,8 +2,9 @@
 // job is read in few rows and its story outlives its detail. A closed window that the tiers do not hold yet, or hold in
 // an older revision, is not `rolled`; a tier window is always merged anew from all that it spans, so doing it twice is
 // the same as once.
-import { and, asc, eq, inArray, sql, type SQL } from 'drizzle-orm';
+import { and, asc, eq, sql, type SQL } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import { lockFree } from '../job/ended.ts';
 import type { Tx } from '../live/commit.ts';
 import { metricTier, metricWindow } from './table.ts';
@@ -171,7 +172,7 @@ export async function isRolledUp(db: Db, jobIds: readonly string[]): Promise<boo
   const [row] = await db
     .select({ jobId: metricWindow.jobId })
     .from(metricWindow)
-    .where(and(inArray(metricWindow.jobId, [...jobIds]), notRolled))
+    .where(and(isOneOf(metricWindow.jobId, jobIds), notRolled))
     .limit(1);
   return !row;
 }
