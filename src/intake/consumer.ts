@@ -17,13 +17,20 @@ export type Consumer = {
   stop(): Promise<void>;
 };
 
+type Limits = { leaseSeconds: number; maxMetricNames: number };
+
 const entriesPerCommit = 32;
 const blockMs = 1_000;
 const pauseAfterErrorMs = 500;
 const sweepMs = 1_000;
 
 /** Starts to store what runners send, and to end the attempts of runners that are lost. `report` gets every failure. */
-export function startConsumer(store: Store, leaseSeconds: number, report: (error: unknown) => void): Consumer {
+export function startConsumer(
+  store: Store,
+  leaseSeconds: number,
+  report: (error: unknown) => void,
+  maxMetricNames = Infinity,
+): Consumer {
   const ending = new AbortController();
   const { signal } = ending;
   const name = randomUUID();
@@ -42,7 +49,8 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
     while (!signal.aborted) {
       try {
         const entries = await store.bus.take(name, { max: entriesPerCommit, blockMs, signal });
-        if (entries.length > 0) await store.bus.done(await storeAll(store, entries, leaseSeconds, counts, report));
+        if (entries.length > 0)
+          await store.bus.done(await storeAll(store, entries, { leaseSeconds, maxMetricNames }, counts, report));
         if (entries.length >= entriesPerCommit || stoodStill()) wellSince = null;
         else wellSince ??= performance.now();
         turnedAt = performance.now();
@@ -89,19 +97,19 @@ export function startConsumer(store: Store, leaseSeconds: number, report: (error
 async function storeAll(
   store: Store,
   entries: readonly UplinkEntry[],
-  leaseSeconds: number,
+  limits: Limits,
   counts: IntakeCounts,
   report: (error: unknown) => void,
 ): Promise<readonly UplinkEntry[]> {
   try {
-    await storeSome(store, entries, leaseSeconds, counts);
+    await storeSome(store, entries, limits, counts);
     return entries;
   } catch (error) {
     if (entries.length === 1 || passingFault(error)) throw error;
     const stored: UplinkEntry[] = [];
     const failures: unknown[] = [];
     for (const entry of entries) {
-      const alone = storeSome(store, [entry], leaseSeconds, counts).then(() => stored.push(entry));
+      const alone = storeSome(store, [entry], limits, counts).then(() => stored.push(entry));
       await alone.catch((failure: unknown) => failures.push(failure));
     }
     if (stored.length === 0) throw error;
@@ -113,14 +121,14 @@ async function storeAll(
 async function storeSome(
   store: Store,
   entries: readonly UplinkEntry[],
-  leaseSeconds: number,
+  { leaseSeconds, maxMetricNames }: Limits,
   counts: IntakeCounts,
 ): Promise<void> {
   const added: IntakeCounts = { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 };
   const batches = entries.map((entry) => entry.batch);
   const told = await commit(store, (tx) => {
     Object.assign(added, { records: 0, duplicates: 0, holes: 0, fenced: 0, damaged: 0 }); // a retry counts anew
-    return takeBatches(tx, batches, leaseSeconds, added);
+    return takeBatches(tx, batches, leaseSeconds, added, maxMetricNames);
   });
   for (const key of Object.keys(added) as (keyof IntakeCounts)[]) {
     counts[key] += added[key];

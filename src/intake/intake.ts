@@ -13,7 +13,7 @@ import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import { appendLog, type NewGap, type NewLine, readExcerpt } from '../log/log.ts';
-import { appendPoints, closeAllWindows, type NewPoint } from '../metric/metric.ts';
+import { appendPoints, closeAllWindows, type NewPoint } from '../metric/append.ts';
 import type { Acknowledgement } from '../protocol/control.ts';
 import {
   decodeBatch,
@@ -35,6 +35,7 @@ export type IntakeCounts = { records: number; duplicates: number; holes: number;
 type Round = {
   readonly leaseSeconds: number;
   readonly counts: IntakeCounts;
+  readonly maxMetricNames: number;
   /** Runners that were heard. */
   readonly runnerIds: Set<string>;
   /** Attempts as they were read under the locks, each until its first batch is taken. */
@@ -52,6 +53,7 @@ export async function takeBatches(
   encoded: readonly (string | Buffer)[],
   leaseSeconds: number,
   counts: IntakeCounts,
+  maxMetricNames = Infinity,
 ): Promise<Told[]> {
   const batches: DecodedBatch[] = [];
   for (const bytes of encoded) {
@@ -68,7 +70,7 @@ export async function takeBatches(
   const told: Told[] = [];
   // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle. The
   // rest of their queries travel together: one after the other, most of the time of a commit was waiting for answers.
-  const round: Round = { leaseSeconds, counts, runnerIds: new Set(), attempts: new Map() };
+  const round: Round = { leaseSeconds, counts, maxMetricNames, runnerIds: new Set(), attempts: new Map() };
   if (jobIds.length > 1) {
     await lockJobs(tx, jobIds);
     round.attempts = await loadAttempts(tx, [...attempts.keys()]);
@@ -95,7 +97,7 @@ async function takeBatch(
   tx: Tx,
   locked: LockedJob,
   batch: DecodedBatch,
-  { leaseSeconds, counts, runnerIds, attempts }: Round,
+  { leaseSeconds, counts, maxMetricNames, runnerIds, attempts }: Round,
 ): Promise<Told> {
   const { attemptId } = batch;
   const attempt = attempts.get(attemptId) ?? (await loadAttempts(tx, [attemptId])).get(attemptId);
@@ -109,7 +111,7 @@ async function takeBatch(
       const of = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
       tx.nudge(channels.job(locked.job.id), {}, [[of, accepted.json, '}']]);
     }
-    await store(tx, locked, attempt, accepted);
+    await store(tx, locked, attempt, accepted, maxMetricNames);
     const { mark, lines, linesCrc } = attempt;
     await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
     runnerIds.add(attempt.runnerId);
@@ -166,7 +168,13 @@ function unreadable(): RunnerRecord {
 }
 
 /** Stores accepted records in their order: runs of log items and of points together, changes of state where they come. */
-async function store(tx: Tx, locked: LockedJob, attempt: Attempt, { first, records }: Accepted): Promise<void> {
+async function store(
+  tx: Tx,
+  locked: LockedJob,
+  attempt: Attempt,
+  { first, records }: Accepted,
+  maxMetricNames: number,
+): Promise<void> {
   const log: (NewLine | NewGap)[] = [];
   const points: NewPoint[] = [];
   const texts: string[] = [];
@@ -174,7 +182,7 @@ async function store(tx: Tx, locked: LockedJob, attempt: Attempt, { first, recor
     attempt.lines += texts.length;
     attempt.linesCrc = linesCrcAfter(attempt.linesCrc, texts.splice(0));
     await appendLog(tx, locked, attempt.number, log.splice(0));
-    await appendPoints(tx, locked, attempt.number, first, points.splice(0));
+    await appendPoints(tx, locked, attempt.number, first, points.splice(0), maxMetricNames);
   };
   for (const record of records) {
     const { time } = record;

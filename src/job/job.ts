@@ -345,10 +345,11 @@ export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJ
       .returning({ changed: job.changed });
     if (written) nudgeProject(tx, locked.job.projectId, written.changed);
   }
-  const { line, event, window, revision, logBytes } = locked.stream;
+  const { line, event, window, revision, logBytes, metricNames, metricRefused } = locked.stream;
   const moved = line - stream.line + event - stream.event + window - stream.window + revision - stream.revision;
   if (moved === 0) return result;
-  await tx.update(jobStream).set({ line, event, window, revision, logBytes }).where(eq(jobStream.jobId, jobId));
+  const streams = { line, event, window, revision, logBytes, metricNames, metricRefused };
+  await tx.update(jobStream).set(streams).where(eq(jobStream.jobId, jobId));
   tx.nudge(channels.job(jobId), { line, event, window, revision, end: Number(isTerminal(locked.job.state)) });
   return result;
 }

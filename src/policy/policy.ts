@@ -174,8 +174,18 @@ function parsePolicyId(id: string): { projectId: string; revision: number } | nu
 
 /** The defaults of a policy, as a layer. */
 export function policyLayer({ rules }: Pick<Policy, 'rules'>): Layer {
-  const given = rules.filter((rule) => rule.hasDefault);
+  const given = rules.map(withDefault).filter((rule) => rule.hasDefault);
   return new Map(given.map((rule) => [rule.path, { source: 'POLICY', value: rule.default }]));
+}
+
+/**
+ * No version of the defaults has `metrics.max_names`, whose bound is an operator's variable: a job that names no number is
+ * checked by no rule, so that a maximum would bind nobody. It is what such a job gets.
+ */
+function withDefault(rule: PolicyRule): PolicyRule {
+  const { path, hasDefault, max, allowed, enforcement } = rule;
+  const binds = path === 'metrics.max_names' && !hasDefault && !allowed && enforcement === 'DENY';
+  return binds && max !== null ? { ...rule, hasDefault: true, default: Math.floor(max) } : rule;
 }
 
 function toPolicy(row: typeof policy.$inferSelect): Policy {
