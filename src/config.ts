@@ -180,6 +180,12 @@ export const variables = {
     'Most websockets and event streams that a gateway holds; a further one is refused with 503 and OVERLOADED.',
     '20000',
   ),
+  ASTRAML_MAX_METRIC_NAMES: variable(
+    whole(1, 1_000_000),
+    '20000',
+    'Most names of metrics that a job may have: points of further names are not stored, and its log says so once. `metrics.max_names` of a job spec or a policy may lower it.',
+    '20000',
+  ),
   ASTRAML_LOG_RETENTION_DAYS: variable(
     positive,
     '30',
@@ -252,6 +258,7 @@ export type Config = {
   maxSubscriptionsPerToken: number;
   maxSocketsPerToken: number;
   maxSockets: number;
+  maxMetricNames: number;
   logRetentionDays: number;
   metricRawDays: number;
   metricWindowDays: number;
@@ -307,6 +314,7 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     maxSubscriptionsPerToken: values.ASTRAML_MAX_SUBSCRIPTIONS_PER_TOKEN,
     maxSocketsPerToken: values.ASTRAML_MAX_SOCKETS_PER_TOKEN,
     maxSockets: values.ASTRAML_MAX_SOCKETS,
+    maxMetricNames: values.ASTRAML_MAX_METRIC_NAMES,
     logRetentionDays: values.ASTRAML_LOG_RETENTION_DAYS,
     metricRawDays: values.ASTRAML_METRIC_RAW_DAYS,
     metricWindowDays: values.ASTRAML_METRIC_WINDOW_DAYS,

@@ -139,7 +139,7 @@ suite('records', () => {
       records: [line('a')],
     });
     const stranger = encodeBatch({ version: 1, attemptId: 'att_none', leaseToken: 'x', first: 1, records: [] });
-    const consumer = startConsumer(store, leaseSeconds, assert.ifError);
+    const consumer = startConsumer(store, { leaseSeconds, maxMetricNames: Infinity, report: assert.ifError });
     for (const text of [good.replace('"a"', '"b"'), 'nonsense', '', stranger, good]) await store.bus.append(0, text);
     await until(() => consumer.counts.records === 1, { timeoutMs: 10_000 });
     await consumer.stop();
@@ -504,7 +504,11 @@ suite('locks of a job come before that of its runner', () => {
 
 test('a gateway that stood still is not well until it has read what came meanwhile, for a whole lease', async () => {
   const troubles: unknown[] = [];
-  const consumer = startConsumer(store, 1, (error) => troubles.push(error));
+  const consumer = startConsumer(store, {
+    leaseSeconds: 1,
+    maxMetricNames: Infinity,
+    report: (error) => troubles.push(error),
+  });
   try {
     await until(consumer.isWell, { timeoutMs: 10_000, everyMs: 50, what: 'a gateway that is well' });
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3_000); // as by SIGSTOP

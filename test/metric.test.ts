@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { type Aggregate, aggregateOf, mergeAggregates, meanOf, quantileOf } from '../src/metric/window.ts';
+import { addValue, type Aggregate, aggregateOf, mergeAggregates, meanOf, quantileOf } from '../src/metric/window.ts';
 
 /** Dyadic numbers add up without rounding, in any order. */
 const dyadic = fc.integer({ min: -(2 ** 20), max: 2 ** 20 }).map((n) => n / 1024);
@@ -43,6 +43,19 @@ suite('aggregates', () => {
         );
         const parts = borders.slice(1).map((end, n) => merged(points.slice(borders[n], end), borders[n]));
         assert.deepEqual(withSortedBuckets(parts.reduce(mergeAggregates)), withSortedBuckets(merged(points)));
+      }),
+    );
+  });
+
+  test('are the same whether a value is added in place or merged', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.double(), fc.option(fc.nat())), { minLength: 1 }), ([head, ...rest]) => {
+        const added = aggregateOf(...(head ?? [0, null]));
+        for (const point of rest) addValue(added, ...point);
+        const all = [head ?? ([0, null] as [number, null]), ...rest]
+          .map((point) => aggregateOf(...point))
+          .reduce(mergeAggregates);
+        assert.deepEqual(withSortedBuckets(added), withSortedBuckets(all));
       }),
     );
   });

@@ -59,7 +59,8 @@ for (const engine of ['any', 'embedded'] as const) {
     async function restart(): Promise<Consumer> {
       await consumer?.stop();
       reports = [];
-      return (consumer = startConsumer(store, leaseSeconds, (error) => reports.push(error), pauses));
+      const options = { leaseSeconds, maxMetricNames: Infinity, quarantinePauses: pauses };
+      return (consumer = startConsumer(store, { ...options, report: (error) => reports.push(error) }));
     }
     async function claim(): Promise<Assignment> {
       await newJob(store, { priority: 100 });

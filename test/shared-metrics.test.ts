@@ -19,7 +19,7 @@ import {
 } from './support/door.ts';
 import { changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { appendPoints } from '../src/metric/metric.ts';
+import { appendPoints } from '../src/metric/append.ts';
 import { until } from './support/until.ts';
 
 const query = `subscription ($jobId: ID!, $after: String) {

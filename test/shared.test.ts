@@ -10,7 +10,7 @@ import { createShared, isShared, isViewerNeutral, type SharedOptions } from '../
 import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
 import { appendLog } from '../src/log/log.ts';
-import { appendPoints } from '../src/metric/metric.ts';
+import { appendPoints } from '../src/metric/append.ts';
 import {
   adminToken,
   bearer,

@@ -1,11 +1,12 @@
 // Attempts: claiming a job, keeping the lease; how they end stands in end.ts. The lease token is the fence; the database's clock alone ends a
 // lease. Cancelling lives here too, since a running job's end is its attempt's to prove.
-import { and, asc, desc, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, isNull, sql } from 'drizzle-orm';
 import { type Actor, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import type { SecretKey } from '../config.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import { invalid, notFound, Refusal } from '../errors.ts';
 import { newId } from '../id.ts';
 import { addEvent, changeJob, type Job, type LockedJob, moveJob, requireJob, type StateReason } from '../job/job.ts';
@@ -286,7 +287,7 @@ export async function loadAttempts(db: Db, ids: readonly string[]): Promise<Map<
   const rows = await db
     .select()
     .from(attempt)
-    .where(inArray(attempt.id, [...ids]));
+    .where(isOneOf(attempt.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 
@@ -295,7 +296,7 @@ export async function loadAttemptsOfJobs(db: Db, jobIds: readonly string[]): Pro
   const rows = await db
     .select()
     .from(attempt)
-    .where(inArray(attempt.jobId, [...jobIds]))
+    .where(isOneOf(attempt.jobId, jobIds))
     .orderBy(asc(attempt.jobId), asc(attempt.number));
   return Map.groupBy(rows, (row) => row.jobId);
 }
@@ -305,6 +306,6 @@ export async function loadActiveAttempts(db: Db, runnerIds: readonly string[]): 
   const rows = await db
     .select()
     .from(attempt)
-    .where(and(inArray(attempt.runnerId, [...runnerIds]), isNull(attempt.finishedAt)));
+    .where(and(isOneOf(attempt.runnerId, runnerIds), isNull(attempt.finishedAt)));
   return Map.groupBy(rows, (row) => row.runnerId);
 }

@@ -1,8 +1,8 @@
-// Many rows as one parameter. The text of the statement is the same for any number of rows, so that it is prepared once,
-// and to make it does not cost as much as there are values.
+// Many rows, or many values, as one parameter. The text of the statement is the same for any number of them, so that it is
+// prepared once, and no input comes near the 65,534 parameters that a statement can have.
 import { getTableColumns, type SQL, sql } from 'drizzle-orm';
 import { toSnakeCase } from 'drizzle-orm/casing';
-import type { PgTable } from 'drizzle-orm/pg-core';
+import type { PgColumn, PgTable } from 'drizzle-orm/pg-core';
 
 /**
  * `insert into … select …` of rows with the names of the table's columns, in the order given; what comes behind it, e.g.
@@ -29,4 +29,21 @@ export function insertRows<Table extends PgTable>(
 /** As a parameter of its own, text is stored with a replacement for half a surrogate pair; JSON would be refused. */
 function storable(value: unknown): unknown {
   return typeof value === 'string' ? value.toWellFormed() : (value ?? null);
+}
+
+/**
+ * Whether the column holds one of these values: `in (…)` with one parameter. Drizzle's `inArray` sends one for each value,
+ * and a list from a request or a batch may have more values than a statement can have parameters.
+ */
+export function isOneOf<Column extends PgColumn>(column: Column, values: Iterable<Column['_']['data'] & Plain>): SQL {
+  return sql`${column} = any(${arrayText(values)}::${sql.raw(column.getSQLType())}[])`;
+}
+
+/** Values whose text is that of Postgres. */
+type Plain = string | number;
+
+/** An array as Postgres reads it. */
+function arrayText(values: Iterable<Plain>): string {
+  const items = Array.from(values, (value) => `"${String(value).replace(/["\\]/g, '\\$&')}"`);
+  return `{${items.join(',')}}`;
 }

@@ -1,9 +1,9 @@
 // Events are written in the transaction of what they tell about, and never changed. Those of one job are read by their
 // number; those of a project by the transaction that wrote them, since its jobs share no lock that could number them.
-import { and, eq, inArray, isNotNull, sql } from 'drizzle-orm';
+import { and, eq, isNotNull, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
-import { insertRows } from '../database/rows.ts';
+import { insertRows, isOneOf } from '../database/rows.ts';
 import { newId } from '../id.ts';
 import { nudgeProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
@@ -92,7 +92,7 @@ export async function listJobEvents(
   const rows = await db
     .select()
     .from(event)
-    .where(and(eq(event.jobId, jobId), inArray(event.type, [...types]), ...order.where))
+    .where(and(eq(event.jobId, jobId), isOneOf(event.type, types), ...order.where))
     .orderBy(...order.orderBy)
     .limit(order.limit);
   return order.inOrder(rows).filter(isJobEvent);
@@ -107,7 +107,7 @@ export async function eventBeforeLast(
   const [row] = await db
     .select({ seq: event.seq })
     .from(event)
-    .where(and(eq(event.jobId, jobId), inArray(event.type, [...types])))
+    .where(and(eq(event.jobId, jobId), isOneOf(event.type, types)))
     .orderBy(sql`${event.seq} desc`)
     .offset(last)
     .limit(1);
@@ -175,7 +175,7 @@ export async function projectBeforeLast(
   const [row] = await db
     .select()
     .from(event)
-    .where(and(eq(event.projectId, projectId), inArray(event.type, [...types]), ...order.where))
+    .where(and(eq(event.projectId, projectId), isOneOf(event.type, types), ...order.where))
     .orderBy(...order.orderBy)
     .offset(last)
     .limit(1);
@@ -187,6 +187,6 @@ export async function loadJobEvents(db: Db, ids: readonly string[]): Promise<Map
   const rows = await db
     .select()
     .from(event)
-    .where(inArray(event.id, [...ids]));
+    .where(isOneOf(event.id, ids));
   return new Map(rows.filter(isJobEvent).map((row) => [row.id, row]));
 }

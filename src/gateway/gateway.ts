@@ -128,7 +128,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const { port } = server.address() as AddressInfo;
   const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
   gateway.config.publicUrl = url;
-  const consumer = startConsumer(store, config.leaseSeconds, (error) => log.error({ err: error }, 'intake'));
+  const consumer = startConsumer(store, { ...config, report: (error) => log.error({ err: error }, 'intake') });
   intake.consumer = consumer;
   const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: error }, name));
   const held = new Map<string, number>();

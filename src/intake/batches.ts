@@ -8,6 +8,12 @@ import { type IntakeCounts, lengthOf, noCounts, refuseBatch, takeBatches, type T
 /** An entry of the uplink with the batch that it holds; it is ours until it is stored or left to its runner. */
 export type HeldBatch = { readonly entry: UplinkEntry; readonly batch: DecodedBatch };
 
+export type IntakeLimits = {
+  readonly leaseSeconds: number;
+  /** Names of metrics that a job keeps; points of further ones are dropped, which its log says once. */
+  readonly maxMetricNames: number;
+};
+
 export type BatchStore = {
   /** What was stored and refused since the start. */
   readonly counts: IntakeCounts;
@@ -21,7 +27,7 @@ export type BatchStore = {
   tell(acknowledgements: readonly Told[]): void;
 };
 
-export function createBatchStore(store: Store, leaseSeconds: number): BatchStore {
+export function createBatchStore(store: Store, { leaseSeconds, maxMetricNames }: IntakeLimits): BatchStore {
   const counts = noCounts();
   let commits = 0;
   const count = (added: IntakeCounts) => {
@@ -40,7 +46,7 @@ export function createBatchStore(store: Store, leaseSeconds: number): BatchStore
       let added = noCounts();
       const told = await commit(store, (tx) => {
         added = noCounts(); // a transaction that is repeated counts anew
-        return takeBatches(tx, batches, leaseSeconds, added);
+        return takeBatches(tx, batches, leaseSeconds, added, maxMetricNames);
       });
       count(added);
       if (added.records > 0) recordsPerCommit.observe(added.records);

@@ -8,7 +8,7 @@ import { isPassing } from '../database/database.ts';
 import { intakeFigures, leasesLost } from '../figures.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { decodeBatch } from '../protocol/record.ts';
-import { createBatchStore, type HeldBatch } from './batches.ts';
+import { createBatchStore, type HeldBatch, type IntakeLimits } from './batches.ts';
 import type { IntakeCounts } from './intake.ts';
 import { endLapsed } from './lost.ts';
 import { type Pauses, startQuarantine } from './quarantine.ts';
@@ -35,27 +35,27 @@ const blockMs = 1_000;
 const [firstPauseMs, longestPauseMs] = [500, 5_000];
 const sweepMs = 1_000;
 
-/**
- * Starts to store what runners send, and to end the attempts of runners that are lost. `report` gets every failure;
- * `quarantinePauses` shortens the pauses of the quarantine for tests.
- */
-export function startConsumer(
-  store: Store,
-  leaseSeconds: number,
-  report: (error: unknown) => void,
-  quarantinePauses?: Pauses,
-): Consumer {
+export type ConsumerOptions = IntakeLimits & {
+  /** Gets every failure, the first of an outage. */
+  report(error: unknown): void;
+  /** Pauses between the tries of a batch in quarantine; shorter for tests. */
+  quarantinePauses?: Pauses;
+};
+
+/** Starts to store what runners send, and to end the attempts of runners that are lost. */
+export function startConsumer(store: Store, options: ConsumerOptions): Consumer {
+  const { leaseSeconds, maxMetricNames, report } = options;
   const ending = new AbortController();
   const { signal } = ending;
   const name = randomUUID();
-  const batches = createBatchStore(store, leaseSeconds);
+  const batches = createBatchStore(store, options);
   const { counts } = batches;
   /** Read and not stored, in the order in which they came. */
   let waiting: WaitingBatch[] = [];
   /** Stored, or left to their runners, and still on the bus. */
   let ended: UplinkEntry[] = [];
   const end = ({ entry }: HeldBatch) => void ended.push(entry);
-  const quarantine = startQuarantine({ store, batches, end, report, pauses: quarantinePauses });
+  const quarantine = startQuarantine({ store, batches, end, report, pauses: options.quarantinePauses });
   // Our own outage or backlog must never cost a job: a lease ends only after we have read the uplink to its end, and
   // reached the database, for one whole lease without a break. Standing still is one: stopped and continued, we would
   // find all leases lapsed before we read what had come meanwhile.
@@ -163,7 +163,7 @@ export function startConsumer(
   const retry = async () => {
     for (let tried = false; !tried && !signal.aborted;) {
       try {
-        await retryRefused(store, signal);
+        await retryRefused(store, maxMetricNames, signal);
         tried = true;
       } catch (error) {
         report(error);

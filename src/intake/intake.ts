@@ -11,7 +11,7 @@ import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import { appendLog, type NewGap, type NewLine, readExcerpt } from '../log/log.ts';
-import { appendPoints, closeAllWindows, type NewPoint } from '../metric/metric.ts';
+import { appendPoints, closeAllWindows, type NewPoint } from '../metric/append.ts';
 import type { Acknowledgement } from '../protocol/control.ts';
 import {
   type DecodedBatch,
@@ -49,6 +49,7 @@ export const noCounts = (): IntakeCounts => ({
 /** What the batches of one transaction share. */
 type Round = {
   readonly leaseSeconds: number;
+  readonly maxMetricNames: number;
   readonly counts: IntakeCounts;
   /** Runners that were heard. */
   readonly runnerIds: Set<string>;
@@ -67,6 +68,7 @@ export async function takeBatches(
   batches: readonly DecodedBatch[],
   leaseSeconds: number,
   counts: IntakeCounts,
+  maxMetricNames = Infinity,
 ): Promise<Told[]> {
   const attempts = await loadAttempts(tx, [...new Set(batches.map((batch) => batch.attemptId))]);
   const byJob = Map.groupBy(
@@ -77,7 +79,7 @@ export async function takeBatches(
   const told: Told[] = [];
   // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle. The
   // rest of their queries travel together: one after the other, most of the time of a commit was waiting for answers.
-  const round: Round = { leaseSeconds, counts, runnerIds: new Set(), attempts: new Map() };
+  const round: Round = { leaseSeconds, maxMetricNames, counts, runnerIds: new Set(), attempts: new Map() };
   if (jobIds.length > 1) {
     await lockJobs(tx, jobIds);
     round.attempts = await loadAttempts(tx, [...attempts.keys()]);
@@ -104,7 +106,7 @@ async function takeBatch(
   tx: Tx,
   locked: LockedJob,
   batch: DecodedBatch,
-  { leaseSeconds, counts, runnerIds, attempts }: Round,
+  { leaseSeconds, maxMetricNames, counts, runnerIds, attempts }: Round,
 ): Promise<Told> {
   const attempt = await loadAttempt(tx, batch, attempts);
   if (holdsLease(attempt, batch.leaseToken)) {
@@ -114,7 +116,7 @@ async function takeBatch(
       const of = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
       tx.nudge(channels.job(locked.job.id), {}, [[of, accepted.json, '}']]);
     }
-    await store(tx, locked, attempt, accepted);
+    await store(tx, locked, attempt, accepted, maxMetricNames);
     await saveMark(tx, attempt, leaseSeconds);
     runnerIds.add(attempt.runnerId);
   } else {
@@ -220,7 +222,13 @@ function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts)
 }
 
 /** Stores accepted records in their order: runs of log items and of points together, changes of state where they come. */
-async function store(tx: Tx, locked: LockedJob, attempt: Attempt, { first, records }: Accepted): Promise<void> {
+async function store(
+  tx: Tx,
+  locked: LockedJob,
+  attempt: Attempt,
+  { first, records }: Accepted,
+  maxMetricNames: number,
+): Promise<void> {
   const log: (NewLine | NewGap)[] = [];
   const points: NewPoint[] = [];
   const texts: string[] = [];
@@ -229,7 +237,7 @@ async function store(tx: Tx, locked: LockedJob, attempt: Attempt, { first, recor
     attempt.lines += texts.length;
     attempt.linesCrc = linesCrcAfter(attempt.linesCrc, texts.splice(0));
     await appendLog(tx, locked, attempt.number, log.splice(0));
-    await appendPoints(tx, locked, attempt.number, firstOfRun, points.splice(0));
+    await appendPoints(tx, locked, attempt.number, firstOfRun, points.splice(0), maxMetricNames);
   };
   let number = first;
   for (const record of records) {

@@ -7,7 +7,7 @@ import { notFound } from '../errors.ts';
 import { changeJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
 import { appendLog, readExcerpt } from '../log/log.ts';
-import { closeAllWindows } from '../metric/metric.ts';
+import { closeAllWindows } from '../metric/append.ts';
 import { requireRunner } from '../runner/runner.ts';
 
 /** Ends one attempt whose lease lapsed, with its windows and a line in the log; false when it was heard in the meantime. */

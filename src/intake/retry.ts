@@ -7,7 +7,7 @@ import { isPassing } from '../database/database.ts';
 import { changeJob, type LockedJob } from '../job/job.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
 import { fillGap, type NewLine } from '../log/log.ts';
-import { appendPoints } from '../metric/metric.ts';
+import { appendPoints } from '../metric/append.ts';
 import { parseRecord } from '../protocol/record.ts';
 import { addReported, pointsOf } from './intake.ts';
 import { takeRefused } from './refuse.ts';
@@ -23,7 +23,7 @@ const pauseMs = 10;
  * Tries each record that was set aside once, oldest attempt first; resolves to how many could be stored. One that fails
  * again stays where it is. While the database is away it waits.
  */
-export async function retryRefused(store: Store, signal: AbortSignal): Promise<number> {
+export async function retryRefused(store: Store, maxMetricNames: number, signal: AbortSignal): Promise<number> {
   let stored = 0;
   let place = { attemptId: '', number: 0 };
   while (!signal.aborted) {
@@ -35,7 +35,7 @@ export async function retryRefused(store: Store, signal: AbortSignal): Promise<n
       .limit(rowsPerPage);
     for (const row of rows) {
       if (signal.aborted) return stored;
-      const isStored = await commit(store, (tx) => retryOne(tx, row)).catch((error: unknown) => {
+      const isStored = await commit(store, (tx) => retryOne(tx, row, maxMetricNames)).catch((error: unknown) => {
         if (isPassing(error)) throw error;
         return false;
       });
@@ -48,9 +48,9 @@ export async function retryRefused(store: Store, signal: AbortSignal): Promise<n
   return stored;
 }
 
-async function retryOne(tx: Tx, row: RefusedRow): Promise<boolean> {
+async function retryOne(tx: Tx, row: RefusedRow, maxMetricNames: number): Promise<boolean> {
   const isStored = await changeJob(tx, row.jobId, async (locked) => {
-    if (!(await isKept(tx, row)) || !(await storeLate(tx, locked, row))) return false;
+    if (!(await isKept(tx, row)) || !(await storeLate(tx, locked, row, maxMetricNames))) return false;
     return takeRefused(tx, row.attemptId, row.number);
   });
   return isStored ?? false;
@@ -66,7 +66,12 @@ async function isKept(tx: Tx, { attemptId, number }: RefusedRow): Promise<boolea
 }
 
 /** Stores a record behind all that came after it; false for one whose time is over, or which cannot be read here either. */
-async function storeLate(tx: Tx, locked: LockedJob, { attempt, number, seq, record }: RefusedRow): Promise<boolean> {
+async function storeLate(
+  tx: Tx,
+  locked: LockedJob,
+  { attempt, number, seq, record }: RefusedRow,
+  maxMetricNames: number,
+): Promise<boolean> {
   const parsed = parseRecord(JSON.parse(unpackBytes(record)));
   if (!parsed) return false;
   let shown: NewLine = {
@@ -79,7 +84,7 @@ async function storeLate(tx: Tx, locked: LockedJob, { attempt, number, seq, reco
       shown = parsed;
       break;
     case 'points':
-      await appendPoints(tx, locked, attempt, number, pointsOf(parsed));
+      await appendPoints(tx, locked, attempt, number, pointsOf(parsed), maxMetricNames);
       break;
     case 'checkpoint':
     case 'alert':

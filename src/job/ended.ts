@@ -1,6 +1,7 @@
 // Jobs for work in the background: those that ended, in the order of their end, and locks that wait for nobody.
-import { and, asc, inArray, isNotNull, lt, sql } from 'drizzle-orm';
+import { and, asc, isNotNull, lt, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import type { Tx } from '../live/commit.ts';
 import { job, jobStream } from './table.ts';
 
@@ -29,7 +30,7 @@ export async function lockJobs(tx: Tx, ids: readonly string[]): Promise<void> {
   await tx
     .select({ jobId: jobStream.jobId })
     .from(jobStream)
-    .where(inArray(jobStream.jobId, [...ids]))
+    .where(isOneOf(jobStream.jobId, ids))
     .orderBy(asc(jobStream.jobId))
     .for('update');
 }
@@ -40,7 +41,7 @@ export async function lockFree(tx: Tx, ids: readonly string[]): Promise<string |
   const [free] = await tx
     .select({ jobId: jobStream.jobId })
     .from(jobStream)
-    .where(inArray(jobStream.jobId, [...ids]))
+    .where(isOneOf(jobStream.jobId, ids))
     .orderBy(asc(jobStream.jobId))
     .limit(1)
     .for('update', { skipLocked: true });

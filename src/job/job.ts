@@ -1,11 +1,11 @@
 // Jobs: submission, and the only place where a job's state changes.
-import { and, arrayContains, eq, getTableColumns, gte, ilike, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
+import { and, arrayContains, eq, getTableColumns, gte, ilike, lt, or, type SQL, sql } from 'drizzle-orm';
 import { type Actor, canSee, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
-import { insertRows } from '../database/rows.ts';
+import { insertRows, isOneOf } from '../database/rows.ts';
 import {
   defaultsLayer,
   type Defaults,
@@ -345,10 +345,11 @@ export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJ
       .returning({ changed: job.changed });
     if (written) nudgeProject(tx, locked.job.projectId, written.changed);
   }
-  const { line, event, window, revision, logBytes } = locked.stream;
+  const { line, event, window, revision, logBytes, metricNames, metricRefused } = locked.stream;
   const moved = line - stream.line + event - stream.event + window - stream.window + revision - stream.revision;
   if (moved === 0) return result;
-  await tx.update(jobStream).set({ line, event, window, revision, logBytes }).where(eq(jobStream.jobId, jobId));
+  const streams = { line, event, window, revision, logBytes, metricNames, metricRefused };
+  await tx.update(jobStream).set(streams).where(eq(jobStream.jobId, jobId));
   tx.nudge(channels.job(jobId), { line, event, window, revision, end: Number(isTerminal(locked.job.state)) });
   return result;
 }
@@ -426,7 +427,7 @@ export async function findJob(db: Db, id: string): Promise<JobReading | null> {
 /** Jobs by id, for callers who may see them. */
 export async function loadJobs(db: Db, ids: readonly string[]): Promise<Map<string, Job>> {
   const wanted = ids.filter((id) => !id.includes('\0'));
-  const rows = wanted.length > 0 ? await db.select().from(job).where(inArray(job.id, wanted)) : [];
+  const rows = wanted.length > 0 ? await db.select().from(job).where(isOneOf(job.id, wanted)) : [];
   return new Map(rows.map((row) => [row.id, row]));
 }
 
@@ -516,7 +517,7 @@ export function jobConditions(actor: Actor, filter: JobFilter): { always: SQL[];
   return {
     always: given([
       actor.projectId === null ? undefined : eq(job.projectId, actor.projectId),
-      filter.projectIds ? inArray(job.projectId, filter.projectIds) : undefined,
+      filter.projectIds ? isOneOf(job.projectId, filter.projectIds) : undefined,
       filter.model ? eq(job.model, filter.model) : undefined,
       filter.scheduleId ? eq(job.scheduleId, filter.scheduleId) : undefined,
       filter.createdAfter ? gte(job.createdAt, filter.createdAfter) : undefined,
@@ -524,7 +525,7 @@ export function jobConditions(actor: Actor, filter: JobFilter): { always: SQL[];
       filter.submittedByMe ? eq(job.submittedBy, actor.tokenId) : undefined,
     ]),
     now: given([
-      filter.states ? inArray(job.state, filter.states) : undefined,
+      filter.states ? isOneOf(job.state, filter.states) : undefined,
       filter.tags?.length ? arrayContains(job.tags, filter.tags) : undefined,
       filter.search ? containing(filter.search) : undefined,
     ]),

@@ -1,7 +1,7 @@
 // Jobs, and `job_stream`: the one lock of a job, with the last number given in each of its streams. Whoever changes a
 // job or what belongs to it locks that row first, several in order of job id.
 import { sql } from 'drizzle-orm';
-import { bigint, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
+import { bigint, boolean, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { changed, instant, now } from '../database/columns.ts';
 import { project } from '../project/table.ts';
 import type { ResolvedValue } from '../spec/resolve.ts';
@@ -117,6 +117,9 @@ export const jobStream = pgTable('job_stream', {
   revision: bigint({ mode: 'number' }).notNull().default(0),
   /** Bytes of the log that are kept. */
   logBytes: bigint({ mode: 'number' }).notNull().default(0),
+  /** Names of metrics that are kept, and whether the log names one that is not: see metric/append.ts. */
+  metricNames: integer().notNull().default(0),
+  metricRefused: boolean().notNull().default(false),
 });
 
 /** The next number that is free in a project. Gateways take numbers in blocks, outside of the job's transaction. */

@@ -1,9 +1,10 @@
 // The log of a job: lines with dense numbers given under the job's lock, read on from any number in either direction.
 // Missing lines are data: a reader gets a gap with its reason, never a silent jump.
 import { stripVTControlCharacters } from 'node:util';
-import { and, asc, desc, eq, gt, gte, inArray, lt, lte, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, gte, lt, lte, type SQL, sql } from 'drizzle-orm';
 import { packBytes, unpackBytes } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import type { Pruned } from '../job/ended.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
@@ -254,7 +255,7 @@ export async function pruneLogs(tx: Tx, jobIds: readonly string[], limit: number
   const oldest = tx
     .select({ jobId: logChunk.jobId, first: logChunk.first })
     .from(logChunk)
-    .where(inArray(logChunk.jobId, [...jobIds]))
+    .where(isOneOf(logChunk.jobId, jobIds))
     .orderBy(asc(logChunk.jobId), asc(logChunk.first))
     .limit(limit);
   const removed = await tx

@@ -5,7 +5,7 @@ import type { Attempt } from '../attempt/attempt.ts';
 import type { Db } from '../database/database.ts';
 import { Refusal } from '../errors.ts';
 import type { Job } from '../job/job.ts';
-import { listMetrics } from './metric.ts';
+import { countPoints } from './metric.ts';
 import { holdsPoints, type Retention } from './retention.ts';
 import { type Downsampling, type Line, reduceLine } from './series.ts';
 import { metricChunk, type StoredPoint } from './table.ts';
@@ -61,8 +61,11 @@ export async function readSeries(
   source: SeriesSource,
   requests: readonly SeriesRequest[],
 ): Promise<(Series | Refusal)[]> {
-  const counts = new Map((await listMetrics(db, source.job.id, null)).map(({ name, count }) => [name, count]));
-  const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
+  const { total, counts } = await countPoints(
+    db,
+    source.job.id,
+    requests.map(({ name }) => name),
+  );
   const fromPoints = total <= maxPointsOfJob && (await holdsPoints(db, source.job, source.retention));
   const series = new Map<SeriesRequest, Series | Refusal>();
   if (!fromPoints) {

@@ -1,7 +1,8 @@
 // How long what a job measured is kept, counted from its end: points and windows shorter than five minutes for one time,
 // those shorter than an hour for another, the rest for good. The coarsest windows of a job always stay.
-import { and, eq, gte, inArray, lt, type SQL, sql } from 'drizzle-orm';
+import { and, eq, gte, lt, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import type { Pruned } from '../job/ended.ts';
 import type { Job } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
@@ -63,10 +64,10 @@ const hasTier = sql`${hour} % ${metricWindow.seconds} = 0`;
  * the jobs. Windows wait until the tiers hold them.
  */
 export async function prunePoints(tx: Tx, jobIds: readonly string[], limit: number): Promise<Pruned> {
-  const chunks = await removeSome(tx, metricChunk, inArray(metricChunk.jobId, [...jobIds]), limit);
+  const chunks = await removeSome(tx, metricChunk, isOneOf(metricChunk.jobId, jobIds), limit);
   if (!chunks) return 'MORE';
   if (!(await isRolledUp(tx, jobIds))) return 'LATER';
-  const own = and(inArray(metricWindow.jobId, [...jobIds]), lt(metricWindow.seconds, fiveMinutes), hasTier);
+  const own = and(isOneOf(metricWindow.jobId, jobIds), lt(metricWindow.seconds, fiveMinutes), hasTier);
   return (await removeSome(tx, metricWindow, own, limit)) ? 'ALL' : 'MORE';
 }
 
@@ -74,7 +75,7 @@ export async function prunePoints(tx: Tx, jobIds: readonly string[], limit: numb
 export async function pruneWindows(tx: Tx, jobIds: readonly string[], limit: number): Promise<Pruned> {
   if (!(await isRolledUp(tx, jobIds))) return 'LATER';
   const middle = (table: typeof metricTier | typeof metricWindow) =>
-    and(inArray(table.jobId, [...jobIds]), gte(table.seconds, fiveMinutes), lt(table.seconds, hour));
+    and(isOneOf(table.jobId, jobIds), gte(table.seconds, fiveMinutes), lt(table.seconds, hour));
   const tiers = await removeSome(tx, metricTier, middle(metricTier), limit);
   const own = await removeSome(tx, metricWindow, and(middle(metricWindow), hasTier), limit);
   return tiers && own ? 'ALL' : 'MORE';

@@ -2,8 +2,9 @@
 // job is read in few rows and its story outlives its detail. A closed window that the tiers do not hold yet, or hold in
 // an older revision, is not `rolled`; a tier window is always merged anew from all that it spans, so doing it twice is
 // the same as once.
-import { and, asc, eq, inArray, sql, type SQL } from 'drizzle-orm';
+import { and, asc, eq, sql, type SQL } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
+import { insertRows, isOneOf } from '../database/rows.ts';
 import { lockFree } from '../job/ended.ts';
 import type { Tx } from '../live/commit.ts';
 import { metricTier, metricWindow } from './table.ts';
@@ -71,21 +72,11 @@ async function rollUp(tx: Tx, jobId: string, limit: number): Promise<void> {
 
 async function storeTier(tx: Tx, jobId: string, seconds: number, parts: readonly Part[]): Promise<void> {
   if (parts.length === 0) return;
-  await tx
-    .insert(metricTier)
-    .values(
-      parts.map(({ name, attempt, start, state, revision, change }) => {
-        return { jobId, name, attempt, seconds, start, state, revision, change };
-      }),
-    )
-    .onConflictDoUpdate({
-      target: [metricTier.jobId, metricTier.name, metricTier.seconds, metricTier.start, metricTier.attempt],
-      set: {
-        state: sql.raw('excluded."state"'),
-        revision: sql.raw('excluded."revision"'),
-        change: sql.raw('excluded."change"'),
-      },
-    });
+  const rows = parts.map(({ name, attempt, start, state, revision, change }) => {
+    return { jobId, name, attempt, seconds, start, state, revision, change };
+  });
+  await tx.execute(sql`${insertRows(metricTier, rows)} on conflict (job_id, name, seconds, start, attempt) do update
+    set state = excluded.state, revision = excluded.revision, change = excluded.change`);
 }
 
 /** The windows of a length that hold these ones, each once. */
@@ -127,26 +118,14 @@ export function mergeParts(length: number, parts: readonly Part[]): Part[] {
 
 /** The job's own windows inside of windows of a length. */
 export async function readOwn(db: Db, jobId: string, length: number, keys: readonly WindowKey[]): Promise<Part[]> {
-  if (keys.length === 0) return [];
-  const { name, attempt, start, state, revision, change, closed } = metricWindow;
-  return db
-    .select({ name, attempt, start, state, revision, change, closed })
-    .from(metricWindow)
-    .innerJoin(listOf(keys), within(metricWindow, length))
-    .where(eq(metricWindow.jobId, jobId));
+  return readInside(db, metricWindow, eq(metricWindow.jobId, jobId), length, keys);
 }
 
 /** Windows of a tier inside of windows of a length. What a tier holds was closed when it was merged. */
 export function readTier(seconds: number): typeof readOwn {
-  return async (db, jobId, length, keys) => {
-    if (keys.length === 0) return [];
-    const { name, attempt, start, state, revision, change } = metricTier;
-    const rows = await db
-      .select({ name, attempt, start, state, revision, change })
-      .from(metricTier)
-      .innerJoin(listOf(keys), within(metricTier, length))
-      .where(and(eq(metricTier.jobId, jobId), eq(metricTier.seconds, seconds)));
-    return rows.map((row) => ({ ...row, closed: true }));
+  return (db, jobId, length, keys) => {
+    const which = and(eq(metricTier.jobId, jobId), eq(metricTier.seconds, seconds));
+    return readInside(db, metricTier, which, length, keys);
   };
 }
 
@@ -157,13 +136,38 @@ export async function listUnrolled(
   length: number,
   keys: readonly WindowKey[],
 ): Promise<WindowKey[]> {
+  return readInside(db, metricWindow, and(eq(metricWindow.jobId, jobId), notRolled), length, keys);
+}
+
+/** Each key looks into the index by itself: a planner that expects few windows of the job would compare each with each key. */
+async function readInside(
+  db: Db,
+  table: typeof metricWindow | typeof metricTier,
+  which: SQL | undefined,
+  length: number,
+  keys: readonly WindowKey[],
+): Promise<Part[]> {
   if (keys.length === 0) return [];
-  const { name, attempt, start } = metricWindow;
+  const isClosed = table === metricWindow ? sql`${metricWindow.closed}` : sql`true`;
+  const inside = db
+    .select({
+      name: table.name,
+      attempt: table.attempt,
+      start: table.start,
+      state: table.state,
+      revision: table.revision,
+      change: table.change,
+      closed: isClosed.mapWith(Boolean).as('closed'),
+    })
+    .from(table)
+    .where(and(which, within(table, length)))
+    .limit(length) // a window takes a second at least: these are all, and a limit keeps the planner from joining
+    .as('inside');
+  const { name, attempt, start, state, revision, change, closed } = inside;
   return db
-    .select({ name, attempt, start })
-    .from(metricWindow)
-    .innerJoin(listOf(keys), within(metricWindow, length))
-    .where(and(eq(metricWindow.jobId, jobId), notRolled));
+    .select({ name, attempt, start, state, revision, change, closed })
+    .from(listOf(keys))
+    .innerJoinLateral(inside, sql`true`);
 }
 
 /** Whether all windows of these jobs are in their tiers. */
@@ -171,7 +175,7 @@ export async function isRolledUp(db: Db, jobIds: readonly string[]): Promise<boo
   const [row] = await db
     .select({ jobId: metricWindow.jobId })
     .from(metricWindow)
-    .where(and(inArray(metricWindow.jobId, [...jobIds]), notRolled))
+    .where(and(isOneOf(metricWindow.jobId, jobIds), notRolled))
     .limit(1);
   return !row;
 }

@@ -5,9 +5,17 @@ import type { Db } from '../database/database.ts';
 import { Refusal } from '../errors.ts';
 import type { Job } from '../job/job.ts';
 import { isTerminal } from '../job/state.ts';
-import { listMetrics, listWindows, type MetricWindow, named, windowSecondsOf, type WindowSelection } from './metric.ts';
+import {
+  listWindows,
+  maxLastWindows,
+  type MetricWindow,
+  named,
+  tooManyLast,
+  windowSecondsOf,
+  type WindowSelection,
+} from './metric.ts';
 import { readableLengths, type Retention } from './retention.ts';
-import { metricTier, metricWindow } from './table.ts';
+import { metric, metricTier, metricWindow } from './table.ts';
 import { keysAt, listUnrolled, mergeParts, type Part, readOwn, readTier, textOf, type WindowKey } from './tier.ts';
 
 /** A window as it is shown. */
@@ -85,7 +93,11 @@ async function countKeys(db: Db, plan: Plan, range: WindowRange): Promise<number
 const wideStart = ({ seconds }: Plan) => sql.raw(`start / ${seconds} * ${seconds}`);
 
 /** Starts and attempts of the stored windows of a metric in a range; a place narrows it. */
-function stored(plan: Plan, range: WindowRange, place: { after?: readonly number[]; before?: readonly number[] } = {}) {
+function stored(
+  plan: Plan,
+  range: Omit<WindowRange, 'name'> & { name: WindowRange['name'] | typeof metric.name },
+  place: { after?: readonly number[]; before?: readonly number[] } = {},
+) {
   const up = (time: Date) => Math.ceil(time.getTime() / 1000 / plan.seconds) * plan.seconds;
   const low = Math.max(range.since ? up(range.since) : 0, place.after?.[0] ?? 0);
   const high = Math.min(range.until ? up(range.until) : Infinity, (place.before?.[0] ?? Infinity) + plan.seconds);
@@ -103,6 +115,11 @@ function stored(plan: Plan, range: WindowRange, place: { after?: readonly number
   return sql`${of(metricTier, plan.from)} union all ${of(metricWindow, plan.base, sql`not ${metricWindow.rolled}`)}`;
 }
 
+/** Windows that one page can be merged from. */
+function pageLimit({ from, seconds }: Plan): number {
+  return Math.max(1, Math.floor((maxPartsPerPage * from) / seconds));
+}
+
 /** Windows of one metric, oldest first, one more than the limit, which may be lowered. A place is [start, attempt]. */
 export async function listWide(
   db: Db,
@@ -110,7 +127,7 @@ export async function listWide(
   range: WindowRange,
   page: { limit: number; backward: boolean; after?: readonly number[]; before?: readonly number[] },
 ): Promise<{ windows: Window[]; limit: number }> {
-  const limit = Math.min(page.limit, Math.max(1, Math.floor((maxPartsPerPage * plan.from) / plan.seconds)));
+  const limit = Math.min(page.limit, pageLimit(plan));
   if (plan.seconds === plan.base) {
     return { windows: await listWindows(db, { jobId: plan.jobId, ...range }, { ...page, limit }), limit };
   }
@@ -247,11 +264,13 @@ export async function listLately(
 
 /** The newest `last` windows of each selected metric, oldest first. */
 export async function readLastWide(db: Db, plan: Plan, last: number, selection: WindowSelection): Promise<Window[]> {
-  const windows: Window[] = [];
-  if (last === 0) return windows;
-  for (const { name } of await listMetrics(db, plan.jobId, selection.names)) {
-    const page = await listWide(db, plan, { name }, { limit: last, backward: true });
-    windows.push(...page.windows.slice(-last));
-  }
-  return windows;
+  if (last === 0) return [];
+  const newest = sql`select distinct ${wideStart(plan)} as start, attempt from (${stored(plan, { name: metric.name })}) as parts
+    order by 1 desc, 2 desc limit ${Math.min(last, pageLimit(plan))}`;
+  const rows = await db.execute<{ name: string; start: string; attempt: number }>(sql`
+    select ${metric.name} as name, newest.start, newest.attempt from ${metric} cross join lateral (${newest}) as newest
+    where ${and(eq(metric.jobId, plan.jobId), named(metric.name, selection.names))} limit ${maxLastWindows + 1}`);
+  if (rows.length > maxLastWindows) throw tooManyLast(last);
+  const keys = rows.map(({ name, start, attempt }) => ({ name, start: Number(start), attempt }));
+  return readWide(db, plan, keys);
 }

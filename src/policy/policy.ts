@@ -1,6 +1,6 @@
 // Policies: what a project gives its jobs by default and what they may not ask for. All rules are set at once, as one
 // revision; a revision never changes, so that a job can name the one it was resolved with.
-import { and, desc, eq, inArray, lt, sql } from 'drizzle-orm';
+import { and, desc, eq, lt, sql } from 'drizzle-orm';
 import { type Actor, canSee, requireScope } from '../actor.ts';
 import type { Db } from '../database/database.ts';
 import { notFound, type PolicyRule, Refusal } from '../errors.ts';
@@ -148,9 +148,9 @@ export async function listPolicies(
 export async function loadPolicies(db: Db, ids: readonly string[]): Promise<Map<string, Policy>> {
   const wanted = ids.flatMap((id) => parsePolicyId(id) ?? []);
   const kept = wanted.filter(({ revision }) => revision > 0);
-  const pairs = kept.map(({ projectId, revision }) => sql`(${projectId}::text, ${revision}::integer)`);
-  const pair = sql`(${policy.projectId}, ${policy.revision})`;
-  const rows = pairs.length > 0 ? await db.select().from(policy).where(inArray(pair, pairs)) : [];
+  const pairs = sql`select * from jsonb_to_recordset(${JSON.stringify(kept)}::jsonb) as k("projectId" text, revision integer)`;
+  const isKept = sql`(${policy.projectId}, ${policy.revision}) in (${pairs})`;
+  const rows = kept.length > 0 ? await db.select().from(policy).where(isKept) : [];
   const empty = wanted.filter(({ revision }) => revision === 0).map(({ projectId }) => projectId);
   const projects = empty.length > 0 ? await loadProjects(db, empty) : new Map<string, Project>();
   const found = [...rows.map(toPolicy), ...[...projects.values()].map(emptyPolicy)];
@@ -174,8 +174,18 @@ function parsePolicyId(id: string): { projectId: string; revision: number } | nu
 
 /** The defaults of a policy, as a layer. */
 export function policyLayer({ rules }: Pick<Policy, 'rules'>): Layer {
-  const given = rules.filter((rule) => rule.hasDefault);
+  const given = rules.map(withDefault).filter((rule) => rule.hasDefault);
   return new Map(given.map((rule) => [rule.path, { source: 'POLICY', value: rule.default }]));
+}
+
+/**
+ * No version of the defaults has `metrics.max_names`, whose bound is an operator's variable: a job that names no number is
+ * checked by no rule, so that a maximum would bind nobody. It is what such a job gets.
+ */
+function withDefault(rule: PolicyRule): PolicyRule {
+  const { path, hasDefault, max, allowed, enforcement } = rule;
+  const binds = path === 'metrics.max_names' && !hasDefault && !allowed && enforcement === 'DENY';
+  return binds && max !== null ? { ...rule, hasDefault: true, default: Math.floor(max) } : rule;
 }
 
 function toPolicy(row: typeof policy.$inferSelect): Policy {

@@ -1,9 +1,10 @@
 // Projects: the unit of access. Every read takes the actor; what it may not see does not exist for it.
-import { and, asc, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { and, asc, eq, isNull, sql } from 'drizzle-orm';
 import { type Actor, canSee, requirePlatformScope, requireScope } from '../actor.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
+import { isOneOf } from '../database/rows.ts';
 import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import type { Tx } from '../live/commit.ts';
@@ -149,7 +150,7 @@ export async function loadProjects(db: Db, ids: readonly string[]): Promise<Map<
   const rows = await db
     .select()
     .from(project)
-    .where(inArray(project.id, [...ids]));
+    .where(isOneOf(project.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 

@@ -1,10 +1,11 @@
 // Revoking access tokens. A token is asked for at each request, so the fact is enough for those; what is open already
 // hears of it over a channel, and is asked for again every few seconds, since messages may be lost.
-import { and, arrayContains, eq, inArray, isNotNull, isNull } from 'drizzle-orm';
+import { and, arrayContains, eq, isNotNull, isNull } from 'drizzle-orm';
 import { type Actor, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import { notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import type { Tx } from '../live/commit.ts';
@@ -70,6 +71,6 @@ export async function readRevoked(db: Db, ids: readonly string[]): Promise<strin
   const rows = await db
     .select({ id: accessToken.id })
     .from(accessToken)
-    .where(and(inArray(accessToken.id, [...ids]), isNotNull(accessToken.revokedAt)));
+    .where(and(isOneOf(accessToken.id, ids), isNotNull(accessToken.revokedAt)));
   return rows.map((row) => row.id);
 }

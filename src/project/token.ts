@@ -1,7 +1,7 @@
 // Access tokens: 256 random bits with a prefix and a checksum. The text is shown once; kept is its SHA-256.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
-import { and, eq, inArray, isNull, lt, or, sql } from 'drizzle-orm';
+import { and, eq, isNull, lt, or, sql } from 'drizzle-orm';
 import {
   type Actor,
   requirePlatformScope,
@@ -13,6 +13,7 @@ import {
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { readTogether } from '../database/together.ts';
+import { isOneOf } from '../database/rows.ts';
 import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
@@ -209,6 +210,6 @@ export async function loadTokens(db: Db, ids: readonly string[]): Promise<Map<st
   const rows = await db
     .select()
     .from(accessToken)
-    .where(inArray(accessToken.id, [...ids]));
+    .where(isOneOf(accessToken.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }

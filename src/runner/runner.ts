@@ -1,10 +1,11 @@
 // Runners: signing on, signs of life, and who is there.
-import { and, eq, inArray, isNull, lt, or, type SQL, sql } from 'drizzle-orm';
+import { and, eq, isNull, lt, or, type SQL, sql } from 'drizzle-orm';
 import { type Actor, requirePlatformScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
+import { isOneOf } from '../database/rows.ts';
 import { notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
@@ -70,7 +71,7 @@ export async function loadRunners(db: Db, ids: readonly string[]): Promise<Map<s
   const rows = await db
     .select()
     .from(runner)
-    .where(inArray(runner.id, [...ids]));
+    .where(isOneOf(runner.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 
@@ -106,7 +107,7 @@ export async function countRunners(db: Db, states: RunnerState[] | null): Promis
 
 function inStates(states: RunnerState[] | null): SQL | undefined {
   if (!states) return undefined;
-  return states.length === 0 ? sql`false` : or(...states.map((state) => inState[state]));
+  return states.length === 0 ? sql`false` : or(...[...new Set(states)].map((state) => inState[state]));
 }
 
 export function runnerState(row: Runner, at: Date): RunnerState {

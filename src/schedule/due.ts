@@ -1,9 +1,10 @@
 // What happens at due times: each is decided once, as started or as skipped, in one transaction that also moves the
 // schedule on. Any number of gateways do this at once: a schedule's row is locked while one of its due times is decided,
 // and nobody waits for the lock.
-import { and, asc, eq, isNull, lte, notInArray } from 'drizzle-orm';
+import { and, asc, eq, isNull, lte, not } from 'drizzle-orm';
 import { stopJob } from '../attempt/attempt.ts';
 import { passingFault } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import { Refusal } from '../errors.ts';
 import { newId } from '../id.ts';
 import { changeJob, createJob, type Job } from '../job/job.ts';
@@ -40,7 +41,7 @@ export async function runDueSchedules(store: Store, options: DueOptions = {}): P
   const due = await db
     .select({ id: schedule.id, projectId: schedule.projectId })
     .from(schedule)
-    .where(and(isNull(schedule.pausedAt), lte(schedule.nextDueAt, clock), notInArray(schedule.id, [...held.keys()])))
+    .where(and(isNull(schedule.pausedAt), lte(schedule.nextDueAt, clock), not(isOneOf(schedule.id, held.keys()))))
     .orderBy(asc(schedule.nextDueAt), asc(schedule.id))
     .limit(maxSchedules);
   let decided = 0;

@@ -1,7 +1,8 @@
 // The record of due times: each one that was decided, as started or as skipped and why.
-import { and, asc, desc, eq, gt, inArray, lt, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
+import { isOneOf } from '../database/rows.ts';
 import type { Tx } from '../live/commit.ts';
 import { openCalendar } from './calendar.ts';
 import type { PageOptions, Schedule } from './schedule.ts';
@@ -99,7 +100,7 @@ export async function pruneRuns(tx: Tx, ids: readonly string[], before: Date, li
     .from(scheduleRun)
     .where(
       and(
-        inArray(scheduleRun.scheduleId, [...ids]),
+        isOneOf(scheduleRun.scheduleId, ids),
         lt(scheduleRun.dueAt, before),
         lt(scheduleRun.lastDueAt, before),
         sql`${scheduleRun.dueAt} < ${newest}`,

@@ -1,10 +1,11 @@
 // Schedules: a template of a job and when to submit it. What happens at a due time stands in due.ts; here is what people
 // do with schedules.
-import { and, asc, desc, eq, inArray, notInArray, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, not, sql } from 'drizzle-orm';
 import { type Actor, canSee, requireScope, withIncluded } from '../actor.ts';
 import { now as databaseNow } from '../database/columns.ts';
 import { type Db, databaseErrorCode } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
+import { isOneOf } from '../database/rows.ts';
 import { invalid, type Issue, notFound, quote, Refusal } from '../errors.ts';
 import { type EventType, recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
@@ -194,7 +195,7 @@ export async function loadSchedules(db: Db, ids: readonly string[]): Promise<Map
   const rows = await db
     .select()
     .from(schedule)
-    .where(inArray(schedule.id, [...ids]));
+    .where(isOneOf(schedule.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 
@@ -221,7 +222,7 @@ export async function loadLastJobs(db: Db, scheduleIds: readonly string[]): Prom
   const rows = await db
     .selectDistinctOn([job.scheduleId])
     .from(job)
-    .where(inArray(job.scheduleId, [...scheduleIds]))
+    .where(isOneOf(job.scheduleId, scheduleIds))
     .orderBy(asc(job.scheduleId), desc(job.createdAt), desc(job.id));
   return new Map(rows.flatMap((row) => (row.scheduleId === null ? [] : [[row.scheduleId, row]])));
 }
@@ -231,7 +232,7 @@ export async function listActiveJobs(db: Db, scheduleId: string): Promise<Job[]>
   return db
     .select()
     .from(job)
-    .where(and(eq(job.scheduleId, scheduleId), notInArray(job.state, [...terminalStates])))
+    .where(and(eq(job.scheduleId, scheduleId), not(isOneOf(job.state, terminalStates))))
     .orderBy(asc(job.id));
 }
 

@@ -1,10 +1,11 @@
 // Secrets: what a job may know and nobody may read back. A value is encrypted before it reaches the database, and opened
 // only for the runner that is given the job. No message, event or refusal here holds a value.
-import { and, asc, eq, inArray } from 'drizzle-orm';
+import { and, asc, eq } from 'drizzle-orm';
 import { type Actor, canSee, requireScope } from '../actor.ts';
 import type { SecretKey } from '../config.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
@@ -204,7 +205,7 @@ export async function openSecrets(
 ): Promise<OpenedSecrets> {
   const values = new Map<string, string>();
   if (names.length === 0) return { values, problem: null };
-  const mine = and(eq(secret.projectId, projectId), inArray(secret.name, [...names]));
+  const mine = and(eq(secret.projectId, projectId), isOneOf(secret.name, names));
   const rows = new Map((await tx.select().from(secret).where(mine)).map((row) => [row.name, row]));
   for (const name of names) {
     const row = rows.get(name);

@@ -139,7 +139,13 @@ const EnvVarInput = builder.inputType('EnvVarInput', {
 
 const MetricsSpecInput = builder.inputType('MetricsSpecInput', {
   description: 'How metrics of a job are kept.',
-  fields: (t) => ({ windowSeconds: t.int({ description: 'Length of a window, 30 by default.' }) }),
+  fields: (t) => ({
+    windowSeconds: t.int({ description: 'Length of a window, 30 by default.' }),
+    maxNames: t.int({
+      description:
+        'Names of metrics that are kept, the first that come; a limit of the installation holds as well, 20 000 by default.',
+    }),
+  }),
 });
 
 const LogsSpecInput = builder.inputType('LogsSpecInput', {

@@ -78,7 +78,13 @@ const spec = z.strictObject({
   start_timeout_seconds: whole(1, 86_400).optional(),
   on_cut: z.enum(['continue', 'stop']).optional(),
   defaults_version: text(50).optional(),
-  metrics: z.strictObject({ window_seconds: whole(1, 86_400).optional() }).optional(),
+  metrics: z
+    .strictObject({
+      window_seconds: whole(1, 86_400).optional(),
+      /** No version gives a default: the operator's ASTRAML_MAX_METRIC_NAMES holds, and this may only lower it. */
+      max_names: whole(1, 1_000_000).optional(),
+    })
+    .optional(),
   logs: z.strictObject({ max_bytes: whole(1_024, 1_099_511_627_776).optional() }).optional(),
 });
 
@@ -273,7 +279,7 @@ function knownKeys(path: string[]): string[] {
   if (room === 'resources') return ['gpus', 'gpu_model', 'labels'];
   if (room === 'augmentation') return ['op', 'probability', 'params'];
   if (room === 'env') return path.includes('from') ? ['value', 'secret'] : ['name', 'from', 'not_secret'];
-  return room === 'logs' ? ['max_bytes'] : ['window_seconds'];
+  return room === 'logs' ? ['max_bytes'] : ['window_seconds', 'max_names'];
 }
 
 function range(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): string {

@@ -21,8 +21,8 @@ export const bugs: Bug[] = [
     patches: [
       [
         'src/intake/batches.ts',
-        'return takeBatches(tx, batches, leaseSeconds, added);',
-        `return takeBatches(tx, batches, leaseSeconds, added).then(async (early) => {
+        'return takeBatches(tx, batches, leaseSeconds, added, maxMetricNames);',
+        `return takeBatches(tx, batches, leaseSeconds, added, maxMetricNames).then(async (early) => {
           for (const { channel, acknowledgement } of early)
             await store.bus.publish(channel, JSON.stringify(acknowledgement)).catch(() => {});
           await new Promise((resolve) => setTimeout(resolve, 100));

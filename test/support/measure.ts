@@ -3,7 +3,7 @@ import { sql } from 'drizzle-orm';
 import { changeJob, moveJob } from '../../src/job/job.ts';
 import { isTerminal } from '../../src/job/state.ts';
 import { commit, type Store } from '../../src/live/commit.ts';
-import { appendPoints, closeAllWindows, type NewPoint } from '../../src/metric/metric.ts';
+import { appendPoints, closeAllWindows, type NewPoint } from '../../src/metric/append.ts';
 import { rollUpNext } from '../../src/metric/tier.ts';
 
 const records = new Map<string, number>();
