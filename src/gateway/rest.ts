@@ -13,8 +13,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
 import { type Actor, requireActor, requireScope } from '../actor.ts';
 import { cancelJob } from '../attempt/attempt.ts';
-import { requestOf } from '../attempt/queue.ts';
-import { explainWait } from '../attempt/place.ts';
+import { readsOf, waitReason } from '../attempt/wait.ts';
 import { invalid, type Issue, notFound } from '../errors.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { idPrefix } from '../id.ts';
@@ -22,7 +21,6 @@ import { type Job, requireJob } from '../job/job.ts';
 import { submit } from '../job/submit.ts';
 import { commit } from '../live/commit.ts';
 import { loadTokens } from '../project/token.ts';
-import { listOnlineRunners } from '../runner/runner.ts';
 import { loadSchedules } from '../schedule/schedule.ts';
 import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
@@ -193,8 +191,8 @@ async function submitterOf(db: Gateway['database']['db'], { submittedBy }: Job) 
 
 async function reasonOf(db: Gateway['database']['db'], job: Job) {
   if (job.state === 'QUEUED') {
-    const { code, message, hint = null } = explainWait(requestOf(job), await listOnlineRunners(db));
-    return { code, message, hint, log_excerpt: [] };
+    const { code, message, hint = null, logExcerpt = [] } = await waitReason(job, readsOf(db));
+    return { code, message, hint, log_excerpt: logExcerpt };
   }
   if (job.reasonCode === null) return null;
   return { code: job.reasonCode, message: job.reasonMessage, hint: job.reasonHint, log_excerpt: job.logExcerpt };
