@@ -180,6 +180,12 @@ export const variables = {
     'Most websockets and event streams that a gateway holds; a further one is refused with 503 and OVERLOADED.',
     '20000',
   ),
+  ASTRAML_MAX_CONNECTIONS: variable(
+    positive.nullable(),
+    null,
+    'Most TCP connections that a gateway holds, more than ASTRAML_MAX_SOCKETS; a further one is closed at once. By default 4,000 more than ASTRAML_MAX_SOCKETS.',
+    '24000',
+  ),
   ASTRAML_LOG_RETENTION_DAYS: variable(
     positive,
     '30',
@@ -219,6 +225,9 @@ export const variables = {
   ),
 } as const;
 
+/** Connections of requests, beside those that last. */
+const connectionsBesideSockets = 4_000;
+
 type Values = { [Name in keyof typeof variables]: z.output<(typeof variables)[Name]['schema']> };
 
 export type Config = {
@@ -252,6 +261,7 @@ export type Config = {
   maxSubscriptionsPerToken: number;
   maxSocketsPerToken: number;
   maxSockets: number;
+  maxConnections: number;
   logRetentionDays: number;
   metricRawDays: number;
   metricWindowDays: number;
@@ -278,6 +288,12 @@ export function readConfig(env: Record<string, string | undefined>): Config {
   const values = Object.fromEntries(
     Object.entries<Variable>(variables).map(([name, entry]) => [name, readVariable(name, entry, env, problems)]),
   ) as Values;
+  const { ASTRAML_MAX_CONNECTIONS: connections, ASTRAML_MAX_SOCKETS: sockets } = values;
+  if (connections && connections <= sockets) {
+    problems.push(
+      `ASTRAML_MAX_CONNECTIONS="${connections}": must be more than ASTRAML_MAX_SOCKETS, which is ${sockets}: each socket is a connection too, and without one more nobody else is answered.`,
+    );
+  }
   if (problems.length > 0) throw new ConfigError(problems);
   return {
     host: values.HOST,
@@ -307,6 +323,7 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     maxSubscriptionsPerToken: values.ASTRAML_MAX_SUBSCRIPTIONS_PER_TOKEN,
     maxSocketsPerToken: values.ASTRAML_MAX_SOCKETS_PER_TOKEN,
     maxSockets: values.ASTRAML_MAX_SOCKETS,
+    maxConnections: values.ASTRAML_MAX_CONNECTIONS ?? values.ASTRAML_MAX_SOCKETS + connectionsBesideSockets,
     logRetentionDays: values.ASTRAML_LOG_RETENTION_DAYS,
     metricRawDays: values.ASTRAML_METRIC_RAW_DAYS,
     metricWindowDays: values.ASTRAML_METRIC_WINDOW_DAYS,

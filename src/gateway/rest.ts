@@ -60,7 +60,7 @@ export async function answerRest(
   }
   try {
     const actor = (entry.actor = requireActor(await actorOf(gateway, tokenOf(request))));
-    const body = route.method === 'GET' ? { json: null } : await bodyOf(request, route, maxBodyBytes);
+    const body = route.method === 'GET' ? { json: null } : await bodyOf(request, response, route, maxBodyBytes);
     if (isRefused(body)) return refuse(body);
     await gateway.admission.charge(actor, 1);
     const call = { gateway, actor, request, jobId };
@@ -80,10 +80,10 @@ function findRoute(path: string): { route: Route; jobId: string } | null {
   return { route: { method: 'GET', answer: get }, jobId };
 }
 
-async function bodyOf(request: IncomingMessage, route: Route, maxBytes: number) {
+async function bodyOf(request: IncomingMessage, response: ServerResponse, route: Route, maxBytes: number) {
   const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
   if (route.bodyOptional && length === '0' && encoding === undefined) return { json: {} };
-  return readJson(request, maxBytes);
+  return readJson(request, response, maxBytes);
 }
 
 async function submitOne({ gateway, actor, request }: Call, body: unknown): Promise<Answer> {
