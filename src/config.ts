@@ -186,6 +186,12 @@ export const variables = {
     'Most names of metrics that a job may have: points of further names are not stored, and its log says so once. `metrics.max_names` of a job spec or a policy may lower it.',
     '20000',
   ),
+  ASTRAML_MAX_CONNECTIONS: variable(
+    positive.nullable(),
+    null,
+    'Most TCP connections that a gateway holds, more than ASTRAML_MAX_SOCKETS; a further one is closed at once. By default 4,000 more than ASTRAML_MAX_SOCKETS.',
+    '24000',
+  ),
   ASTRAML_LOG_RETENTION_DAYS: variable(
     positive,
     '30',
@@ -225,6 +231,9 @@ export const variables = {
   ),
 } as const;
 
+/** Connections of requests, beside those that last. */
+const connectionsBesideSockets = 4_000;
+
 type Values = { [Name in keyof typeof variables]: z.output<(typeof variables)[Name]['schema']> };
 
 export type Config = {
@@ -259,6 +268,7 @@ export type Config = {
   maxSocketsPerToken: number;
   maxSockets: number;
   maxMetricNames: number;
+  maxConnections: number;
   logRetentionDays: number;
   metricRawDays: number;
   metricWindowDays: number;
@@ -285,6 +295,12 @@ export function readConfig(env: Record<string, string | undefined>): Config {
   const values = Object.fromEntries(
     Object.entries<Variable>(variables).map(([name, entry]) => [name, readVariable(name, entry, env, problems)]),
   ) as Values;
+  const { ASTRAML_MAX_CONNECTIONS: connections, ASTRAML_MAX_SOCKETS: sockets } = values;
+  if (connections && connections <= sockets) {
+    problems.push(
+      `ASTRAML_MAX_CONNECTIONS="${connections}": must be more than ASTRAML_MAX_SOCKETS, which is ${sockets}: each socket is a connection too, and without one more nobody else is answered.`,
+    );
+  }
   if (problems.length > 0) throw new ConfigError(problems);
   return {
     host: values.HOST,
@@ -315,6 +331,7 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     maxSocketsPerToken: values.ASTRAML_MAX_SOCKETS_PER_TOKEN,
     maxSockets: values.ASTRAML_MAX_SOCKETS,
     maxMetricNames: values.ASTRAML_MAX_METRIC_NAMES,
+    maxConnections: values.ASTRAML_MAX_CONNECTIONS ?? values.ASTRAML_MAX_SOCKETS + connectionsBesideSockets,
     logRetentionDays: values.ASTRAML_LOG_RETENTION_DAYS,
     metricRawDays: values.ASTRAML_METRIC_RAW_DAYS,
     metricWindowDays: values.ASTRAML_METRIC_WINDOW_DAYS,

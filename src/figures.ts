@@ -76,11 +76,12 @@ export function watchBuffers(read: () => number): () => void {
 
 /** Connections that last, and what they carry. */
 export const connectionFigures = {
+  connections: gauge('connections', 'TCP connections that are open, WebSockets and event streams among them.'),
   sockets: gauge('sockets', 'WebSockets that are open.'),
   eventStreams: gauge('event_streams', 'Event streams (Server-Sent Events) that are open.'),
   subscriptions: gauge('subscriptions', 'Subscriptions that are open, by their field.', ['field']),
   claims: gauge('claims_waiting', "Runners' claims that wait for a job."),
-  capped: counter('capped_total', 'Sockets and operations refused because of a cap, by cap.', ['cap']),
+  capped: counter('capped_total', 'Connections, sockets and operations refused because of a cap, by cap.', ['cap']),
 };
 
 /** Requests: `door` is graphql_post, graphql_get, graphql_socket, event_stream, rest, runner, claim, page or probe. */

@@ -60,6 +60,7 @@ test('a runner names every variable that is wrong, in our words', () => {
     ASTRAML_RUNNER_TOKEN: 'short',
     REDIS_URL: 'x',
     ASTRAML_RUNNER_GPUS: '65',
+    ASTRAML_RUNNER_PLACES: '0',
     ASTRAML_RUNNER_GRACE_SECONDS: 'x',
     ASTRAML_RUNNER_WHEN_CUT: 'wait',
     ASTRAML_RUNNER_SPOOL_BYTES: '1',

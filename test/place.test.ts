@@ -10,7 +10,7 @@ const gpusOf = (count: number, model = 'A100') =>
 function machine(id: string, gpus: number, more: Partial<Machine> & { model?: string } = {}): Machine {
   const { model, ...rest } = more;
   const all = gpusOf(gpus, model);
-  return { id, gpus: all, labels: [], free: all.map(({ index }) => index), ...rest };
+  return { id, gpus: all, labels: [], free: all.map(({ index }) => index), places: 1_000, placesBusy: 0, ...rest };
 }
 
 let numbers = 0;
@@ -72,6 +72,21 @@ suite('a runner gets', () => {
     assert.equal(place([giant, small], cluster([machine('a', 4)], { sinceOldest: 9 }), 'a')?.queued, small);
   });
 
+  test('nothing while it runs as many jobs as it takes at once, and keeps the next place for the one whose turn it is', () => {
+    const [cpu, gpu] = [job(0), job(2)];
+    const full = machine('a', 2, { places: 4, placesBusy: 4 });
+    assert.equal(place([cpu, gpu], cluster([full]), 'a'), null);
+    const freed = cluster([{ ...full, placesBusy: 3 }]);
+    assert.equal(place([cpu, gpu], freed, 'a')?.queued, cpu);
+    // Its GPUs are free, but no place: so machine a is kept for the job that waited longest, and b is not.
+    const [large, small] = [job(2), job(1)];
+    const other = machine('b', 2, { free: [0] });
+    const at = (placesBusy: number) => cluster([{ ...full, placesBusy }, other], { sinceOldest: 3 });
+    assert.equal(place([large, small], at(4), 'a'), null);
+    assert.equal(place([large, small], at(4), 'b')?.queued, small);
+    assert.equal(place([small, large], at(3), 'a')?.queued, large);
+  });
+
   test('no job that leaves it out, while another runner matches', () => {
     const burnt = job(1, { leftOut: ['a'] });
     assert.equal(place([burnt], cluster([machine('a', 1), machine('b', 1, { free: [] })]), 'a'), null);
@@ -95,6 +110,22 @@ test('a wait is explained by what is there and what is busy', () => {
   );
   assert.equal(explainWait(request, [busy]).code, 'WAITING_FOR_GPUS');
   assert.match(explainWait(request, [machine('b', 4, { model: 'H100' })]).message, /not the turn of this job/);
+
+  const full = machine('d', 4, { model: 'H100', places: 8, placesBusy: 8 });
+  const places = explainWait(request, [full]);
+  assert.equal(places.code, 'WAITING_FOR_PLACES');
+  assert.equal(places.message, '1 runner matches 4 H100 GPUs; no place is free: 8 of 8 are taken.');
+  assert.match(places.hint ?? '', /--places/);
+  assert.equal(
+    explainWait(request, [full, { ...full, placesBusy: 9 }, busy]).message,
+    '3 runners match 4 H100 GPUs; no place is free where enough GPUs are free: 17 of 16 are taken.',
+  );
+  assert.equal(explainWait(request, [full, { ...full, placesBusy: 7 }]).code, 'WAITING_FOR_GPUS', 'one has a place');
+  assert.equal(
+    explainWait(request, [{ ...busy, places: 1, placesBusy: 1 }]).code,
+    'WAITING_FOR_GPUS',
+    'GPUs come first',
+  );
 });
 
 type Running = { queued: Queued; machineId: string; gpus: number[]; endsAt: number; startedAt: number };
@@ -137,14 +168,21 @@ class Simulation {
         this.running.push({ queued, machineId: id, gpus, startedAt: this.#now, endsAt: this.#now + lengthOf(queued) });
         const given = this.running.flatMap((run) => (run.machineId === id ? run.gpus : []));
         assert.equal(new Set(given).size, given.length, 'a GPU was given twice');
+        const { places = 0 } = this.#machines.find((one) => one.id === id) ?? {};
+        assert.ok(this.#placesBusy(id) <= places, 'more jobs than places');
       }
     }
+  }
+
+  #placesBusy(id: string): number {
+    return this.running.filter(({ machineId }) => machineId === id).length;
   }
 
   #claim(id: string) {
     const machines = this.#machines.map((one) => {
       const busy = new Set(this.running.flatMap((run) => (run.machineId === one.id ? run.gpus : [])));
-      return { ...one, free: one.gpus.map(({ index }) => index).filter((index) => !busy.has(index)) };
+      const free = one.gpus.map(({ index }) => index).filter((index) => !busy.has(index));
+      return { ...one, free, placesBusy: this.#placesBusy(one.id) };
     });
     const state = { machines, inUse: this.inUse, sinceOldest: this.#sinceOldest };
     const placed = place(this.queue, state, id);
@@ -158,11 +196,18 @@ class Simulation {
 }
 
 const machinesArbitrary = fc
-  .array(fc.integer({ min: 1, max: 8 }), { minLength: 1, maxLength: 4 })
-  .map((sizes) => sizes.map((size, index) => machine(`m${index}`, size, { labels: index === 0 ? ['first'] : [] })));
+  .array(fc.record({ size: fc.integer({ min: 1, max: 8 }), places: fc.constantFrom(1, 2, 4, 16) }), {
+    minLength: 1,
+    maxLength: 4,
+  })
+  .map((sizes) =>
+    sizes.map(({ size, places }, index) =>
+      machine(`m${index}`, size, { places, labels: index === 0 ? ['first'] : [] }),
+    ),
+  );
 
 suite('in any cluster', () => {
-  test('no GPU is given twice, the same state gives the same job, and every job that fits a machine runs', () => {
+  test('no GPU or place is given twice, the same state gives the same job, and every job that fits a machine runs', () => {
     const jobs = fc.array(
       fc.record({
         at: fc.integer({ min: 0, max: 30 }),

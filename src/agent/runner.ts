@@ -9,6 +9,7 @@ import {
   acknowledgement,
   type Assignment,
   claimAnswer,
+  defaultPlaces,
   drainAnswer,
   type Gpu,
   lostAnswer,
@@ -36,6 +37,8 @@ export type RunnerOptions = {
   version: string;
   labels: string[];
   gpus: Gpu[];
+  /** Attempts that run at once; by default `defaultPlaces`. */
+  places?: number;
   workDir: string;
   /** Between SIGTERM and SIGKILL. */
   graceMs: number;
@@ -73,8 +76,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   /** Of what runs: when it is over and nothing is left of it. */
   const ends = new Set<Promise<void>>();
   const free = new Set(options.gpus.map((gpu) => gpu.index));
-  // A job without GPUs needs a place too: no more run at once than this.
-  const maxAttempts = Math.max(4, 2 * options.gpus.length);
+  const places = placesOf(options);
   let freed = () => {};
   const refusal = Promise.withResolvers<ApiError>();
 
@@ -147,7 +149,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     const { signal } = ending;
     let requestId = randomUUID();
     while (!signal.aborted) {
-      if (running.size >= maxAttempts) {
+      if (running.size >= places) {
         await new Promise<void>((resolve) => {
           freed = () => {
             signal.removeEventListener('abort', freed);
@@ -279,6 +281,10 @@ function describePlace({ name, gpus }: RunnerOptions, assignment: Assignment, vi
   return `runner ${name}, GPU ${slots} (${model})`;
 }
 
+function placesOf({ places, gpus }: RunnerOptions): number {
+  return places ?? defaultPlaces(gpus.length);
+}
+
 async function register(
   options: RunnerOptions,
   control: Control,
@@ -288,7 +294,7 @@ async function register(
   const { name, version, labels, gpus, attempts } = options;
   for (;;) {
     try {
-      const request = { name, version, labels, gpus, bootId };
+      const request = { name, version, labels, gpus, places: placesOf(options), bootId };
       const answer = await control.call('register', request, registerAnswer, { signal });
       if (attempts.in === 'process' || attempts.redisUrl || answer.redisUrl) return answer;
       throw new ApiError('The gateway names no Redis: it serves runners in its own process only.', {

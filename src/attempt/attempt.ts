@@ -14,7 +14,7 @@ import { isTerminal } from '../job/state.ts';
 import { job } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import type { Acknowledgement, Assignment, ClaimRequest, Directive } from '../protocol/control.ts';
-import { requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
+import { placesOf, requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
 import { openSecrets } from '../secret/secret.ts';
 import type { Spec } from '../spec/spec.ts';
 import { endAttempt, moveOn, usedMs } from './end.ts';
@@ -68,13 +68,15 @@ async function claimNext(
 }
 
 /** The next job for the runner, which has these GPUs free by its own account. */
-async function findNext(tx: Tx, { id, gpus, labels }: Runner, said: readonly number[]): Promise<Placed | null> {
+async function findNext(tx: Tx, runner: Runner, said: readonly number[]): Promise<Placed | null> {
+  const { id, gpus, labels } = runner;
   const cluster = await readCluster(tx);
   const active = (await loadActiveAttempts(tx, [id])).get(id) ?? [];
   const busy = new Set(active.flatMap((row) => row.gpus));
   const free = gpus.map(({ index }) => index).filter((index) => said.includes(index) && !busy.has(index));
   // It asks, so it is there, also when nothing was heard of it for long.
-  const machines = [...cluster.machines.filter((machine) => machine.id !== id), { id, gpus, labels, free }];
+  const asking = { id, gpus, labels, free, places: placesOf(runner), placesBusy: active.length };
+  const machines = [...cluster.machines.filter((machine) => machine.id !== id), asking];
   return place(await readQueue(tx), { ...cluster, machines }, id);
 }
 

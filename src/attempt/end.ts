@@ -9,11 +9,10 @@ import type { JobState } from '../job/state.ts';
 import { job, jobStream } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import type { RecordOf } from '../protocol/record.ts';
-import { listOnlineRunners } from '../runner/runner.ts';
 import type { Attempt } from './attempt.ts';
 import { decideRetry, judgeEnd, type Retry, runnersToLeaveOut } from './outcome.ts';
 import { explainWait } from './place.ts';
-import { requestOf } from './queue.ts';
+import { readCluster, requestOf } from './queue.ts';
 import { attempt } from './table.ts';
 
 export const excerptLines = 10;
@@ -237,12 +236,12 @@ export async function endLateWaits(tx: Tx, limit: number): Promise<number> {
     .orderBy(asc(job.id))
     .limit(limit)
     .for('update', { of: jobStream, skipLocked: true });
-  const runners = late.length > 0 ? await listOnlineRunners(tx) : [];
+  const machines = late.length > 0 ? (await readCluster(tx)).machines : [];
   for (const { id } of late) {
     await changeJob(tx, id, async (locked) => {
       if (locked.job.state !== 'QUEUED') return; // it was claimed before we had its lock
       const seconds = Number(locked.job.effective['queue_timeout_seconds']);
-      const wait = explainWait(requestOf(locked.job), runners);
+      const wait = explainWait(requestOf(locked.job), machines);
       const message = `No runner took it within ${seconds} s. ${wait.message}`;
       const hint = `Raise queueTimeoutSeconds. ${wait.hint ?? ''}`.trim();
       await moveOn(tx, locked, 'TIMED_OUT', { code: 'QUEUE_TIMEOUT', message, hint }, new Date());

@@ -16,8 +16,8 @@ export type Queued = {
   /** Runners that do not get it while another matches: see `runnersToLeaveOut`. */
   leftOut: readonly string[];
 };
-/** A runner that is there, with the indexes of the GPUs that it offers now. */
-export type Machine = Offer & { id: string; free: readonly number[] };
+/** A runner that is there, with the indexes of the GPUs that it offers now; each attempt takes one of its places. */
+export type Machine = Offer & { id: string; free: readonly number[]; places: number; placesBusy: number };
 export type Cluster = {
   machines: readonly Machine[];
   /** What each project uses now: see `weightOf`. */
@@ -126,26 +126,37 @@ function mayRunOn({ request, leftOut }: Queued, machine: Machine, machines: read
   return !machines.some((other) => !leftOut.includes(other.id) && fit(request, other));
 }
 
-function fitFree({ request }: Queued, machine: Machine, kept: readonly number[]): number[] | null {
-  return fit(request, { ...machine, gpus: freeOf(machine, kept) });
+function fitFree({ request }: Pick<Queued, 'request'>, machine: Machine, kept: readonly number[]): number[] | null {
+  return isFull(machine) ? null : fit(request, { ...machine, gpus: freeOf(machine, kept) });
+}
+
+function isFull({ places, placesBusy }: Machine): boolean {
+  return placesBusy >= places;
 }
 
 function freeOf({ gpus, free }: Machine, kept: readonly number[]): Gpu[] {
   return gpus.filter(({ index }) => free.includes(index) && !kept.includes(index));
 }
 
-export type Wait = { code: 'WAITING_FOR_RUNNER' | 'WAITING_FOR_GPUS'; message: string; hint: string | null };
+export type Wait = {
+  code: 'WAITING_FOR_RUNNER' | 'WAITING_FOR_GPUS' | 'WAITING_FOR_PLACES';
+  message: string;
+  hint: string | null;
+};
 
 /** Why a job waits, from all runners that are there: as a code and a sentence. */
-export function explainWait(request: Request, runners: readonly (Offer & { free?: readonly number[] })[]): Wait {
+export function explainWait(request: Request, runners: readonly Machine[]): Wait {
   const what = describe(request);
   const matching = runners.filter((runner) => fit(request, runner));
   if (matching.length > 0) {
-    const isFree = matching.some(({ gpus, free, labels }) => {
-      return fit(request, { labels, gpus: gpus.filter(({ index }) => free?.includes(index) ?? true) });
-    });
+    const withGpus = matching.filter((machine) => fit(request, { ...machine, gpus: freeOf(machine, []) }));
     const many = matching.length === 1 ? '1 runner matches' : `${matching.length} runners match`;
-    const why = isFree ? 'it is not the turn of this job yet' : 'not enough GPUs are free';
+    if (withGpus.length > 0 && withGpus.every(isFull)) {
+      const where = withGpus.length === matching.length ? '' : ' where enough GPUs are free';
+      const message = `${many} ${what}; no place is free${where}: ${countPlaces(withGpus)} are taken.`;
+      return { code: 'WAITING_FOR_PLACES', message, hint: placesHint };
+    }
+    const why = withGpus.length > 0 ? 'it is not the turn of this job yet' : 'not enough GPUs are free';
     return { code: 'WAITING_FOR_GPUS', message: `${many} ${what}; ${why}.`, hint: null };
   }
   const most = Math.max(0, ...runners.map((runner) => runner.gpus.length));
@@ -154,6 +165,14 @@ export function explainWait(request: Request, runners: readonly (Offer & { free?
       ? 'No runner is online.'
       : `No runner online offers ${what}; the largest has ${most === 1 ? '1 GPU' : `${most} GPUs`}.`;
   return { code: 'WAITING_FOR_RUNNER', message, hint: 'Start a runner that does, or cancel the job and ask for less.' };
+}
+
+const placesHint =
+  'It starts when a job there ends. To run more jobs at once, start the runner with larger --places, or another runner.';
+
+function countPlaces(machines: readonly Machine[]): string {
+  const sum = (numbers: number[]) => numbers.reduce((total, number) => total + number, 0);
+  return `${sum(machines.map(({ placesBusy }) => placesBusy))} of ${sum(machines.map(({ places }) => places))}`;
 }
 
 function describe({ gpus, gpuModel, labels }: Request): string {

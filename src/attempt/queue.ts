@@ -4,13 +4,13 @@ import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import type { Job } from '../job/job.ts';
 import { job } from '../job/table.ts';
-import { listOnlineRunners } from '../runner/runner.ts';
+import { listOnlineRunners, placesOf } from '../runner/runner.ts';
 import { type Cluster, type Machine, type Queued, rank, type Request, weightOf } from './place.ts';
 import { attempt, placement } from './table.ts';
 
 /** Jobs that a claim looks at, in order of priority and age. */
 const queueDepth = 1_000;
-/** A runner that has not asked for work for so long offers none of its GPUs: it is full, or hangs. */
+/** A runner that has a place and has not asked for work for so long offers none of its GPUs: it hangs. */
 const offerMs = 30_000;
 
 /** What a job asks of a runner. */
@@ -60,13 +60,18 @@ export async function readCluster(db: Db): Promise<Cluster> {
   const inUse = new Map<string, number>();
   for (const { projectId, gpus } of active) inUse.set(projectId, (inUse.get(projectId) ?? 0) + weightOf(gpus.length));
   const busy = Map.groupBy(active, ({ runnerId }) => runnerId);
-  const machines = runners.map(({ id, gpus, labels, claimedAt }): Machine => {
-    const offers = claimedAt !== null && Date.now() - claimedAt.getTime() < offerMs;
-    const taken = new Set(busy.get(id)?.flatMap((row) => row.gpus));
+  const machines = runners.map(({ claimedAt, ...runner }): Machine => {
+    const { id, gpus, labels } = runner;
+    const [places, attempts] = [placesOf(runner), busy.get(id) ?? []];
+    // A full runner does not ask, and its GPUs are free all the same.
+    const offers = attempts.length >= places || (claimedAt !== null && Date.now() - claimedAt.getTime() < offerMs);
+    const taken = new Set(attempts.flatMap((row) => row.gpus));
     return {
       id,
       gpus,
       labels,
+      places,
+      placesBusy: attempts.length,
       free: offers ? gpus.map(({ index }) => index).filter((index) => !taken.has(index)) : [],
     };
   });

@@ -20,12 +20,16 @@ import type { Warning } from '../spec/spec.ts';
 import { type Attempt, cancelJob, loadActiveAttempts, loadAttempts, loadAttemptsOfJobs } from './attempt.ts';
 import { type Cluster, explainWait, fit, type Request } from './place.ts';
 import { countBefore, listQueue, readCluster, requestOf } from './queue.ts';
+import { waitReason, type WaitReads } from './wait.ts';
 
 const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
   description: 'Why a job is in its state.',
   values: {
     WAITING_FOR_RUNNER: { description: 'No runner matches the requested resources or labels.' },
     WAITING_FOR_GPUS: { description: 'Matching runners exist, but all their GPUs are busy.' },
+    WAITING_FOR_PLACES: {
+      description: 'Matching runners exist, but run as many jobs as they take at once; see `Runner.places`.',
+    },
     RETRY_BACKOFF: { description: 'Waiting before the next attempt (exponential backoff).' },
     COMPLETED: { description: 'The command exited 0.' },
     EXIT_CODE: { description: 'The command exited with a non-zero code.' },
@@ -144,19 +148,12 @@ async function queuePosition(job: Job, context: Context): Promise<number | null>
   return places.get(job.id) ?? (await countBefore(context.database.db, job)) + 1;
 }
 
-/** Why a queued job waits: for its next attempt, for a runner, or for GPUs. */
-async function waitReason(job: Job, context: Context): Promise<StateReason> {
-  const pauseMs = job.notBefore ? job.notBefore.getTime() - Date.now() : 0;
-  const { reasonMessage, reasonHint: hint, logExcerpt } = job;
-  if (pauseMs > 0) {
-    const message = `${reasonMessage ?? ''} It may start in ${Math.ceil(pauseMs / 1000)} s.`.trim();
-    return { code: 'RETRY_BACKOFF', message, hint, logExcerpt };
-  }
-  const wait = explainWait(requestOf(job), (await clusterOf(context)).machines);
-  if (wait.hint !== null || job.leftOut.length === 0) return wait;
-  const runners = await Promise.all(job.leftOut.map((id) => load(context, loadRunners, id)));
-  const names = runners.flatMap((runner) => runner?.name ?? []).join(', ');
-  return { ...wait, hint: `It failed twice in the same way on ${names}: another runner is preferred.` };
+/** Where a wait's reason reads: what many jobs of one operation need is read once. */
+function readsOfOperation(context: Context): WaitReads {
+  return {
+    cluster: () => clusterOf(context),
+    runnerName: async (id) => (await load(context, loadRunners, id))?.name,
+  };
 }
 
 builder.objectFields(JobRef, (t) => ({
@@ -164,7 +161,7 @@ builder.objectFields(JobRef, (t) => ({
     type: JobStateReason,
     nullable: true,
     description: 'Why the job is in its state.',
-    resolve: (job, _, context) => (job.state === 'QUEUED' ? waitReason(job, context) : reasonOf(job)),
+    resolve: (job, _, context) => (job.state === 'QUEUED' ? waitReason(job, readsOfOperation(context)) : reasonOf(job)),
   }),
   queuePosition: t.int({
     nullable: true,
@@ -193,6 +190,13 @@ builder.objectField(RunnerRef, 'activeJobs', (t) =>
       const jobs = await Promise.all(attempts.map((attempt) => visibleJob(context, attempt.jobId)));
       return jobs.filter((job) => job !== null);
     },
+  }),
+);
+
+builder.objectField(RunnerRef, 'placesBusy', (t) =>
+  t.int({
+    description: 'Places that jobs take now, also jobs the caller may not see.',
+    resolve: async (runner, _, context) => ((await load(context, loadActiveAttempts, runner.id)) ?? []).length,
   }),
 );
 

@@ -15,6 +15,7 @@ import { addTokenCommands } from './tokens/commands.ts';
 import { addSecretCommands } from './secrets/commands.ts';
 import { addScheduleCommands } from './schedules/commands.ts';
 import { addSubmitCommand } from './submit/commands.ts';
+import type { DevOptions } from './serve/dev.ts';
 import type { RunnerStartOptions } from './serve/runner.ts';
 
 /** Runs a command line (without `node` and the script) and resolves with its exit code. Everything is said by then. */
@@ -91,20 +92,17 @@ function createProgram(setExitCode: (code: number) => void): Command {
   return program;
 }
 
+const placesText = 'jobs that run at once, with and without GPUs (default: two for each GPU, at least 4)';
+
 function addServerCommands(program: Command, add: AddCommand): void {
-  add<{ port?: number; dataDir?: string; gpus?: number }>(
-    program,
-    'dev',
-    'run a gateway and a runner on this machine',
-    null,
-    async () => {
-      const { runDev } = await import('./serve/dev.ts');
-      return (_cli, options) => runDev(options);
-    },
-  )
+  add<DevOptions>(program, 'dev', 'run a gateway and a runner on this machine', null, async () => {
+    const { runDev } = await import('./serve/dev.ts');
+    return (_cli, options) => runDev(options);
+  })
     .option('--port <port>', 'port to listen on (default: PORT, else 4000)', toWhole('--port', 65_535))
     .option('--data-dir <folder>', 'where its data is kept (default: ASTRAML_DATA_DIR, else .astraml)')
-    .option('--gpus <count>', 'GPUs of the runner, virtual where there are none', toWhole('--gpus', 1_024));
+    .option('--gpus <count>', 'GPUs of the runner, virtual where there are none', toWhole('--gpus', 1_024))
+    .option('--places <count>', placesText, toWhole('--places', 1_000, 1));
   add(program, 'demo', 'see it work: a job from submission to its end, in a temporary folder', null, async () => {
     const { runDemo } = await import('./serve/demo.ts');
     return () => runDemo();
@@ -126,6 +124,7 @@ function addRunnerCommands(program: Command, add: AddCommand): void {
     .option('--name <name>', 'name of the runner (default: ASTRAML_RUNNER_NAME, else the host name)')
     .option('--label <label>', 'label that jobs can ask for; repeat for more', each)
     .option('--gpus <count>', 'GPUs to use at most, virtual where there are none', toWhole('--gpus', 64))
+    .option('--places <count>', placesText, toWhole('--places', 1_000, 1))
     .option('--work-dir <folder>', 'its files (default: ASTRAML_RUNNER_WORK_DIR, else /var/lib/astraml)')
     .option('--grace <seconds>', 'between SIGTERM and SIGKILL (default: 30)', toWhole('--grace', 3_600))
     .option('--drain-timeout <seconds>', 'how long a drain waits (default: 3600)', toWhole('--drain-timeout', 1e9))
@@ -137,12 +136,12 @@ function addRunnerCommands(program: Command, add: AddCommand): void {
     );
 }
 
-function toWhole(flag: string, max: number): (text: string) => number {
+function toWhole(flag: string, max: number, min = 0): (text: string) => number {
   return (text) => {
     const number = Number(text);
-    if (/^\d+$/.test(text) && number <= max) return number;
+    if (/^\d+$/.test(text) && number >= min && number <= max) return number;
     mistakes.push(() => {
-      throw usage(`${flag} takes a whole number from 0 to ${max}, got "${text}".`);
+      throw usage(`${flag} takes a whole number from ${min} to ${max}, got "${text}".`);
     });
     return NaN;
   };

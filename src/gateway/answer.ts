@@ -9,14 +9,28 @@ export function errorBody({ status, message, code = codes[status] ?? 'BAD_USER_I
   return { errors: [{ message, extensions: { code, retryable: status === 503 } }] };
 }
 
-/** Answers a request that the guard refused, and ends a connection whose body nobody will read. */
+/** Answers a request that the guard refused. */
 export function refuse(response: ServerResponse, refused: Refused): void {
   if (response.headersSent || response.destroyed) return;
-  if (!response.req.complete) response.setHeader('connection', 'close');
   send(response, refused.status, errorBody(refused));
 }
 
 export function send(response: ServerResponse, status: number, body: unknown): void {
+  endUnread(response);
   response.writeHead(status, { 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' });
   response.end(JSON.stringify(body));
+}
+
+/** What Node throws away of a body after the answer, in bytes. */
+const maxDiscardedBytes = 1024 * 1024;
+
+/**
+ * Called before an answer. A body that nobody reads keeps its connection when it is short: Node throws the rest away, and
+ * its sender reads the answer once it has sent it. After a longer one, or one without a length, the connection is closed.
+ */
+export function endUnread(response: ServerResponse): void {
+  const { complete, headers } = response.req;
+  const { 'content-length': length = '0', 'transfer-encoding': encoding, expect } = headers;
+  if (complete || (encoding === undefined && expect === undefined && Number(length) <= maxDiscardedBytes)) return;
+  response.setHeader('connection', 'close');
 }

@@ -53,13 +53,13 @@ export async function answerGraphql(
     response.setHeader('allow', 'GET, POST, OPTIONS');
     return refuse(response, { status: 405, message: 'Use POST, or GET for queries and subscriptions.' });
   }
-  const body = method === 'POST' ? await readJson(request, gateway.config.maxBodyBytes) : undefined;
+  const actor = (entry.actor = await actorOf(gateway, tokenOf(request))); // before a body is read
+  const body = method === 'POST' ? await readJson(request, response, gateway.config.maxBodyBytes) : undefined;
   if (isRefused(body)) return refuse(response, body);
   const url = new URL(request.url ?? graphqlPath, 'http://gateway');
   const wrongSearch = method === 'GET' ? cleanSearch(url.searchParams) : null;
   if (wrongSearch) return refuse(response, wrongSearch);
 
-  const actor = (entry.actor = await actorOf(gateway, tokenOf(request)));
   const ended = new AbortController();
   response.once('close', () => ended.abort());
   const idempotencyKey = headers['idempotency-key'];

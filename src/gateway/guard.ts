@@ -1,6 +1,6 @@
 // The guard: what is refused before anything is read or run, on HTTP and on the websocket's upgrade alike. Another site
 // must not use a visitor's browser against us, a name that is not ours must not reach us, and nothing may flood us.
-import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Config } from '../config.ts';
 
 /** `code` where the status alone does not say it. */
@@ -62,9 +62,14 @@ export function checkContent(headers: IncomingHttpHeaders): Refused | null {
 }
 
 /** The body as text, of at most so many bytes, counted as they come: a length that was promised means nothing. */
-export async function readBody(request: IncomingMessage, maxBytes: number): Promise<string | Refused> {
+export async function readBody(
+  request: IncomingMessage,
+  response: ServerResponse,
+  maxBytes: number,
+): Promise<string | Refused> {
   const tooLarge = { status: 413, message: `The body is larger than ${maxBytes} bytes.` };
   if (Number(request.headers['content-length'] ?? 0) > maxBytes) return tooLarge;
+  if (request.headers.expect !== undefined) response.writeContinue(); // its sender waits to be told
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -76,10 +81,14 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
 }
 
 /** The body of a request as JSON, whatever it promised to be; or why it is not read. */
-export async function readJson(request: IncomingMessage, maxBytes: number): Promise<{ json: unknown } | Refused> {
+export async function readJson(
+  request: IncomingMessage,
+  response: ServerResponse,
+  maxBytes: number,
+): Promise<{ json: unknown } | Refused> {
   const wrong = checkContent(request.headers);
   if (wrong) return wrong;
-  const text = await readBody(request, maxBytes);
+  const text = await readBody(request, response, maxBytes);
   if (typeof text !== 'string') return text;
   const json = parseJson(text);
   return json === undefined ? { status: 400, message: 'The body is not JSON.' } : { json };

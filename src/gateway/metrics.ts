@@ -1,11 +1,11 @@
 // Figures to watch, for Prometheus: `/metrics` on a port of its own, so that it can be kept inside.
 import { once } from 'node:events';
-import { createServer } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { collectDefaultMetrics } from 'prom-client';
 import { countWork } from '../attempt/queue.ts';
 import { registry, workFigures } from '../figures.ts';
 import type { Store } from '../live/commit.ts';
+import { createBoundedServer } from './connections.ts';
 import { CannotStart } from './gateway.ts';
 
 export type Metrics = {
@@ -17,13 +17,15 @@ export type Metrics = {
 
 /** A database that takes longer is not waited for: its figures stay as they were. */
 const countMs = 1_000;
+/** Prometheus needs one or two. */
+const maxConnections = 64;
 
 /** Starts to answer; rejects when the port is taken. */
 export async function serveMetrics(port: number, host: string): Promise<Metrics> {
   let count = async () => {};
   // The process's own figures are taken when somebody asks.
   if (!registry.getSingleMetric('process_cpu_seconds_total')) collectDefaultMetrics({ register: registry });
-  const server = createServer((request, response) => {
+  const server = createBoundedServer({ maxConnections }, (request, response) => {
     if (request.method !== 'GET' || request.url?.split('?', 1)[0] !== '/metrics') {
       response.writeHead(404).end('The figures are at GET /metrics.\n');
       return;

@@ -5,6 +5,7 @@ import { type ServerResponse, STATUS_CODES } from 'node:http';
 import { docsUrl, Refusal, type RefusalCode, refusals } from '../errors.ts';
 import { publicError, type ReportBug } from '../graphql/error.ts';
 import { snakeKeys, specPathOf } from '../spec/input.ts';
+import { endUnread } from './answer.ts';
 import type { Refused } from './guard.ts';
 
 type Problem = { status: number; code: RefusalCode; retryable: boolean } & Record<string, unknown>;
@@ -72,7 +73,7 @@ function send(response: ServerResponse, problem: Problem): void {
     response.destroy();
     return;
   }
-  if (!response.req.complete) response.setHeader('connection', 'close'); // nobody will read the rest of the body
+  endUnread(response);
   if (problem.status === 401) response.setHeader('www-authenticate', 'Bearer');
   const seconds = problem['retry_after_seconds'];
   if (typeof seconds === 'number') response.setHeader('retry-after', String(Math.ceil(seconds)));

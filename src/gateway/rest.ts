@@ -13,8 +13,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
 import { type Actor, requireActor, requireScope } from '../actor.ts';
 import { cancelJob } from '../attempt/attempt.ts';
-import { requestOf } from '../attempt/queue.ts';
-import { explainWait } from '../attempt/place.ts';
+import { readsOf, waitReason } from '../attempt/wait.ts';
 import { invalid, type Issue, notFound } from '../errors.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { idPrefix } from '../id.ts';
@@ -22,7 +21,6 @@ import { type Job, requireJob } from '../job/job.ts';
 import { submit } from '../job/submit.ts';
 import { commit } from '../live/commit.ts';
 import { loadTokens } from '../project/token.ts';
-import { listOnlineRunners } from '../runner/runner.ts';
 import { loadSchedules } from '../schedule/schedule.ts';
 import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
@@ -62,7 +60,7 @@ export async function answerRest(
   }
   try {
     const actor = (entry.actor = requireActor(await actorOf(gateway, tokenOf(request))));
-    const body = route.method === 'GET' ? { json: null } : await bodyOf(request, route, maxBodyBytes);
+    const body = route.method === 'GET' ? { json: null } : await bodyOf(request, response, route, maxBodyBytes);
     if (isRefused(body)) return refuse(body);
     await gateway.admission.charge(actor, 1);
     const call = { gateway, actor, request, jobId };
@@ -82,10 +80,10 @@ function findRoute(path: string): { route: Route; jobId: string } | null {
   return { route: { method: 'GET', answer: get }, jobId };
 }
 
-async function bodyOf(request: IncomingMessage, route: Route, maxBytes: number) {
+async function bodyOf(request: IncomingMessage, response: ServerResponse, route: Route, maxBytes: number) {
   const { 'content-length': length = '0', 'transfer-encoding': encoding } = request.headers;
   if (route.bodyOptional && length === '0' && encoding === undefined) return { json: {} };
-  return readJson(request, maxBytes);
+  return readJson(request, response, maxBytes);
 }
 
 async function submitOne({ gateway, actor, request }: Call, body: unknown): Promise<Answer> {
@@ -193,8 +191,8 @@ async function submitterOf(db: Gateway['database']['db'], { submittedBy }: Job) 
 
 async function reasonOf(db: Gateway['database']['db'], job: Job) {
   if (job.state === 'QUEUED') {
-    const { code, message, hint = null } = explainWait(requestOf(job), await listOnlineRunners(db));
-    return { code, message, hint, log_excerpt: [] };
+    const { code, message, hint = null, logExcerpt = [] } = await waitReason(job, readsOf(db));
+    return { code, message, hint, log_excerpt: logExcerpt };
   }
   if (job.reasonCode === null) return null;
   return { code: job.reasonCode, message: job.reasonMessage, hint: job.reasonHint, log_excerpt: job.logExcerpt };

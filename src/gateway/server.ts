@@ -1,12 +1,14 @@
 // The HTTP server: guard, then GraphQL (POST, GET, SSE), GraphiQL, jobs over plain HTTP, the runners' control and the
 // probes.
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Refusal } from '../errors.ts';
+import { connectionFigures } from '../figures.ts';
 import { publicError, refusalError, type ReportBug } from '../graphql/error.ts';
 import { requireActor } from '../actor.ts';
 import { jobSpecSchema } from '../spec/json-schema.ts';
 import { errorBody, refuse, send } from './answer.ts';
+import { createBoundedServer } from './connections.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { answerGraphql, graphqlPath, stoppingRefusal } from './graphql.ts';
 import { checkHost, checkOrigin, corsHeaders, isRefused, readJson } from './guard.ts';
@@ -36,9 +38,14 @@ export type HttpOptions = {
 };
 
 export function createHttpServer(options: HttpOptions): Server {
-  const server = createServer({ maxHeaderSize: 16 * 1024, requestTimeout: 60_000 }, (request, response) => {
+  const { maxConnections } = options.gateway.config;
+  const server = createBoundedServer({ maxConnections }, (request, response) => {
     const entry = options.journal.open(request, response);
     answer({ ...options, entry }, request, response).catch((error: unknown) => sendError(options, response, error));
+  });
+  server.on('connection', (socket) => {
+    connectionFigures.connections.inc();
+    socket.once('close', () => connectionFigures.connections.dec());
   });
   server.on('upgrade', (request, socket, head) => upgrade(options, request, socket, head));
   return server;
@@ -79,9 +86,9 @@ async function answerControl(
 ): Promise<void> {
   const { gateway, sessions, stopping, entry } = options;
   if (request.method !== 'POST') return refuse(response, { status: 405, message: 'Use POST.' });
-  const body = await readJson(request, gateway.config.maxBodyBytes);
-  if (isRefused(body)) return refuse(response, body);
   const actor = (entry.actor = requireActor(await actorOf(gateway, tokenOf(request))));
+  const body = await readJson(request, response, gateway.config.maxBodyBytes);
+  if (isRefused(body)) return refuse(response, body);
   const left = new AbortController();
   response.once('close', () => left.abort());
   response.once(

@@ -26,6 +26,8 @@ export type Sockets = {
 };
 
 const maxFrameBytes = 64 * 1024;
+/** What a socket may say before it is acknowledged: a token and its packing. */
+const maxInitBytes = 16 * 1024;
 const initWaitMs = 5_000;
 
 type Extra = { socket: WebSocket; outlet: Outlet; pace: Pace; actor?: Actor | null };
@@ -158,6 +160,8 @@ function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extr
     if (!isMisuse(error)) publicError(error, report);
     socket.close(isMisuse(error) ? CloseCode.BadRequest : CloseCode.InternalServerError);
   };
+  const extra: Extra = { socket, outlet: createOutlet(socket, raw), pace };
+  let bytesBeforeAck = 0;
   const closed = protocol.opened(
     {
       protocol: socket.protocol,
@@ -171,11 +175,14 @@ function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extr
       onMessage: (take) =>
         socket.on('message', (data: Buffer, isBinary) => {
           if (socket.readyState !== socket.OPEN) return; // what comes after our close frame is not for us
+          if (extra.actor === undefined && (bytesBeforeAck += data.length) > maxInitBytes) {
+            return socket.close(1009, 'More than 16 KiB before connection_ack');
+          }
           if (isBinary) return socket.close(CloseCode.BadRequest, 'Binary messages are not supported');
           take(data.toString('utf8')).catch(fail);
         }),
     },
-    { socket, outlet: createOutlet(socket, raw), pace },
+    extra,
   );
   holdBack(socket, raw);
   const stopPings = sendPings(socket, raw);

@@ -8,11 +8,21 @@ export const gpu = z.object({
   memoryBytes: z.number().int().min(0),
 });
 
+/** Attempts that a runner takes at once, at most. Each costs it a process, so that a larger number is a mistake. */
+export const maxPlaces = 1_000;
+
+/** Places of a runner that names none: two jobs for each GPU, and four at least since jobs without GPUs need one too. */
+export function defaultPlaces(gpus: number): number {
+  return Math.max(4, 2 * gpus);
+}
+
 export const registerRequest = z.object({
   name: z.string().min(1).max(100),
   version: z.string().max(50),
   labels: z.array(z.string().min(1).max(100)).max(50),
   gpus: z.array(gpu).max(64),
+  /** Attempts that it takes at once; a runner of an older build does not say. */
+  places: z.number().int().min(1).max(maxPlaces).optional(),
   /** New at each start of the machine or the program. */
   bootId: z.string().max(64),
 });

@@ -9,7 +9,7 @@ import { isOneOf } from '../database/rows.ts';
 import { notFound } from '../errors.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
-import type { DrainRequest, RegisterRequest } from '../protocol/control.ts';
+import { defaultPlaces, type DrainRequest, type RegisterRequest } from '../protocol/control.ts';
 import { runner } from './table.ts';
 
 export type Runner = typeof runner.$inferSelect;
@@ -22,8 +22,8 @@ const seenEverySeconds = 5;
 /** Signs a runner on, or back on: the same token and name are the same runner. */
 export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequest): Promise<Runner> {
   requirePlatformScope(actor, 'RUNNER');
-  const { name, version, labels, gpus, bootId } = request;
-  const values = { name, version, labels, gpus, bootId, lastSeenAt: now, drainingAt: null };
+  const { name, version, labels, gpus, places = null, bootId } = request;
+  const values = { name, version, labels, gpus, places, bootId, lastSeenAt: now, drainingAt: null };
   const [row] = await tx
     .insert(runner)
     .values({ id: newId('run'), tokenId: actor.tokenId, ...values })
@@ -32,6 +32,11 @@ export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequ
   if (!row) throw new Error('An upsert returned no row.');
   tx.nudge(channels.work);
   return row;
+}
+
+/** Attempts that the runner takes at once. */
+export function placesOf({ places, gpus }: Pick<Runner, 'places' | 'gpus'>): number {
+  return places ?? defaultPlaces(gpus.length);
 }
 
 /** The runner with this id; throws NOT_FOUND unless it signed on with the actor's token. */

@@ -5,7 +5,7 @@ import { ActorInterface, NodeInterface, registerActor, registerNode } from '../g
 import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { decodeText, encodeCursor } from '../live/cursor.ts';
 import type { Gpu } from '../protocol/control.ts';
-import { countRunners, listRunners, loadRunners, type Runner, runnerState } from './runner.ts';
+import { countRunners, listRunners, loadRunners, placesOf, type Runner, runnerState } from './runner.ts';
 
 export type GpuOf = Gpu & { runnerId: string };
 
@@ -42,6 +42,10 @@ RunnerRef.implement({
       type: [GpuRef],
       description: 'GPUs of the runner.',
       resolve: (runner) => runner.gpus.map((gpu) => ({ ...gpu, runnerId: runner.id })),
+    }),
+    places: t.int({
+      description: 'Jobs that the runner takes at once, with and without GPUs.',
+      resolve: (runner) => placesOf(runner),
     }),
     labels: t.exposeStringList('labels', { description: 'Labels of the runner.' }),
     version: t.exposeString('version', { description: 'Version of the runner software.' }),

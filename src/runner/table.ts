@@ -1,5 +1,5 @@
 // Machines that signed on to run jobs.
-import { index, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
+import { index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
 import type { Gpu } from '../protocol/control.ts';
 
@@ -12,6 +12,8 @@ export const runner = pgTable(
     tokenId: text().notNull(),
     gpus: jsonb().$type<Gpu[]>().notNull(),
     labels: text().array().notNull(),
+    /** Attempts that it runs at once; null for a runner of an older build, which does not say: it has the default. */
+    places: integer(),
     version: text().notNull(),
     bootId: text().notNull(),
     createdAt: instant().notNull().default(now),

@@ -19,7 +19,7 @@ export type Stack = Local & {
 
 /** Starts a stack; `env` are variables of the gateway, e.g. DATABASE_URL. End it with `stop`, which removes its folder. */
 export async function startStack(
-  options: { env?: Record<string, string>; gpus?: number; graceMs?: number; dataDir?: string } = {},
+  options: { env?: Record<string, string>; gpus?: number; places?: number; graceMs?: number; dataDir?: string } = {},
 ): Promise<Stack> {
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'astraml-stack-')));
   const token = newTokenText();
@@ -28,6 +28,7 @@ export async function startStack(
     token,
     runnerToken: newTokenText(),
     gpus: options.gpus,
+    places: options.places,
     graceMs: options.graceMs ?? 2_000,
   });
   return {

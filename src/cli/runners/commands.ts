@@ -9,6 +9,8 @@ export const runnerFields = {
   name: '',
   state: '',
   gpus: '{ index model memoryBytes busy }',
+  places: '',
+  placesBusy: '',
   labels: '',
   version: '',
   lastSeenAt: '',
@@ -19,7 +21,7 @@ export function addRunnersCommands(program: Command, add: AddCommand): void {
   add<RunnerListOptions>(
     runners,
     'list',
-    'runners with their GPUs',
+    'runners with their GPUs and places',
     () => Object.keys(runnerFields),
     async () => (await import('./runners.ts')).runRunners,
     { isDefault: true },

@@ -1,4 +1,4 @@
-// `astraml runners`: which machines take jobs, and how many of their GPUs are busy.
+// `astraml runners`: which machines take jobs, and how many of their GPUs and places are busy.
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
 import { select } from '../fields.ts';
@@ -13,6 +13,8 @@ type Runner = {
   name: string;
   state: string;
   gpus: { model: string; busy: boolean }[];
+  places: number;
+  placesBusy: number;
   labels: string[];
   lastSeenAt: string;
 };
@@ -29,12 +31,13 @@ export async function runRunners(cli: Cli, { header }: RunnerListOptions): Promi
     runner.state,
     String(runner.gpus.length),
     String(runner.gpus.filter(({ busy }) => busy).length),
+    `${runner.placesBusy}/${runner.places}`,
     [...new Set(runner.gpus.map(({ model }) => cell(model)))].join(','),
     runner.labels.map(cell).join(','),
     out.tty ? `${formatAge(runner.lastSeenAt, now)} ago` : runner.lastSeenAt,
   ]);
   if (out.json) await out.printJson(runners);
   else if (rows.length === 0) out.note('No runner has signed on.');
-  else await out.table(['NAME', 'STATE', 'GPUS', 'BUSY', 'MODEL', 'LABELS', 'SEEN'], rows, { header });
+  else await out.table(['NAME', 'STATE', 'GPUS', 'BUSY', 'PLACES', 'MODEL', 'LABELS', 'SEEN'], rows, { header });
   return exitCodes.done;
 }

@@ -7,7 +7,7 @@ import { usage } from '../failure.ts';
 import { signalled } from '../signal.ts';
 import { createExampleProject, startLocal, watchAddress } from './local.ts';
 
-export type DevOptions = { port?: number; dataDir?: string; gpus?: number };
+export type DevOptions = { port?: number; dataDir?: string; gpus?: number; places?: number };
 
 const demoProject = 'p-demo';
 const graceMs = 5_000;
@@ -33,6 +33,7 @@ export async function runDev(options: DevOptions): Promise<number> {
     token,
     runnerToken,
     gpus: options.gpus,
+    places: options.places,
     graceMs,
     onAttempt(event, { job, attemptNumber }, url) {
       say(`${job.projectId}/${job.number} ${job.name}: attempt ${attemptNumber} ${event}`);

@@ -19,6 +19,8 @@ export type LocalOptions = {
   runnerToken: string;
   /** Most GPUs to use; on a machine without, the number of virtual slots. */
   gpus?: number;
+  /** Jobs that run at once, with and without GPUs. */
+  places?: number;
   graceMs?: number;
   onAttempt?: (event: 'started' | 'ended', assignment: Assignment, gatewayUrl: string) => void;
   onTrouble?: RunnerOptions['onTrouble'];
@@ -52,6 +54,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
       version,
       labels: [],
       gpus: await findGpus(options.gpus),
+      places: options.places,
       workDir: join(config.dataDir, 'runner'),
       graceMs: options.graceMs ?? 30_000,
       host: process.env,

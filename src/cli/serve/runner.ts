@@ -11,6 +11,7 @@ import { isRefusal, type RunningRunner, startRunner } from '../../agent/runner.t
 import { defaultSpoolBytes, leastSpoolBytes } from '../../agent/spool.ts';
 import { ApiError } from '../../client/client.ts';
 import { oneOf, whole } from '../../config.ts';
+import { maxPlaces } from '../../protocol/control.ts';
 import { version } from '../../version.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
 
@@ -18,6 +19,7 @@ export type RunnerStartOptions = {
   name?: string;
   label?: string[];
   gpus?: number;
+  places?: number;
   workDir?: string;
   grace?: number;
   drainTimeout?: number;
@@ -45,6 +47,7 @@ const environment = z.object({
   ASTRAML_RUNNER_NAME: z.string().max(100, 'must have at most 100 characters').optional(),
   ASTRAML_RUNNER_LABELS: z.string().transform(list).optional(),
   ASTRAML_RUNNER_GPUS: whole(0, 64).optional(),
+  ASTRAML_RUNNER_PLACES: whole(1, maxPlaces).optional(),
   ASTRAML_RUNNER_WORK_DIR: z.string().min(1).default('/var/lib/astraml'),
   ASTRAML_RUNNER_GRACE_SECONDS: whole(0, 3_600).default(30),
   ASTRAML_RUNNER_DRAIN_SECONDS: whole(0).default(3_600),
@@ -89,6 +92,7 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
     version,
     labels: options.label ?? env.ASTRAML_RUNNER_LABELS ?? [],
     gpus,
+    places: options.places ?? env.ASTRAML_RUNNER_PLACES,
     workDir,
     graceMs,
     whenCut,
