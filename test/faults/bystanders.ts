@@ -2,7 +2,7 @@
 // When it was printed says the witness of its command, when it was stored a reader of the database.
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
-import type { Beat, Violation } from './checker.ts';
+import type { Beat, Violation } from './evidence.ts';
 import { projectId } from './submitters.ts';
 import { monotonicMs, type Weather } from './weather.ts';
 

@@ -1,19 +1,15 @@
 // The judge. It reads what clients were told, what subscribers saw, what the commands themselves witnessed, and the
 // database, by SQL of its own; never what the gateway thinks of itself.
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import postgres from 'postgres';
-import { unpackBytes } from '../../src/database/columns.ts';
 import type { Bystanders, Printed } from './bystanders.ts';
+import { type Accuse, type Beat, type LogItem, readLog, readWitness, type Violation } from './evidence.ts';
 import { checkHostileJobs, type HostileCase } from './hostile-checker.ts';
 import { hostileProjectId } from './hostile-kinds.ts';
 import { projectId, type Submission } from './submitters.ts';
 import type { Seen } from './subscribers.ts';
 import { checkSeenEvents, checkSeenWindows, checkViewers } from './viewer-checker.ts';
 
-export type Violation = { invariant: string; what: string };
-export type Accuse = (invariant: string, what: string) => void;
 export type Figures = {
   jobs: number;
   attempts: number;
@@ -36,10 +32,6 @@ export type AttemptRow = {
   finishedAt: Date | null;
   exitCode: number | null;
 };
-/** A line of a log, or one number of a gap. */
-export type LogItem = { seq: number; attempt: number; stream: number; text: string; gap: string | null };
-export type Beat = { event: 'start' | 'beat' | 'end'; at: number; n: number; pid: number; attempt: number };
-
 /** Milliseconds that two processes of a job may be seen together: what a witness itself may be late. */
 const toleranceMs = 500;
 const ends = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT'];
@@ -212,34 +204,6 @@ function checkOverlaps(job: JobRow, beats: readonly Beat[], mayOverlap: boolean,
   }
 }
 
-/** The stored lines and gaps, whose numbers must be 1 … N. */
-async function readLog(sql: Sql, jobId: string, accuse: Accuse): Promise<LogItem[]> {
-  type Entry = [number, number, string, unknown];
-  const rows = await sql<{ first: number; attempt: number; body: Buffer }[]>`
-    select first::int, attempt, body from log_chunk where job_id = ${jobId} order by first`;
-  const items: LogItem[] = [];
-  for (const { first, attempt, body } of rows) {
-    if (first !== items.length + 1)
-      accuse('records are 1 … N', `${jobId}: a chunk begins with ${first} after ${items.length} lines`);
-    for (const [, stream, text, mark] of JSON.parse(unpackBytes(body)) as Entry[]) {
-      const isGap = mark === 'gap'; // then its second part is the number of its lines, and the third the reason
-      for (let n = 0; n < (isGap ? stream : 1); n++) {
-        const content = isGap ? { stream: -1, text: '', gap: text } : { stream, text: String(text), gap: null };
-        items.push({ seq: items.length + 1, attempt, ...content });
-      }
-    }
-  }
-  items.forEach((item, index) => {
-    const before = items[index - 1];
-    if (before && item.attempt < before.attempt)
-      accuse(
-        'nothing is written after the successor',
-        `${jobId}: line ${item.seq} is of attempt ${item.attempt}, after one of ${before.attempt}`,
-      );
-  });
-  return items;
-}
-
 /** Of an honest job the database refuses nothing that it does not refuse of all. */
 function checkGaps(job: JobRow, log: readonly LogItem[], accuse: Accuse): void {
   const gaps = log.filter(({ gap }) => gap !== null);
@@ -315,11 +279,4 @@ async function checkPoints(
   if (stored.count > printed / 2 + 1)
     accuse('windows equal the samples', `${where}: ${stored.count} points, ${printed} lines`);
   return stored.count;
-}
-
-function readWitness(folder: string, key: string): Beat[] {
-  const file = join(folder, `${key}.jsonl`);
-  if (!existsSync(file)) return [];
-  const lines = readFileSync(file, 'utf8').split('\n');
-  return lines.filter((line) => line.endsWith('}')).map((line) => JSON.parse(line) as Beat);
 }

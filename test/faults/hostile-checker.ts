@@ -2,7 +2,8 @@
 // around it are there in their order, and a job whose start or end was refused has failed for that reason.
 import postgres from 'postgres';
 import { unpackBytes } from '../../src/database/columns.ts';
-import type { Accuse, AttemptRow, JobRow, LogItem } from './checker.ts';
+import type { AttemptRow, JobRow } from './checker.ts';
+import type { Accuse, LogItem } from './evidence.ts';
 import { type HostileKind, isHostileKind, kindOf, maxMetricNames, type Output, outputsAt } from './hostile-kinds.ts';
 import { kindInName } from './hostile-jobs.ts';
 

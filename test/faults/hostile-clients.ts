@@ -7,7 +7,7 @@ import type { Client } from '../../src/client/client.ts';
 import { packBytes } from '../../src/database/columns.ts';
 import { aggregateOf } from '../../src/metric/window.ts';
 import { createProject } from '../support/stack.ts';
-import type { Violation } from './checker.ts';
+import type { Violation } from './evidence.ts';
 import type { Chance } from './random.ts';
 import { monotonicMs, type Weather } from './weather.ts';
 import type { World } from './world.ts';

@@ -1,6 +1,6 @@
 // The judge of what subscribers saw: everything that is stored, once, in order.
 import type postgres from 'postgres';
-import type { Accuse, LogItem } from './checker.ts';
+import type { Accuse, LogItem } from './evidence.ts';
 import { projectId } from './submitters.ts';
 import type { Seen } from './subscribers.ts';
 

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monitor } from '../support/monitor.ts';
-import type { Violation } from './checker.ts';
+import type { Violation } from './evidence.ts';
 
 /** A stream that takes no more entries is deleted once it is empty; only then. */
 const exhausting = /"xadd" "(astraml:uplink:\d)" "18446744073709551615-18446744073709551615"/i;

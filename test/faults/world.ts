@@ -18,7 +18,7 @@ import { createRoles, installRefusals, moveToDisk, roleOf } from './refusing.ts'
 
 const jobsARunner = 3;
 const gatewayCount = 2;
-const startMs = 40_000;
+const startMs = 120_000;
 /** More than a run needs: memory is taken only for what is written. */
 const databaseDiskBytes = 2 * 1024 ** 3;
 const machineDiskBytes = 8 * 1024 ** 2;
