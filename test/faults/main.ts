@@ -39,7 +39,9 @@ const redis = values.redis === undefined ? undefined : persistences.find((name) 
 if (values.redis !== undefined && !redis) throw new Error('--redis takes none, everysec or always.');
 
 if (values.planted || values.bug)
-  process.exitCode = (await hunt(product, { first, seconds, names: values.bug })) ? 0 : 1;
+  process.exitCode = (await hunt(product, { first, seconds, names: values.bug, leaseSeconds: slowness.leaseSeconds }))
+    ? 0
+    : 1;
 else process.exitCode = (await runSeeds()) ? 0 : 1;
 
 async function runSeeds(): Promise<boolean> {

@@ -33,7 +33,7 @@ export type RunOptions = {
   /** How long jobs may take to end when all is well again; a minute and a half when undefined. */
   calmMs?: number;
   /** 4 s when undefined, so that leases lapse in short runs. */
-  leaseSeconds?: number;
+  leaseSeconds?: number | undefined;
 };
 
 export type Result = {

@@ -27,6 +27,9 @@ export async function withRedis<T>(world: World, work: (redis: Redis) => Promise
 
 const streams = Array.from({ length: 4 }, (_, n) => `astraml:uplink:${n}`);
 
+/** Junk of our own is not worth a repeat. */
+const looksLikeBatch = /^[0-9a-f]{8}\{"version":1,"attemptId":"att_(?!nobody)/;
+
 /** Batches that passed, for a later repeat. */
 export class Captured {
   readonly batches: { stream: string; text: string }[] = [];
@@ -49,7 +52,8 @@ export class Captured {
           if (this.#ending.signal.aborted) return;
           for (const stream of streams) {
             for (const [, fields] of await redis.xrange(stream, '-', '+', 'COUNT', 20)) {
-              this.batches.push({ stream, text: fields[1] ?? '' });
+              const [field, text = ''] = fields;
+              if (field === 'b' && looksLikeBatch.test(text)) this.batches.push({ stream, text });
             }
           }
           this.batches.splice(0, this.batches.length - 2_000);
