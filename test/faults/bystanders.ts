@@ -50,6 +50,11 @@ export class Bystanders {
     await this.#sql.end({ timeout: 2 });
   }
 
+  /** Whether a line is stored: on a slow machine the first one takes a while, and harm before it would hit nothing. */
+  get hasLines(): boolean {
+    return this.#samples.size > 0;
+  }
+
   /** How long the lines of these attempts waited. */
   judge(attempts: readonly Printed[]): Waits {
     const waits: Waits = { ms: [], violations: [] };
@@ -84,8 +89,9 @@ export class Bystanders {
       const at = monotonicMs();
       for (const { id, line } of answer ?? []) {
         const samples = this.#samples.get(id) ?? [];
+        if (line <= (samples.at(-1)?.line ?? 0)) continue;
+        samples.push({ at, line });
         this.#samples.set(id, samples);
-        if (line > (samples.at(-1)?.line ?? 0)) samples.push({ at, line });
       }
       await sleep(everyMs);
     }

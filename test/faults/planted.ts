@@ -124,7 +124,8 @@ async function seedsUntilCaught(
       calmMs,
       leaseSeconds,
     } as const;
-    const { violations } = await runOnce(options);
+    const { violations, faults } = await runOnce(options);
+    console.log(`  seed ${options.seed}: ${Object.entries(faults).flat().join(' ')}`);
     for (const { invariant, what } of violations.slice(0, 5)) console.log(`  ${invariant}: ${what.slice(0, 300)}`);
     const invariants = [...new Set(violations.map(({ invariant }) => invariant))];
     if (invariants.some((name) => violates?.includes(name) ?? true))

@@ -5,6 +5,7 @@ import postgres from 'postgres';
 import { createClient } from '../../src/client/client.ts';
 import type { Persistence } from '../support/redis.ts';
 import { createProject } from '../support/stack.ts';
+import { until } from '../support/until.ts';
 import { Bystanders } from './bystanders.ts';
 import { check, type Figures } from './checker.ts';
 import type { Violation } from './evidence.ts';
@@ -72,6 +73,7 @@ const submitters = 3;
 const logWatchers = 18;
 const eventWatchers = 2;
 const calmMs = 90_000;
+const startMs = 120_000;
 
 export async function runOnce(options: RunOptions): Promise<Result> {
   const chance = new Chance(options.seed);
@@ -106,6 +108,7 @@ export async function runOnce(options: RunOptions): Promise<Result> {
     const watched = Array.from({ length: logWatchers }, () => watchJobs(world, chance.fork(), watch));
     const events = Array.from({ length: eventWatchers }, () => watchEvents(world, chance.fork(), watch));
 
+    await until(() => bystanders.hasLines, { timeoutMs: startMs, what: 'the first line of a job' });
     const faults = await doHarm(world, chance.fork(), {
       signal: AbortSignal.timeout(options.seconds * 1000),
       mayOverlap: whenCut === 'continue',
