@@ -1,19 +1,28 @@
 // The judge. It reads what clients were told, what subscribers saw, what the commands themselves witnessed, and the
 // database, by SQL of its own; never what the gateway thinks of itself.
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import postgres from 'postgres';
-import { unpackBytes } from '../../src/database/columns.ts';
-import type { Submission } from './submitters.ts';
-import { projectId } from './submitters.ts';
+import type { Bystanders, Printed } from './bystanders.ts';
+import { type Accuse, type Beat, type LogItem, readLog, readWitness, type Violation } from './evidence.ts';
+import { checkHostileJobs, type HostileCase } from './hostile-checker.ts';
+import { hostileProjectId } from './hostile-kinds.ts';
+import { projectId, type Submission } from './submitters.ts';
 import type { Seen } from './subscribers.ts';
+import { checkSeenEvents, checkSeenWindows, checkViewers } from './viewer-checker.ts';
 
-export type Violation = { invariant: string; what: string };
-export type Figures = { jobs: number; attempts: number; lines: number; points: number; lost: number };
+export type Figures = {
+  jobs: number;
+  attempts: number;
+  lines: number;
+  points: number;
+  lost: number;
+  /** Hostile jobs among the jobs, and their records that were refused. */
+  hostile: number;
+  refused: number;
+};
 
-type JobRow = { id: string; name: string; state: string; spec: { hyperparams?: object } };
-type AttemptRow = {
+export type JobRow = { id: string; projectId: string; name: string; state: string; spec: { hyperparams?: object } };
+export type AttemptRow = {
   id: string;
   jobId: string;
   number: number;
@@ -23,9 +32,6 @@ type AttemptRow = {
   finishedAt: Date | null;
   exitCode: number | null;
 };
-type Line = { seq: number; attempt: number; stream: number; text: string };
-type Beat = { event: 'start' | 'beat' | 'end'; at: number; n: number; pid: number; attempt: number };
-
 /** Milliseconds that two processes of a job may be seen together: what a witness itself may be late. */
 const toleranceMs = 500;
 const ends = ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT'];
@@ -44,16 +50,27 @@ export type Evidence = {
   witnessDir: string;
   /** Two processes of a job may overlap while the older one's runner is cut off. */
   mayOverlap: boolean;
+  bystanders: Bystanders;
 };
 
-export async function check(evidence: Evidence): Promise<{ violations: Violation[]; figures: Figures }> {
+export type Judgement = {
+  violations: Violation[];
+  figures: Figures;
+  /** Milliseconds that each line of a bystander waited. */
+  waitsMs: number[];
+};
+
+export async function check(evidence: Evidence): Promise<Judgement> {
   const sql = postgres(evidence.databaseUrl, { max: 1, onnotice: () => {}, transform: postgres.camel });
   const violations: Violation[] = [];
-  const figures: Figures = { jobs: 0, attempts: 0, lines: 0, points: 0, lost: 0 };
+  const figures: Figures = { jobs: 0, attempts: 0, lines: 0, points: 0, lost: 0, hostile: 0, refused: 0 };
   const accuse = (invariant: string, what: string) => void violations.push({ invariant, what });
   try {
-    const jobs = await sql<JobRow[]>`select id, name, state, spec from job where project_id = ${projectId}`;
-    figures.jobs = jobs.length;
+    const all = await sql<JobRow[]>`
+      select id, project_id, name, state, spec from job where project_id in (${projectId}, ${hostileProjectId})`;
+    const jobs = all.filter((job) => job.projectId === projectId);
+    figures.jobs = all.length;
+    figures.hostile = all.length - jobs.length;
     checkSubmissions(evidence.submissions, jobs, accuse);
     const attempts = await sql<
       AttemptRow[]
@@ -61,12 +78,14 @@ export async function check(evidence: Evidence): Promise<{ violations: Violation
       from attempt order by job_id, number`;
     figures.attempts = attempts.length;
     figures.lost = attempts.filter(({ reasonCode }) => reasonCode === 'RUNNER_LOST').length;
-    await checkHistories(sql, jobs, accuse);
+    await checkHistories(sql, all, accuse);
     await checkChecksums(sql, accuse);
     const byJob = Map.groupBy(attempts, ({ jobId }) => jobId);
     const byName = new Map(evidence.submissions.map((submission) => [submission.key, submission]));
-    const logs = new Map<string, Line[]>();
-    for (const job of jobs) {
+    const logs = new Map<string, LogItem[]>();
+    const hostile: HostileCase[] = [];
+    const printed: Printed[] = [];
+    for (const job of all) {
       const own = byJob.get(job.id) ?? [];
       checkLeases(job, own, accuse);
       const beats = readWitness(evidence.witnessDir, job.name);
@@ -74,22 +93,29 @@ export async function check(evidence: Evidence): Promise<{ violations: Violation
       const log = await readLog(sql, job.id, accuse);
       logs.set(job.id, log);
       const submission = byName.get(job.name);
+      if (job.projectId === hostileProjectId) hostile.push({ job, attempts: own, log });
       if (!submission) continue; // accused already
+      checkGaps(job, log, accuse);
       for (const attempt of own) {
-        figures.lines += checkLines(job, submission, attempt, log, beats, accuse);
+        const seqs = checkLines(job, submission, attempt, log, beats, accuse);
+        figures.lines += seqs.length;
         figures.points += await checkPoints(sql, job, submission, attempt, log, accuse);
+        const isOpen = attempt.finishedAt === null;
+        printed.push({ jobId: job.id, name: job.name, attempt: attempt.number, seqs, beats, isOpen });
       }
     }
+    figures.refused = await checkHostileJobs(sql, hostile, accuse);
     checkViewers(evidence.seen, logs, accuse);
     await checkSeenWindows(sql, evidence.seen, accuse);
     await checkSeenEvents(sql, evidence.seen, accuse);
-    return { violations, figures };
+    const waits = evidence.bystanders.judge(printed);
+    violations.push(...waits.violations);
+    return { violations, figures, waitsMs: waits.ms };
   } finally {
     await sql.end({ timeout: 5 });
   }
 }
 
-type Accuse = (invariant: string, what: string) => void;
 type Sql = postgres.Sql;
 
 /** What was acknowledged is there once; what nobody answered for is there once at most; a misused key changes nothing. */
@@ -178,38 +204,25 @@ function checkOverlaps(job: JobRow, beats: readonly Beat[], mayOverlap: boolean,
   }
 }
 
-/** The stored lines, whose numbers must be 1 … N. */
-async function readLog(sql: Sql, jobId: string, accuse: Accuse): Promise<Line[]> {
-  const rows = await sql<{ first: number; attempt: number; body: Buffer }[]>`
-    select first::int, attempt, body from log_chunk where job_id = ${jobId} order by first`;
-  const lines: Line[] = [];
-  for (const { first, attempt, body } of rows) {
-    if (first !== lines.length + 1)
-      accuse('records are 1 … N', `${jobId}: a chunk begins with ${first} after ${lines.length} lines`);
-    for (const [, stream, text] of JSON.parse(unpackBytes(body)) as [number, number, string][]) {
-      lines.push({ seq: lines.length + 1, attempt, stream, text: String(text) });
-    }
-  }
-  lines.forEach((line, index) => {
-    const before = lines[index - 1];
-    if (before && line.attempt < before.attempt)
-      accuse(
-        'nothing is written after the successor',
-        `${jobId}: line ${line.seq} is of attempt ${line.attempt}, after one of ${before.attempt}`,
-      );
-  });
-  return lines;
+/** Of an honest job the database refuses nothing that it does not refuse of all. */
+function checkGaps(job: JobRow, log: readonly LogItem[], accuse: Accuse): void {
+  const gaps = log.filter(({ gap }) => gap !== null);
+  if (gaps.length > 0)
+    accuse('nothing of a bystander is refused', `${job.name} has ${gaps.length} gaps, e.g. ${gaps[0]?.gap}`);
 }
 
-/** The lines of an attempt are those that its command printed, from the first on: all of them, when it ended. */
+/**
+ * The lines of an attempt are those that its command printed, from the first on: all of them, when it ended. Returns
+ * their numbers in the job's log.
+ */
 function checkLines(
   job: JobRow,
   submission: Submission,
   attempt: AttemptRow,
-  log: readonly Line[],
+  log: readonly LogItem[],
   beats: readonly Beat[],
   accuse: Accuse,
-): number {
+): number[] {
   const printed = log.filter((line) => line.attempt === attempt.number && line.text.startsWith('line '));
   printed.forEach(({ text }, index) => {
     const n = index + 1;
@@ -232,7 +245,7 @@ function checkLines(
       'lines are what was printed',
       `${job.name}.${attempt.number} has ${printed.length} lines, ${last} were printed`,
     );
-  return printed.length;
+  return printed.map(({ seq }) => seq);
 }
 
 export const valueOf = (step: number) => ((step * 37) % 128) / 8 - 4;
@@ -243,7 +256,7 @@ async function checkPoints(
   job: JobRow,
   submission: Submission,
   attempt: AttemptRow,
-  log: readonly Line[],
+  log: readonly LogItem[],
   accuse: Accuse,
 ): Promise<number> {
   type Row = { count: number; sum: number; min: number; max: number };
@@ -266,72 +279,4 @@ async function checkPoints(
   if (stored.count > printed / 2 + 1)
     accuse('windows equal the samples', `${where}: ${stored.count} points, ${printed} lines`);
   return stored.count;
-}
-
-/** Each saw 1 … N in order, once, as it is stored. */
-function checkViewers(seen: readonly Seen[], logs: ReadonlyMap<string, readonly Line[]>, accuse: Accuse): void {
-  for (const view of seen) {
-    if (view.kind !== 'events' && !view.done)
-      accuse('streams end', `a ${view.kind} stream of ${view.jobId} did not end`);
-    if (view.kind !== 'log') continue;
-    const stored = logs.get(view.jobId) ?? [];
-    const wrong = view.lines.findIndex(({ seq }, index) => seq !== index + 1);
-    if (wrong >= 0)
-      accuse('subscribers see 1 … N', `${view.jobId}: number ${view.lines[wrong]?.seq} in place ${wrong + 1}`);
-    else if (view.done && view.lines.length !== stored.length)
-      accuse('subscribers see 1 … N', `${view.jobId}: ${view.lines.length} of ${stored.length} lines`);
-    else if (view.lines.some(({ seq, text }) => stored[seq - 1]?.text !== text))
-      accuse('subscribers see what is stored', view.jobId);
-  }
-}
-
-/** The last revision that somebody saw of each window is the stored one. */
-async function checkSeenWindows(sql: Sql, seen: readonly Seen[], accuse: Accuse): Promise<void> {
-  for (const view of seen) {
-    if (view.kind !== 'windows' || !view.done) continue;
-    const last = new Map(view.windows.map((window) => [window.id, window]));
-    const count = [...last.values()].reduce((sum, window) => sum + window.count, 0);
-    const [stored] = await sql<{ count: number; windows: number }[]>`
-      select coalesce(sum((state ->> 'count')::int), 0)::int as count, count(*)::int as windows
-      from metric_window where job_id = ${view.jobId} and seconds = 30`;
-    if (stored?.count !== count || stored.windows !== last.size)
-      accuse(
-        'subscribers see every window',
-        `${view.jobId}: ${last.size} windows with ${count} points, stored ${stored?.windows} with ${stored?.count}`,
-      );
-    const revisions = new Map<string, number>();
-    for (const { id, revision } of view.windows) {
-      if (revision < (revisions.get(id) ?? 0))
-        accuse('revisions grow', `${view.jobId}: ${id} went back to ${revision}`);
-      revisions.set(id, revision);
-    }
-  }
-}
-
-/** Who followed the project's events saw each once, those of a job in their order. */
-async function checkSeenEvents(sql: Sql, seen: readonly Seen[], accuse: Accuse): Promise<void> {
-  const rows = await sql<{ id: string; jobId: string; seq: number }[]>`
-    select id, job_id, seq::int from event where project_id = ${projectId} and job_id is not null`;
-  const known = new Map(rows.map((row) => [row.id, row]));
-  for (const view of seen) {
-    if (view.kind !== 'events') continue;
-    const unique = new Set(view.ids);
-    if (unique.size !== view.ids.length) accuse('events come once', `${view.ids.length - unique.size} came again`);
-    const missed = rows.filter(({ id }) => !unique.has(id)).length;
-    if (missed > 0) accuse('no event is missed', `${missed} of ${rows.length} did not come`);
-    const reached = new Map<string, number>();
-    for (const id of view.ids) {
-      const row = known.get(id);
-      if (!row) continue;
-      if (row.seq < (reached.get(row.jobId) ?? 0)) accuse('events come in order', `${row.jobId}: ${row.seq} came late`);
-      reached.set(row.jobId, row.seq);
-    }
-  }
-}
-
-function readWitness(folder: string, key: string): Beat[] {
-  const file = join(folder, `${key}.jsonl`);
-  if (!existsSync(file)) return [];
-  const lines = readFileSync(file, 'utf8').split('\n');
-  return lines.filter((line) => line.endsWith('}')).map((line) => JSON.parse(line) as Beat);
 }

@@ -1,7 +1,5 @@
 // What the faults happen to: Postgres, Redis, two gateways and three runners, each a process of its own, and between
 // any two of them a proxy. Runners and their supervisors, commands included, make a "machine", found by its work folder.
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,10 +13,15 @@ import { Proxy } from '../support/proxy.ts';
 import { type Persistence, type RedisServer, startRedis } from '../support/redis.ts';
 import { until } from '../support/until.ts';
 import { Counters } from './counters.ts';
+import { type Disk, mountDisk } from './disk.ts';
+import { createRoles, installRefusals, moveToDisk, roleOf } from './refusing.ts';
 
-export const leaseSeconds = 4;
-export const jobsARunner = 3;
-const startMs = 40_000;
+const jobsARunner = 3;
+const gatewayCount = 2;
+const startMs = 120_000;
+/** More than a run needs: memory is taken only for what is written. */
+const databaseDiskBytes = 2 * 1024 ** 3;
+const machineDiskBytes = 8 * 1024 ** 2;
 
 export type Gateway = {
   readonly port: number;
@@ -44,6 +47,9 @@ export type World = {
   readonly postgres: PostgresServer;
   readonly redis: RedisServer;
   readonly databaseUrl: string;
+  readonly databaseName: string;
+  /** Disk of the database's tables; null where nothing can be mounted. */
+  readonly databaseDisk: Disk | null;
   readonly token: string;
   readonly gateways: Gateway[];
   readonly machines: Machine[];
@@ -65,11 +71,14 @@ export type WorldOptions = {
   /** Folder with `bin/astraml.mjs`. */
   product: string;
   whenCut: 'continue' | 'stop';
+  /** A machine that is too slow to start a supervisor within a lease needs a longer one. */
+  leaseSeconds: number;
 };
 
 export async function startWorld(options: WorldOptions): Promise<World> {
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis({ persistence: options.persistence })]);
   const database = await createDatabase(postgres);
+  await createRoles(postgres.url, gatewayCount);
   const root = mkdtempSync(join(tmpdir(), 'astraml-faults-'));
   const watchdog = guard({ name: 'the world of faults', folder: root });
   const witnessDir = join(root, 'witness');
@@ -96,29 +105,31 @@ export async function startWorld(options: WorldOptions): Promise<World> {
       FAKETIME_DONT_FAKE_MONOTONIC: '1',
     };
   };
-  const mounts: (() => Promise<unknown>)[] = [];
+  const databaseDisk = isHere('tmpfs') ? await moveToDisk(postgres.url, database.name, databaseDiskBytes) : null;
+  const disks: Disk[] = databaseDisk ? [databaseDisk] : [];
   const gateways: Gateway[] = [];
   const begin = (args: string[], env: Record<string, string>): Child => {
     const child = spawnNode([binary, ...args], { env, cwd: root });
     all.push(child);
     return child;
   };
-  const via = (url: string, proxy: Proxy) => {
+  const via = (url: string, proxy: Proxy, user?: string) => {
     const address = new URL(url);
     address.port = String(proxy.port);
+    if (user) address.username = user;
     return address.href;
   };
   const portOf = (url: string) => Number(new URL(url).port);
 
   const gatewayEnvironment = (gateway: Gateway) => ({
     PORT: String(gateway.port),
-    DATABASE_URL: via(database.url, gateway.links.postgres),
+    DATABASE_URL: via(database.url, gateway.links.postgres, roleOf(gateways.indexOf(gateway))),
     REDIS_URL: via(redis.url, gateway.links.redis),
     ASTRAML_RUNNER_REDIS_URL: redis.url,
     ASTRAML_BOOTSTRAP_TOKEN: token,
     ASTRAML_BOOTSTRAP_RUNNER_TOKEN: runnerToken,
     ASTRAML_SECRET_KEYS: secretKey,
-    ASTRAML_RUNNER_LEASE_SECONDS: String(leaseSeconds),
+    ASTRAML_RUNNER_LEASE_SECONDS: String(options.leaseSeconds),
     ASTRAML_SHUTDOWN_SECONDS: '4',
     ASTRAML_METRICS_PORT: String(gateway.metricsPort),
     LOG_LEVEL: 'warn',
@@ -163,7 +174,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
     await machine.runner.untilLine(/"event":"ready"/, { timeoutMs: startMs }).catch(() => {}); // its gateway may be down
   };
 
-  for (let index = 0; index < 2; index++) {
+  for (let index = 0; index < gatewayCount; index++) {
     const [port, metricsPort] = [await freePort(), await freePort()];
     const links = {
       front: await link(port),
@@ -173,6 +184,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
     gateways.push({ port, metricsPort, links, child: undefined as unknown as Child, down: true });
   }
   await Promise.all(gateways.map(startGateway));
+  await installRefusals(database.url);
   const machines: Machine[] = [];
   for (let index = 0; index < 3; index++) {
     const fronts = gateways.map(({ links }) => links.front.port);
@@ -181,7 +193,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
     const smallDisk = index === 0 && isHere('tmpfs');
     if (smallDisk) {
       mkdirSync(workDir);
-      mounts.push(mount(workDir));
+      disks.push(mountDisk(workDir, { bytes: machineDiskBytes }));
     }
     machines.push({
       name: `machine-${index}`,
@@ -202,6 +214,8 @@ export async function startWorld(options: WorldOptions): Promise<World> {
     postgres,
     redis,
     databaseUrl: database.url,
+    databaseName: database.name,
+    databaseDisk,
     token,
     gateways,
     machines,
@@ -221,24 +235,9 @@ export async function startWorld(options: WorldOptions): Promise<World> {
       await Promise.all([postgres.stop(), redis.stop()]);
       process.off('exit', killAll);
       watchdog.release();
-      await Promise.all(mounts.map((unmount) => unmount()));
+      await Promise.all(disks.map((disk) => disk.unmount()));
       rmSync(root, { recursive: true, force: true });
     },
-  };
-}
-
-/** A small disk at this folder, until the returned function is called or this process is gone. */
-function mount(folder: string): () => Promise<unknown> {
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'none', folder]);
-  // The folder comes by the pipe: in the command line or the environment it would make the shell a part of the machine,
-  // to be killed with it.
-  const script = 'read -r folder; read -r line; umount --lazy -- "$folder"';
-  const shell = spawn('/bin/sh', ['-c', script], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
-  shell.stdin.write(`${folder}\n`);
-  return () => {
-    const unmounted = once(shell, 'exit');
-    shell.stdin.end();
-    return unmounted;
   };
 }
 
