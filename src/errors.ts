@@ -205,10 +205,10 @@ export class Refusal extends Error {
   readonly details: RefusalDetails;
 
   constructor(code: RefusalCode, message: string, details: RefusalDetails = {}) {
-    super(message);
+    super(shorten(message));
     this.name = 'Refusal';
     this.code = code;
-    this.details = details;
+    this.details = shortened(details);
   }
 
   get httpStatus(): number {
@@ -229,29 +229,83 @@ export function notFound(resourceType: string, id: string, path?: string[], hint
   });
 }
 
-/** All problems of an input at once; `issues` must not be empty. */
+/** Problems of one input that are named; a check that has found one more may stop. */
+export const maxIssues = 100;
+
+/** The problems of an input, at most the first 100; `issues` must not be empty. */
 export function invalid(issues: Issue[]): Refusal {
   const [first] = issues;
   if (!first) throw new Error('invalid() needs an issue');
-  const message = issues.length === 1 ? first.message : `${issues.length} problems, the first: ${first.message}`;
-  return new Refusal('INVALID_INPUT', message, { issues, path: first.path, hint: first.hint });
+  const count =
+    issues.length > maxIssues ? `Checking stopped after ${maxIssues} problems` : `${issues.length} problems`;
+  const message = issues.length === 1 ? first.message : `${count}, the first: ${first.message}`;
+  return new Refusal('INVALID_INPUT', message, {
+    issues: issues.slice(0, maxIssues),
+    path: first.path,
+    hint: first.hint,
+  });
+}
+
+const maxQuoted = 200;
+const maxMessage = 4_000;
+const longWord = new RegExp(`\\S{${maxQuoted + 1},}`, 'g');
+const longQuotation = new RegExp(`"[^"]{${maxQuoted + 1},}"`, 'g');
+
+/**
+ * The one place that bounds what an error repeats of its cause, on every door: a word and a quotation are cut at 200
+ * characters, the whole at 4,000. Sentences of ours pass as they are.
+ */
+export function shorten(text: string): string {
+  if (text.length <= maxQuoted) return text;
+  const cut = text.length > maxMessage ? `${text.slice(0, maxMessage)}…` : text;
+  return cut
+    .replace(longQuotation, (quotation) => `"${quotation.slice(1, maxQuoted + 1)}…"`)
+    .replace(longWord, (word) => `${word.slice(0, maxQuoted)}…`);
+}
+
+function shortened(details: RefusalDetails): RefusalDetails {
+  const { path, hint, issues, differingPaths } = details;
+  return {
+    ...details,
+    ...(path && { path: path.map(shorten) }),
+    ...(hint !== undefined && { hint: shorten(hint) }),
+    ...(issues && { issues: issues.map(shortIssue) }),
+    ...(differingPaths && { differingPaths: differingPaths.slice(0, maxIssues).map(shorten) }),
+  };
+}
+
+function shortIssue({ path, message, hint, specPath, ...issue }: Issue): Issue {
+  return {
+    ...issue,
+    path: path.map(shorten),
+    message: shorten(message),
+    ...(hint !== undefined && { hint: shorten(hint) }),
+    ...(specPath !== undefined && { specPath: shorten(specPath) }),
+  };
 }
 
 /** Text of a caller inside of our sentence: short, on one line, without control characters. */
 export function quote(text: string): string {
+  const shown = text.length > 80 ? `${text.slice(0, 80)}…` : text;
   // eslint-disable-next-line no-control-regex
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, '�');
-  return `"${clean.length > 80 ? `${clean.slice(0, 80)}…` : clean}"`;
+  return `"${shown.replace(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, '�')}"`;
 }
+
+/** A longer name is no slip of the hand; the distance of two names takes time with the product of their lengths. */
+const maxCompared = 64;
+const maxCandidates = 1_000;
 
 /** "Did you mean …?": the closest known name, when it is close enough to be a slip of the hand. */
 export function closest(name: string, known: readonly string[]): string | undefined {
+  if (name.length > 2 * maxCompared) return undefined;
   const plain = (text: string) => text.toLowerCase().replace(/[^a-z0-9]/g, '');
-  const wanted = plain(name).slice(0, 64);
+  const wanted = plain(name).slice(0, maxCompared);
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 0.5;
-  for (const candidate of known) {
-    const distance = editDistance(wanted, plain(candidate));
+  for (const candidate of known.slice(0, maxCandidates)) {
+    const compared = plain(candidate.slice(0, 2 * maxCompared));
+    if (Math.abs(compared.length - wanted.length) >= bestDistance) continue;
+    const distance = editDistance(wanted, compared);
     if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
   }
   return best;

@@ -14,6 +14,7 @@ const rooms = [
   'errors.ts',
   'figures.ts',
   'id.ts',
+  'shape.ts',
   'actor.ts',
   'database',
   'bus',

@@ -56,7 +56,7 @@ export async function publishDefaults(tx: Tx, actor: Actor, input: NewDefaults):
   const { version, notes, makeCurrent } = input;
   const { documented, platform, issues } = readValues(input.values, ['input', 'values']);
   const all = [...headIssues(input), ...issues];
-  if (all.length > 0) throw invalid(all.slice(0, 100));
+  if (all.length > 0) throw invalid(all);
   const hash = hashOf({ documented, platform });
   const row = { version, documented, platform, notes, hash, publishedBy: actor.tokenId };
   const [made] = await tx.insert(defaultsVersion).values(row).onConflictDoNothing().returning();

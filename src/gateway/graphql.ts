@@ -100,10 +100,14 @@ function operationOf(json: unknown): unknown {
 
 /** JSON that says what was read. 1e400 was read as a number that JSON cannot say: it would become null unseen. */
 function toJson(value: unknown): string {
-  return JSON.stringify(value, (_, inner: unknown) => {
-    if (typeof inner !== 'number' || Number.isFinite(inner)) return inner;
-    throw new Refusal('BAD_USER_INPUT', 'A number is beyond ±1.8e308.');
-  });
+  if (isFiniteJson(value)) return JSON.stringify(value);
+  throw new Refusal('BAD_USER_INPUT', 'A number is beyond ±1.8e308.');
+}
+
+function isFiniteJson(value: unknown): boolean {
+  if (typeof value === 'number') return Number.isFinite(value);
+  if (typeof value !== 'object' || value === null) return true;
+  return Array.isArray(value) ? value.every(isFiniteJson) : Object.values(value).every(isFiniteJson);
 }
 
 /** Reads the JSON in a GET's parameters as that of a body is read; what is wrong with it, if anything. */

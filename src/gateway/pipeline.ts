@@ -21,8 +21,8 @@ import { createYoga, type Plugin } from 'graphql-yoga';
 import type { Actor } from '../actor.ts';
 import { Refusal } from '../errors.ts';
 import { checkVariables } from '../graphql/input.ts';
-import { publicError, refusalError, type ReportBug, requestError } from '../graphql/error.ts';
-import { limitsRule, maxTokens } from '../graphql/limits.ts';
+import { atMost, maxErrors, publicError, refusalError, type ReportBug, requestError } from '../graphql/error.ts';
+import { limitsRule, maxDocument, maxTokens } from '../graphql/limits.ts';
 import { contextOf, type Gateway } from './context.ts';
 import { createDocuments, type Documents } from './documents.ts';
 import { describeOperation, type Operation } from './operation.ts';
@@ -80,7 +80,7 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents:
         try {
           return await admission.run((signal) => {
             const timed = { ...args, signal }; // of Yoga's executor, which types what graphql-js takes
-            return executeFn(timed) as unknown;
+            return limitErrors(executeFn(timed));
           });
         } catch (error) {
           if (error instanceof Refusal) return { errors: [refusalError(error)] };
@@ -101,26 +101,27 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents:
       // A suggestion would tell the schema to who may not be told, name by name.
       const hideSuggestions = actor === null;
       const variables = isRecord(params.variables) ? params.variables : {};
-      const ofOperation: ValidationRule[] = [
-        limitsRule({
-          maxDepth: config.maxDepth,
-          maxCost: config.maxOperationCost,
-          variables,
-          onCost: (cost) => costs.set(params, Math.max(cost, costs.get(params) ?? 0)),
-        }),
-        operationRule((document) => getOperationAST(document, params.operationName), {
-          variables,
-          idempotencyKey,
-          hideSuggestions,
-        }),
-      ];
+      const ofSize = limitsRule({
+        maxDepth: config.maxDepth,
+        maxCost: config.maxOperationCost,
+        variables,
+        onCost: (cost) => costs.set(params, Math.max(cost, costs.get(params) ?? 0)),
+      });
+      const ofVariables = operationRule((document) => getOperationAST(document, params.operationName), {
+        variables,
+        idempotencyKey,
+        hideSuggestions,
+      });
       setValidationFn(((schema: GraphQLSchema, document: DocumentNode, ofText: ValidationRule[]) => {
-        const rules = documents.isValid(document) ? ofOperation : [...ofText, ...ofOperation];
-        return validate(schema, document, rules, { hideSuggestions });
+        // First and alone: the standard rules take time with the square of what a document repeats.
+        const tooLarge = validate(schema, document, [ofSize], { hideSuggestions });
+        if (tooLarge.length > 0) return tooLarge;
+        const rules = documents.isValid(document) ? [ofVariables] : [...ofText, ofVariables];
+        return validate(schema, document, rules, { hideSuggestions, maxErrors });
       }) as never);
       if (!config.introspection) addValidationRule(NoSchemaIntrospectionCustomRule as never);
       return ({ valid, result, setResult }) => {
-        if (!valid) return setResult((result as GraphQLError[]).map(withStatus));
+        if (!valid) return setResult(atMost(result as GraphQLError[]).map(withStatus));
         documents.keep(documentAST as DocumentNode);
         const operation = onOperation && describeOperation(documentAST, params.operationName);
         if (operation) onOperation(operation);
@@ -159,6 +160,13 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** A result of at most 20 errors: one page of objects that all fail would have a thousand. */
+async function limitErrors(running: unknown): Promise<unknown> {
+  const result = (await running) as { errors?: readonly GraphQLError[] };
+  if (!result.errors || result.errors.length <= maxErrors) return result;
+  return { ...result, errors: atMost(result.errors) };
+}
+
 function withStatus(error: GraphQLError): GraphQLError {
   const clean = requestError(error);
   clean.extensions['http'] ??= { status: 400 };
@@ -166,22 +174,25 @@ function withStatus(error: GraphQLError): GraphQLError {
 }
 
 function parseDocument(source: Parameters<typeof parse>[0]): DocumentNode {
+  const { length } = typeof source === 'string' ? source : source.body;
+  if (length > maxDocument) throw tooLong(`The document has ${length} characters; ${maxDocument} are the most.`);
   try {
     return parse(source, { maxTokens });
   } catch (error) {
     const tooLarge =
       error instanceof RangeError ||
       (error instanceof Error && /maxTokens|more th[ae]n \d+ tokens/.test(error.message));
-    const http = { status: 400 };
-    if (tooLarge) {
-      const message = `The document has more than ${maxTokens} tokens, or is nested too deep.`;
-      throw new GraphQLError(message, { extensions: { code: 'OPERATION_TOO_LARGE', retryable: false, http } });
-    }
+    if (tooLarge) throw tooLong(`The document has more than ${maxTokens} tokens, or is nested too deep.`);
     if (!(error instanceof GraphQLError)) throw error;
     const clean = requestError(error);
-    clean.extensions['http'] = http;
+    clean.extensions['http'] = { status: 400 };
     throw clean;
   }
+}
+
+function tooLong(message: string): GraphQLError {
+  const extensions = { code: 'OPERATION_TOO_LARGE', retryable: false, http: { status: 400 } };
+  return new GraphQLError(`${message} Send values as variables.`, { extensions });
 }
 
 /** Variables of the operation that will run, and the header `Idempotency-Key`, which can mean one mutation only. */

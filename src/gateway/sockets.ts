@@ -13,6 +13,7 @@ import { holdBack, sendPings } from './alive.ts';
 import type { Pace } from './caps.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
 import type { Drain } from './drain.ts';
+import { dropProto } from './guard.ts';
 import type { Journal } from './journal.ts';
 import { describeOperation } from './operation.ts';
 import { createOutlet, deliver, type Outlet } from './outlet.ts';
@@ -69,7 +70,6 @@ export function createSockets({
   });
   const protocol = makeServer<Record<string, unknown>, Extra>({
     connectionInitWaitTimeout: initWaitMs,
-    jsonMessageReviver: (key, value: unknown) => (key === '__proto__' ? undefined : value),
     async onConnect({ connectionParams, extra }) {
       try {
         extra.actor = await actorOf(gateway, tokenOf(connectionParams));
@@ -95,6 +95,7 @@ export function createSockets({
     async onSubscribe({ extra, subscriptions }, id, payload) {
       try {
         caps.beginOnSocket(extra.pace, Object.keys(subscriptions).length);
+        if (!dropProto(payload)) throw new Refusal('BAD_USER_INPUT', 'The variables are nested too deep.');
         const caller = { actor: extra.actor ?? null, idempotencyKey: null };
         const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
         const document = enveloped.parse(payload.query) as never;

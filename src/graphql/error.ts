@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { GraphQLError } from 'graphql';
 import { databaseErrorCode, passingFault } from '../database/database.ts';
-import { Refusal, refusals } from '../errors.ts';
+import { Refusal, refusals, shorten } from '../errors.ts';
 
 /** Gets each bug once, with the reference that the caller was given. */
 export type ReportBug = (error: unknown, reference: string) => void;
@@ -57,7 +57,7 @@ export function requestError(error: GraphQLError): GraphQLError {
   const { code, http } = error.extensions as { code?: unknown; http?: { status?: number } };
   const isOurs = typeof code === 'string' && code in refusals;
   const tooLarge = tooLargeMessages.has(error.message);
-  return new GraphQLError(withoutValues(error.message), {
+  return new GraphQLError(shorten(withoutValues(error.message)), {
     nodes: error.nodes,
     source: error.source,
     positions: error.positions,
@@ -73,6 +73,21 @@ export function requestError(error: GraphQLError): GraphQLError {
 
 /** What graphql-js says when it has met a limit of its own. */
 const tooLargeMessages = new Set(['Maximum introspection depth exceeded', 'Validation aborted.']);
+
+/** Most errors of one answer. */
+export const maxErrors = 20;
+
+/** The errors that an answer carries: of more than 20 the first 19, and one that says how many are left out. */
+export function atMost(errors: readonly GraphQLError[]): readonly GraphQLError[] {
+  if (errors.length <= maxErrors) return errors;
+  const shown = errors.slice(0, maxErrors - 1);
+  const isStopped = errors.some(({ message }) => tooLargeMessages.has(message));
+  const rest = isStopped
+    ? `Checking stopped here, after ${maxErrors} errors.`
+    : `${errors.length - shown.length} more errors are left out.`;
+  const { code, retryable } = shown.at(-1)?.extensions ?? {};
+  return [...shown, new GraphQLError(rest, { extensions: { ...(code ? { code, retryable } : {}) } })];
+}
 
 /** Our own errors of variables hold no values; those of graphql-js about literals quote them. */
 function withoutValues(message: string): string {

@@ -13,13 +13,14 @@ import {
   typeFromAST,
 } from 'graphql';
 import { closest } from '../errors.ts';
+import { maxErrors } from './error.ts';
 
-/** So many problems are named; whoever sends more is told of the first. */
-const maxProblems = 20;
+/** One more than an answer carries, so that it can say that there are more. */
+const maxProblems = maxErrors + 1;
 const maxShownKey = 80;
 
 /**
- * Problems of an operation's variables, the first 20; empty when all can be coerced. No message holds a value, and none
+ * Problems of an operation's variables, the first 21; empty when all can be coerced. No message holds a value, and none
  * suggests a name with `hideSuggestions`.
  */
 export function checkVariables(

@@ -4,6 +4,7 @@
 // values that are asked for by number (`nextRuns(first: 50)`) that number, other fields 0.
 import {
   type ASTVisitor,
+  type DefinitionNode,
   type DocumentNode,
   type FieldNode,
   type FragmentDefinitionNode,
@@ -19,10 +20,12 @@ import {
   Kind,
   type OperationDefinitionNode,
   type SelectionSetNode,
+  TokenKind,
   type ValidationContext,
   type ValueNode,
   visit,
 } from 'graphql';
+import { countOverlaps } from './overlap.ts';
 
 export type Limits = {
   maxDepth: number;
@@ -33,8 +36,16 @@ export type Limits = {
   onCost?: (cost: number) => void;
 };
 
+/** Most characters of a document: what is longer belongs into variables. */
+export const maxDocument = 131_072;
 /** Most tokens of a document; the parser stops there. */
 export const maxTokens = 4_000;
+/** Characters of a name or a number; graphql-js compares unknown names with all that it has. */
+const maxWord = 200;
+const maxOperations = 50;
+const maxFragments = 100;
+/** Of comparing fields that may be the same one; a hundred times what the standard introspection query needs. */
+const maxOverlap = 50_000;
 const maxAliases = 100;
 const maxRootFields = 50;
 const maxDirectives = 50;
@@ -50,18 +61,33 @@ const largestPage = 1_000;
 /** Validation rule that refuses what is too large. Runs beside the standard rules, so it meets invalid documents too. */
 export function limitsRule(limits: Limits): (context: ValidationContext) => ASTVisitor {
   return (context) => {
-    const tooLarge = (message: string, node: OperationDefinitionNode) =>
+    const tooLarge = (message: string, node: DefinitionNode | undefined) =>
       context.reportError(
         new GraphQLError(message, { nodes: node, extensions: { code: 'OPERATION_TOO_LARGE', http: { status: 400 } } }),
       );
     return {
       Document(document) {
-        const { aliases, directives } = countIn(document);
+        const counts = countIn(document);
+        const { aliases, directives } = counts;
+        const [first] = document.definitions;
+        const checkText = (what: string, value: number, max: number) => {
+          if (value > max) tooLarge(`The document has ${what} ${value}; ${max} is the most.`, first);
+          return value <= max;
+        };
+        // Each bounds the work of those below it.
+        const isReadable =
+          checkText('a name or number of length', counts.longestWord, maxWord) &&
+          checkText('operations', counts.operations, maxOperations) &&
+          checkText('fragments', counts.fragments, maxFragments);
+        if (!isReadable) return false;
+        let isWithin = true;
         for (const operation of document.definitions) {
           if (operation.kind !== Kind.OPERATION_DEFINITION) continue;
           const measured = measure(operation, context, limits.variables);
           const check = (what: string, value: number, max: number) => {
-            if (value > max) tooLarge(`The operation has ${what} ${value}; ${max} is the most.`, operation);
+            if (value <= max) return;
+            isWithin = false;
+            tooLarge(`The operation has ${what} ${value}; ${max} is the most.`, operation);
           };
           check('depth', measured.depth, limits.maxDepth);
           check('introspection depth', measured.introspectionDepth, maxIntrospectionDepth);
@@ -72,20 +98,40 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
           check('cost', measured.cost, limits.maxCost);
           if (measured.cost <= limits.maxCost) limits.onCost?.(measured.cost);
         }
+        if (isWithin && overlapIn(document) > maxOverlap) {
+          tooLarge(`The document repeats fields too often: merging them takes more than ${maxOverlap} steps.`, first);
+        }
         return false; // what is inside of it was walked here
       },
     };
   };
 }
 
-type Counts = { aliases: number; directives: number };
+type Counts = {
+  aliases: number;
+  directives: number;
+  operations: number;
+  fragments: number;
+  /** Characters of the longest name or number. */
+  longestWord: number;
+};
 const counted = new WeakMap<DocumentNode, Counts>();
 
 /** Of the whole document, whatever its variables are: a document that is kept is counted once. */
 function countIn(document: DocumentNode): Counts {
   const known = counted.get(document);
   if (known) return known;
-  const counts: Counts = { aliases: 0, directives: 0 };
+  const counts: Counts = {
+    aliases: 0,
+    directives: 0,
+    operations: 0,
+    fragments: 0,
+    longestWord: longestWordIn(document),
+  };
+  for (const { kind } of document.definitions) {
+    if (kind === Kind.OPERATION_DEFINITION) counts.operations++;
+    if (kind === Kind.FRAGMENT_DEFINITION) counts.fragments++;
+  }
   visit(document, {
     Field(node) {
       if (node.alias) counts.aliases++;
@@ -96,6 +142,23 @@ function countIn(document: DocumentNode): Counts {
   });
   counted.set(document, counts);
   return counts;
+}
+
+function longestWordIn({ loc }: DocumentNode): number {
+  let longest = 0;
+  for (let token = loc?.startToken; token; token = token.next ?? undefined) {
+    const isWord = token.kind === TokenKind.NAME || token.kind === TokenKind.INT || token.kind === TokenKind.FLOAT;
+    if (isWord) longest = Math.max(longest, token.end - token.start);
+  }
+  return longest;
+}
+
+const overlaps = new WeakMap<DocumentNode, number>();
+
+function overlapIn(document: DocumentNode): number {
+  const overlap = overlaps.get(document) ?? countOverlaps(document, maxOverlap);
+  overlaps.set(document, overlap);
+  return overlap;
 }
 
 type Part = { depth: number; cost: number; introspectionDepth: number; introspectionCost: number };

@@ -7,10 +7,9 @@ import { checkRules, sortViolations } from '../policy/check.ts';
 import { getCurrentPolicy } from '../policy/policy.ts';
 import { getProject, requireActive } from '../project/project.ts';
 import { takeKey } from '../replay/replay.ts';
-import { findSpecCredentials } from '../spec/credential.ts';
 import { atInput } from '../spec/input.ts';
 import { setAt, withChanges } from '../spec/resolve.ts';
-import { parseSpec } from '../spec/spec.ts';
+import { parseSpec, unkeepable } from '../spec/spec.ts';
 import { addEvent, changeJob, createJob, type Job, type LockedJob, requireJob } from './job.ts';
 import { isTerminal } from './state.ts';
 
@@ -107,7 +106,7 @@ export async function retryJob(tx: Tx, actor: Actor, retry: Retry): Promise<{ jo
   const first = await requireJob(tx, actor, retry.id, at);
   requireScope(actor, first.projectId, 'WRITE', at);
   const id = newId('job');
-  const open = findSpecCredentials(retry.changes); // before the key's row holds it
+  const open = unkeepable(retry.changes); // before the key's row holds it
   if (open.length > 0) throw invalid(open.map((issue) => atInput(issue, ['input'])));
   if (retry.idempotencyKey !== null) {
     const keyed = { scope: first.projectId, mutation: 'retryJob', key: retry.idempotencyKey };

@@ -24,7 +24,6 @@ import { emptyPolicy, findCurrentPolicy, type Policy, policyLayer } from '../pol
 import { archivedRefusal, loadProjects, type Project } from '../project/project.ts';
 import { hashOf, takeKey } from '../replay/replay.ts';
 import { unknownSecrets } from '../secret/secret.ts';
-import { findSpecCredentials } from '../spec/credential.ts';
 import { atInput } from '../spec/input.ts';
 import {
   effectiveSpec,
@@ -35,7 +34,7 @@ import {
   trainingPart,
   withChanges,
 } from '../spec/resolve.ts';
-import { parseSpec, type Spec, type Warning } from '../spec/spec.ts';
+import { parseSpec, type Spec, unkeepable, type Warning } from '../spec/spec.ts';
 import { randomName } from './name.ts';
 import { isTerminal, type JobState, requireMove } from './state.ts';
 import { job, jobStream } from './table.ts';
@@ -77,7 +76,7 @@ export async function submitJob(
   const projectId = projectOf(submission.spec);
   requireScope(actor, projectId, 'WRITE', [...submission.at, 'projectId']);
   const id = newId('job');
-  if (findSpecCredentials(submission.spec).length > 0) {
+  if (unkeepable(submission.spec).length > 0) {
     // Refused before the key's row holds it: a row that is rolled back stays on disk for a while.
     const plan = await planJob(tx, actor, submission);
     if (!plan.ready) throw plan.refusal;
@@ -229,6 +228,9 @@ export async function readGround(db: Db, projectId: string, version: string | nu
   return { project: projects.get(projectId) ?? null, defaults, policy };
 }
 
+/** No version has a longer name. */
+const maxVersion = 50;
+
 /** What submitting would do: the effective values as far as they can be told, and the refusal if there is one. */
 export async function planJob(
   db: Db,
@@ -240,7 +242,7 @@ export async function planJob(
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
   const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
-  const named = typeof version === 'string' ? version : null;
+  const named = typeof version === 'string' && version.length <= maxVersion ? version : null; // others are refused below
   const { project, defaults, policy: current } = await read(db, projectId, named);
   if (!project || !canSee(actor, projectId))
     return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
@@ -252,7 +254,7 @@ export async function planJob(
   const issues = [
     ...parsed.issues.map((issue) => atInput(issue, submission.at)),
     ...(submission.issues ?? []).map((issue) => ({ ...issue, path: [...submission.at, ...issue.path] })),
-    ...(defaults ? [] : [await unknownVersion(db, String(version), submission.at)]),
+    ...(defaults ? [] : [await unknownVersion(db, named ?? '', submission.at)]),
     ...(project.command || ofPolicy.has('command') || submission.spec['command'] || submission.retried
       ? []
       : [missingCommand(project, submission.at)]),
@@ -287,7 +289,7 @@ export function layersOverDefaults(request: Layer, policy: Policy, { command }: 
 }
 
 /** A plan that came to nothing, with what is known of it. */
-function refusedPlan(refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan {
+export function refusedPlan(refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan {
   const nothing = { resolved: [], warnings: [], defaults: null, policy: null, effective: {} };
   return { ...nothing, ...known, ready: false, refusal, specHash: null };
 }

@@ -47,6 +47,7 @@ import {
   type JobReading,
   listJobs,
   planJob,
+  refusedPlan,
   readJob,
 } from './job.ts';
 import { submit } from './submit.ts';
@@ -435,10 +436,10 @@ builder.queryFields((t) => ({
     args: { spec: t.arg({ type: JobSpecInput, required: true, description: 'The job.' }) },
     async resolve(_, { spec }, { actor, database }): Promise<JobPlan> {
       const caller = requireActor(actor);
-      const submission = { spec: fromInput(spec), issues: shadowedExtras(spec), at: ['spec'] };
-      const plan = await planJob(database.db, caller, submission);
       const refusal = scopeRefusal(() => requireScope(caller, spec.projectId, 'WRITE', ['spec', 'projectId']));
-      return refusal ? { ...plan, ready: false, refusal, specHash: null } : plan;
+      if (refusal) return refusedPlan(refusal); // before any work on the spec
+      const submission = { spec: fromInput(spec), issues: shadowedExtras(spec), at: ['spec'] };
+      return planJob(database.db, caller, submission);
     },
   }),
 }));

@@ -45,7 +45,7 @@ export function readRules(inputs: readonly RuleInput[], at: readonly string[]): 
     }
     return readRule(input, report);
   });
-  if (issues.length > 0) throw invalid(issues.slice(0, 100));
+  if (issues.length > 0) throw invalid(issues);
   return rules.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 

@@ -1,10 +1,11 @@
 // Control between a runner and the gateway: /runner/v1/register, claim, drain, renew and lost, and what is published to a runner.
 // Plain JSON, dialled by the runner; not in the public schema, since a claim waits and its answer may hold secrets.
 import { z } from 'zod';
+import { listOf, textOf } from '../shape.ts';
 
 export const gpu = z.object({
   index: z.number().int().min(0).max(1023),
-  model: z.string().min(1).max(100),
+  model: textOf(1, 100),
   memoryBytes: z.number().int().min(0),
 });
 
@@ -17,14 +18,14 @@ export function defaultPlaces(gpus: number): number {
 }
 
 export const registerRequest = z.object({
-  name: z.string().min(1).max(100),
-  version: z.string().max(50),
-  labels: z.array(z.string().min(1).max(100)).max(50),
-  gpus: z.array(gpu).max(64),
+  name: textOf(1, 100),
+  version: textOf(0, 50),
+  labels: listOf(textOf(1, 100), 50),
+  gpus: listOf(gpu, 64),
   /** Attempts that it takes at once; a runner of an older build does not say. */
   places: z.number().int().min(1).max(maxPlaces).optional(),
   /** New at each start of the machine or the program. */
-  bootId: z.string().max(64),
+  bootId: textOf(0, 64),
 });
 
 export const registerAnswer = z.object({
@@ -36,10 +37,10 @@ export const registerAnswer = z.object({
 });
 
 export const claimRequest = z.object({
-  runnerId: z.string().max(64),
-  freeGpus: z.array(z.number().int().min(0).max(1023)).max(64),
+  runnerId: textOf(0, 64),
+  freeGpus: listOf(z.number().int().min(0).max(1023), 64),
   /** Repeating it after a lost answer returns the same assignment. */
-  requestId: z.string().min(1).max(64),
+  requestId: textOf(1, 64),
   waitSeconds: z.number().min(0).max(20),
 });
 
@@ -75,14 +76,14 @@ const directive = z.discriminatedUnion('type', [
   z.object({ type: z.literal('ABANDON') }),
 ]);
 
-export const renewRequest = z.object({ leaseToken: z.string().max(64) });
+export const renewRequest = z.object({ leaseToken: textOf(0, 64) });
 
 /** A runner that takes no more jobs and lets its own end; of which start of it. */
-export const drainRequest = z.object({ runnerId: z.string().max(64), bootId: z.string().max(64) });
+export const drainRequest = z.object({ runnerId: textOf(0, 64), bootId: textOf(0, 64) });
 export const drainAnswer = z.object({});
 
 /** An attempt whose supervisor was killed, and of which the runner has proved that nothing runs any more. */
-export const lostRequest = z.object({ runnerId: z.string().max(64) });
+export const lostRequest = z.object({ runnerId: textOf(0, 64) });
 export const lostAnswer = z.object({});
 
 /** Answer to `renew`, and the message that acknowledges a batch. It carries numbers only, never content. */

@@ -2,6 +2,7 @@
 // supervisor: log, metrics and state in one order, so that "finished" is stored after everything it finishes.
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
+import { textOf } from '../shape.ts';
 
 export const maxBatchRecords = 1_000;
 export const maxBatchBytes = 256 * 1024;
@@ -15,7 +16,7 @@ const time = z.number().int().min(0).max(latestTime);
 const step = z.number().int().min(-Number.MAX_SAFE_INTEGER).max(Number.MAX_SAFE_INTEGER).nullable();
 /** A number, or the name of what JSON cannot say. */
 const metricValue = z.union([z.number(), z.enum(['NaN', 'Infinity', '-Infinity'])]);
-const text = z.string().max(maxLineBytes * 2);
+const text = textOf(0, maxLineBytes * 2);
 
 export const metricName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_ ./%:-]{0,249}$/);
 
@@ -58,7 +59,7 @@ const record = z.discriminatedUnion('type', [
     time,
     outcome: z.enum(['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'DRAINED', 'CUT_OFF']),
     exitCode: z.number().int().nullable(),
-    signal: z.string().max(20).nullable(),
+    signal: textOf(0, 20).nullable(),
     /** A process of its control group was killed for want of memory while it ran. */
     oomKilled: z.boolean().optional(),
     message: text,
@@ -70,8 +71,8 @@ const record = z.discriminatedUnion('type', [
 
 const batchHead = z.object({
   version: z.literal(1),
-  attemptId: z.string().max(64),
-  leaseToken: z.string().max(64),
+  attemptId: textOf(0, 64),
+  leaseToken: textOf(0, 64),
   /** Number of the first record. */
   first: z.number().int().positive(),
   /** Number of the send, the same when it is sent again: its acknowledgement repeats it. */

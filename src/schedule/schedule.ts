@@ -9,15 +9,16 @@ import { isOneOf } from '../database/rows.ts';
 import { invalid, type Issue, notFound, quote, Refusal } from '../errors.ts';
 import { type EventType, recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
-import { createJob, type Job, planJob, requireJob, type Template } from '../job/job.ts';
+import { createJob, type Job, planJob, projectOf, requireJob, type Template } from '../job/job.ts';
 import { randomName } from '../job/name.ts';
 import { terminalStates } from '../job/state.ts';
 import { job } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import { getProject, requireActive } from '../project/project.ts';
 import { takeKey } from '../replay/replay.ts';
-import { findCredentials, findSpecCredentials } from '../spec/credential.ts';
+import { findCredentials } from '../spec/credential.ts';
 import { atInput, snakeKeys } from '../spec/input.ts';
+import { unkeepable } from '../spec/spec.ts';
 import { calendarIssues, openCalendar } from './calendar.ts';
 import { passOver } from './run.ts';
 import { type OverlapPolicy, schedule } from './table.ts';
@@ -64,10 +65,10 @@ export async function createSchedule(
   { idempotencyKey, spec, issues: specIssues, ...input }: NewSchedule,
   now?: Date,
 ): Promise<{ schedule: Schedule; replayed: boolean }> {
-  const projectId = String(spec['project_id'] ?? '');
+  const projectId = projectOf(spec);
   requireScope(actor, projectId, 'WRITE', [...atSpec, 'projectId']);
   const id = newId('sch');
-  const open = findSpecCredentials(spec).map((issue) => atInput(issue, atSpec)); // before the key's row holds it
+  const open = unkeepable(spec).map((issue) => atInput(issue, atSpec)); // before the key's row holds it
   open.push(...findCredentials(input.name, [...at, 'name']));
   if (open.length > 0) throw invalid(open);
   if (idempotencyKey !== null) {
@@ -268,7 +269,7 @@ async function requireTemplate(
   const plan = await planJob(tx, actor, { spec, issues, at: atSpec, ...(template ? { template } : {}) });
   if (plan.ready && settings.length === 0) return plan.defaults.version;
   const ofSpec = plan.ready ? [] : (plan.refusal.details.issues ?? []);
-  if (settings.length > 0 || ofSpec.length > 0) throw invalid([...settings, ...ofSpec].slice(0, 100));
+  if (settings.length > 0 || ofSpec.length > 0) throw invalid([...settings, ...ofSpec]);
   throw plan.ready ? new Error('A plan that is ready was refused.') : plan.refusal;
 }
 

@@ -1,6 +1,6 @@
 // Credentials that somebody wrote where everybody may read: known shapes anywhere, random-looking values under names of
 // secrets. What is found is refused with its place and the way to do it right, and never repeated.
-import type { Issue } from '../errors.ts';
+import { type Issue, maxIssues } from '../errors.ts';
 
 /** A shape that nothing else has. `name` is what its secret is usually called. */
 type Shape = { kind: string; name: string; pattern: RegExp };
@@ -38,7 +38,8 @@ const shapes: Shape[] = [
   {
     kind: 'a JSON Web Token',
     name: 'ACCESS_TOKEN',
-    pattern: /\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}/,
+    // Begins where a run of its characters begins, so that each run is read once and not from each `eyJ` in it.
+    pattern: /(?<![\w-])(?=[\w-]{13,}\.eyJ[\w-]{10,}\.[\w-]{10})[\w-]*?\beyJ[\w-]{10,}/,
   },
   {
     kind: 'a signed URL',
@@ -57,6 +58,9 @@ const bearer = /\b(?:Bearer|Basic)\s{1,3}([\w.~+/=-]{16,})/i;
 const assignment = /(?:^|[\s"'`;,?&{([])-{0,2}([A-Za-z][\w.-]{0,99}?)["']?\s{0,3}[=:]\s{0,3}["']?([^\s"'`;,&]{6,})/g;
 const flag = /^-{1,2}([A-Za-z][\w.-]{0,99})$/;
 
+/** All patterns that meet whole texts; a test holds that each is linear. */
+export const credentialPatterns: readonly RegExp[] = [...shapes.map(({ pattern }) => pattern), bearer, assignment];
+
 /** Words that say, as the end of a name, that its value is a secret whatever it looks like. */
 const secretNames =
   /(?:password|passwd|passphrase|secret|credentials?|apikey|secretkey|privatekey|accesstoken|authtoken)$/;
@@ -67,39 +71,70 @@ const plainNames =
 
 /** What is nested deeper is refused as such. */
 const maxDepth = 40;
+/** No field takes a longer text: what lies behind is refused for its length, and is not searched. */
+const maxSearched = 32_768;
+/** The shortest shape is a URL with a password. */
+const minShape = 'ab://:x@'.length;
+/** A longer word before a value is no flag of a command. */
+const maxFlag = 102;
 
 /**
- * An issue (SECRET_LITERAL) for each text inside of the value that looks like a credential. `path` is where the value was
- * sent, `name` what it is called there: by default the last key of the path that is no index. Holds no part of a value.
+ * An issue (SECRET_LITERAL) for each text inside of the value that looks like a credential, the first hundred and one.
+ * `path` is where the value was sent, `name` what it is called there: by default the last key of the path that is no
+ * index. Holds no part of a value.
  */
 export function findCredentials(value: unknown, path: readonly string[], name = nameOf(path)): Issue[] {
+  const issues: Issue[] = [];
+  search(value, [...path], name, issues);
+  return issues;
+}
+
+/** `path` is one list for the whole search: each level adds its key and takes it away. */
+function search(value: unknown, path: string[], name: string, issues: Issue[]): void {
+  if (issues.length > maxIssues) return;
   if (typeof value === 'string') {
     const found = credentialIn(value, name);
-    return found ? [issueAt(path, found, name)] : [];
+    if (found) issues.push(issueAt(path, found, name));
+    return;
   }
-  if (Array.isArray(value) && path.length <= maxDepth) {
-    return value.flatMap((item: unknown, index) => {
-      const [, before] = flag.exec(String(index > 0 ? value[index - 1] : '')) ?? [];
-      const isOfFlag = before !== undefined && typeof item === 'string';
-      return findCredentials(item, [...path, String(index)], isOfFlag ? before : name);
-    });
+  if (typeof value !== 'object' || value === null || path.length > maxDepth) return;
+  const isList = Array.isArray(value);
+  for (const key of Object.keys(value)) {
+    const item = (value as Record<string, unknown>)[key];
+    if (isList) searchField(key, item, flagBefore(value, Number(key), item) ?? name, path, issues);
+    else if (isCredential(key)) issues.push(...credentialKey(key, path));
+    else searchField(key, item, key, path, issues);
   }
-  if (typeof value !== 'object' || value === null || path.length > maxDepth) return [];
-  return Object.entries(value).flatMap(([key, item]) => {
-    const shape = shapeIn(key);
-    return shape ? [issueAt([...path, '…'], shape, '')] : findCredentials(item, [...path, key], key);
-  });
+}
+
+function searchField(key: string, item: unknown, name: string, path: string[], issues: Issue[]): void {
+  if (typeof item !== 'string' && typeof item !== 'object') return;
+  path.push(key);
+  search(item, path, name, issues);
+  path.pop();
+}
+
+/** For a key that is a credential itself: it is not repeated. */
+function credentialKey(key: string, path: readonly string[]): Issue[] {
+  const shape = shapeIn(key);
+  return shape ? [issueAt([...path, '…'], shape, '')] : [];
+}
+
+/** `token` for the text behind `--token` in a list. */
+function flagBefore(list: readonly unknown[], index: number, item: unknown): string | undefined {
+  const before = index > 0 && typeof item === 'string' ? list[index - 1] : undefined;
+  return typeof before === 'string' && before.length <= maxFlag ? flag.exec(before)?.[1] : undefined;
 }
 
 /** The same for the content of a job spec file, where a variable's name stands beside its value. */
 export function findSpecCredentials(spec: unknown): Issue[] {
   if (typeof spec !== 'object' || spec === null) return [];
   const { env, ...rest } = spec as Record<string, unknown>;
-  const variables: unknown[] = Array.isArray(env) ? env : [];
-  const issues = [
-    ...findCredentials(rest, []),
-    ...variables.flatMap((variable, index) => inVariable(variable, ['env', String(index)])),
-  ];
+  const issues = findCredentials(rest, []);
+  for (const [index, variable] of (Array.isArray(env) ? (env as unknown[]) : []).entries()) {
+    if (issues.length > maxIssues) break;
+    issues.push(...inVariable(variable, ['env', String(index)]));
+  }
   return issues.map((issue) => ({ ...issue, specPath: issue.path.join('.') }));
 }
 
@@ -109,7 +144,8 @@ export function isCredential(text: string): boolean {
 }
 
 function inVariable(variable: unknown, path: string[]): Issue[] {
-  const { name, from, not_secret: notSecret, ...rest } = Object(variable) as Record<string, unknown>;
+  if (typeof variable !== 'object' || variable === null) return findCredentials(variable, path, '');
+  const { name, from, not_secret: notSecret, ...rest } = variable as Record<string, unknown>;
   const called = typeof name === 'string' ? name : '';
   const inName = findCredentials(name, [...path, 'name'], '');
   const { value, secret } = Object(from) as Record<string, unknown>;
@@ -125,7 +161,9 @@ function inVariable(variable: unknown, path: string[]): Issue[] {
 
 type Found = { kind: string; name: string };
 
-function credentialIn(text: string, name: string): Found | null {
+/** What the text holds, if it looks like a credential; its time grows with the length of the text at most. */
+export function credentialIn(whole: string, name: string): Found | null {
+  const text = whole.slice(0, maxSearched);
   const shape = shapeIn(text);
   if (shape) return shape;
   if (looksSecret(name, text)) return { kind: 'a credential', name: variableName(name) };
@@ -138,7 +176,9 @@ function credentialIn(text: string, name: string): Found | null {
 }
 
 /** A placeholder, e.g. `hf_xxxx…`, has few different characters. */
-function shapeIn(text: string): Shape | null {
+function shapeIn(whole: string): Shape | null {
+  if (whole.length < minShape) return null;
+  const text = whole.slice(0, maxSearched);
   return (
     shapes.find(({ pattern, kind }) => {
       const [found] = pattern.exec(text) ?? [];
@@ -183,10 +223,21 @@ function isPassword(value: string): boolean {
  */
 function isRandom(value: string): boolean {
   return (value.match(/[A-Za-z0-9+]{16,}/g) ?? []).some((run) => {
-    const kinds = [...run].map((character) => (/\d/.test(character) ? 0 : /[a-z]/.test(character) ? 1 : 2));
-    const changes = kinds.filter((kind, index) => index > 0 && kind !== kinds[index - 1]).length;
-    return kinds.includes(0) && changes / (run.length - 1) >= 0.25;
+    let [changes, digits] = [0, 0];
+    for (let index = 0, before = 0; index < run.length; index++) {
+      const kind = kindOfCharacter(run.charCodeAt(index));
+      if (index > 0 && kind !== before) changes++;
+      if (kind === 0) digits++;
+      before = kind;
+    }
+    return digits > 0 && changes / (run.length - 1) >= 0.25;
   });
+}
+
+/** 0 for a digit, 1 for a lower-case letter, 2 for any other. */
+function kindOfCharacter(code: number): number {
+  if (code >= 48 && code <= 57) return 0;
+  return code >= 97 && code <= 122 ? 1 : 2;
 }
 
 function issueAt(path: readonly string[], { kind, name: usual }: Found, name: string): Issue {

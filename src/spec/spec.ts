@@ -2,19 +2,15 @@
 // submission at once, each with its path, a code and, for a slip of the hand, "did you mean". No default stands here:
 // defaults are versioned data.
 import { z } from 'zod';
-import { closest, type Issue } from '../errors.ts';
+import { closest, type Issue, maxIssues } from '../errors.ts';
+import { listOf, textOf } from '../shape.ts';
+import { boundIssues } from './bounds.ts';
 import { findSpecCredentials, isCredential } from './credential.ts';
 
-const text = (max: number) => z.string().min(1).max(max);
+const text = (max: number) => textOf(1, max);
 const whole = (min: number, max: number) => z.int().min(min).max(max);
-const envName = z
-  .string()
-  .max(255)
-  .regex(/^[A-Za-z_][A-Za-z0-9_]*$/);
-const word = z
-  .string()
-  .max(100)
-  .regex(/^[a-z][a-z0-9_]*$/);
+const envName = textOf(0, 255).regex(/^[A-Za-z_][A-Za-z0-9_]*$/);
+const word = textOf(0, 100).regex(/^[a-z][a-z0-9_]*$/);
 
 const earlyStopping = z.strictObject({
   enabled: z.boolean().optional(),
@@ -38,39 +34,35 @@ const spec = z.strictObject({
   model: text(500),
   dataset: text(2_048),
   hyperparams: hyperparams.optional(),
-  augmentation: z
-    .array(
-      z.strictObject({
-        op: word,
-        probability: z.number().min(0).max(1).optional(),
-        params: z.record(z.string(), z.unknown()).optional(),
-      }),
-    )
-    .max(50)
-    .optional(),
+  augmentation: listOf(
+    z.strictObject({
+      op: word,
+      probability: z.number().min(0).max(1).optional(),
+      params: z.record(z.string(), z.unknown()).optional(),
+    }),
+    50,
+  ).optional(),
   resources: z
     .strictObject({
       gpus: whole(0, 1_024).optional(),
       gpu_model: text(100).optional(),
-      labels: z.array(text(100)).max(50).optional(),
+      labels: listOf(text(100), 50).optional(),
     })
     .optional(),
   // An argument may be empty; what is to be run may not.
-  command: z.tuple([text(32_768)], z.string().max(32_768)).optional(),
-  env: z
-    .array(
-      z.strictObject({
-        name: envName,
-        from: z.strictObject({ value: z.string().max(32_768).optional(), secret: text(255).optional() }),
-        /** Says that a literal which looks like a credential is none. */
-        not_secret: z.boolean().optional(),
-      }),
-    )
-    .max(500)
-    .optional(),
+  command: z.tuple([text(32_768)], textOf(0, 32_768)).optional(),
+  env: listOf(
+    z.strictObject({
+      name: envName,
+      from: z.strictObject({ value: textOf(0, 32_768).optional(), secret: text(255).optional() }),
+      /** Says that a literal which looks like a credential is none. */
+      not_secret: z.boolean().optional(),
+    }),
+    500,
+  ).optional(),
   name: text(100).optional(),
-  tags: z.array(text(100)).max(50).optional(),
-  notes: z.string().max(20_000).optional(),
+  tags: listOf(text(100), 50).optional(),
+  notes: textOf(0, 20_000).optional(),
   priority: whole(-100, 100).optional(),
   max_retries: whole(0, 10).optional(),
   timeout_seconds: whole(1, 31_536_000).optional(),
@@ -113,21 +105,36 @@ export type Warning = { code: string; message: string; path: string[] | null };
 export type ParsedSpec = { spec: Spec | null; issues: Issue[]; warnings: Warning[] };
 
 /**
- * Checks a job spec file's content. Null means unset. `spec` is null when there are issues; all are reported, with
- * `path` as in the file.
+ * Checks a job spec file's content. Null means unset. `spec` is null when there are issues, with `path` as in the file:
+ * all, or of very many the first 101, so that `invalid()` can tell that there are more. A spec that is too large is
+ * refused for that alone.
  */
 export function parseSpec(value: unknown): ParsedSpec {
+  const tooLarge = boundIssues(value);
+  if (tooLarge.length > 0) return { spec: null, issues: tooLarge, warnings: [] };
   const sent = dropNulls(value);
   const parsed = spec.safeParse(sent);
-  const found = [
-    ...(parsed.success ? [] : parsed.error.issues.flatMap((issue) => toIssues(issue, sent))),
-    ...unstorable(sent, []),
-    ...(parsed.success ? crossChecks(parsed.data) : []),
-  ];
   // A key that is a credential is told by its own issue only, which does not repeat it.
-  const issues = [...findSpecCredentials(sent), ...found.filter(({ path }) => !path.some(isCredential))];
-  if (issues.length > 0 || !parsed.success) return { spec: null, issues: issues.slice(0, 100), warnings: [] };
+  const issues = findSpecCredentials(sent);
+  for (const issue of problemsOf(parsed, sent)) {
+    if (issues.length > maxIssues) break;
+    if (!issue.path.some(isCredential)) issues.push(issue);
+  }
+  if (issues.length > 0 || !parsed.success) return { spec: null, issues, warnings: [] };
   return { spec: parsed.data, issues, warnings: warningsOf(parsed.data) };
+}
+
+/** Why a spec must not even be written down with an idempotency key: it is too large, or holds a credential. */
+export function unkeepable(value: unknown): Issue[] {
+  const tooLarge = boundIssues(value);
+  return tooLarge.length > 0 ? tooLarge : findSpecCredentials(value);
+}
+
+/** One at a time: who has seen enough does not ask for the next. */
+function* problemsOf(parsed: z.ZodSafeParseResult<Spec>, sent: unknown): Generator<Issue> {
+  for (const issue of parsed.error?.issues ?? []) yield* toIssues(issue, sent);
+  yield* unstorable(sent, []);
+  if (parsed.success) yield* crossChecks(parsed.data);
 }
 
 function crossChecks(parsed: Spec): Issue[] {
@@ -159,10 +166,13 @@ function oneSource(index: number, from: object): Issue {
   return { code: given ? 'NOT_ALLOWED' : 'REQUIRED', path, specPath, message, hint };
 }
 
+/** Hyperparameters of the script for which a slip of the hand is looked for. */
+const maxSuggested = 100;
+
 function warningsOf(parsed: Spec): Warning[] {
   const warnings: Warning[] = [];
-  for (const name of Object.keys(parsed.hyperparams ?? {})) {
-    if (knownHyperparams.includes(name)) continue;
+  const free = Object.keys(parsed.hyperparams ?? {}).filter((name) => !knownHyperparams.includes(name));
+  for (const name of free.slice(0, maxSuggested)) {
     const near = closest(name, knownHyperparams);
     if (near) {
       const message = `Hyperparameter "${name}" is passed on as it is. Did you mean "${near}"?`;
@@ -190,55 +200,59 @@ function dropNulls(value: unknown, path: string[] = []): unknown {
   return Object.fromEntries(kept.map(([key, item]) => [key, dropNulls(item, [...path, key])]));
 }
 
-/** Text that the database cannot hold, or JSON nested beyond reason: refused with its place rather than stored changed. */
-function unstorable(value: unknown, path: string[]): Issue[] {
-  const at = { path, specPath: path.join('.') };
-  if (path.length > 32) return [{ ...at, code: 'OUT_OF_RANGE', message: 'The spec is nested more than 32 deep.' }];
+/** Text that the database cannot hold: refused with its place rather than stored changed. */
+function* unstorable(value: unknown, path: readonly string[]): Generator<Issue> {
   if (typeof value === 'string' && (value.includes('\0') || !value.isWellFormed())) {
-    const message = `${at.specPath} holds a NUL character or half a surrogate pair.`;
-    return [{ ...at, code: 'MALFORMED', message, hint: 'Send valid Unicode text without NUL.' }];
+    const specPath = path.join('.');
+    const message = `${specPath} holds a NUL character or half a surrogate pair.`;
+    const hint = 'Send valid Unicode text without NUL.';
+    yield { code: 'MALFORMED', path: [...path], specPath, message, hint };
   }
-  if (typeof value !== 'object' || value === null) return [];
-  return Object.entries(value).flatMap(([key, item]) => [
-    ...(typeof key === 'string' && !Array.isArray(value) ? unstorable(key, path) : []),
-    ...unstorable(item, [...path, key]),
-  ]);
+  if (typeof value !== 'object' || value === null) return;
+  for (const [key, item] of Object.entries(value)) {
+    if (!Array.isArray(value)) yield* unstorable(key, path);
+    if (typeof item === 'string' || typeof item === 'object') yield* unstorable(item, [...path, key]);
+  }
 }
 
-function toIssues(issue: z.core.$ZodIssue, sent: unknown): Issue[] {
+function* toIssues(issue: z.core.$ZodIssue, sent: unknown): Generator<Issue> {
+  if (issue.code !== 'unrecognized_keys') return yield toIssue(issue, sent);
+  const path = issue.path.map(String);
+  const known = knownKeys(path);
+  for (const key of issue.keys) yield unknownField([...path, key], key, known);
+}
+
+function toIssue(issue: Exclude<z.core.$ZodIssue, z.core.$ZodIssueUnrecognizedKeys>, sent: unknown): Issue {
   const path = issue.path.map(String);
   const specPath = path.join('.');
   const place = specPath || 'The spec';
   const at = { path, specPath };
   switch (issue.code) {
-    case 'unrecognized_keys':
-      return issue.keys.map((key) => unknownField([...path, key], key, knownKeys(path)));
     case 'invalid_type': {
       if (valueAt(sent, path) === undefined) {
-        return [{ ...at, code: 'REQUIRED', message: `${place} is required.`, hint: hints[specPath] }];
+        return { ...at, code: 'REQUIRED', message: `${place} is required.`, hint: hints[specPath] };
       }
-      return [
-        { ...at, code: 'WRONG_TYPE', message: `${place} must be ${typeNames[issue.expected] ?? issue.expected}.` },
-      ];
+      return { ...at, code: 'WRONG_TYPE', message: `${place} must be ${typeNames[issue.expected] ?? issue.expected}.` };
     }
     case 'too_small':
     case 'too_big':
-      return [{ ...at, code: 'OUT_OF_RANGE', message: `${place} ${range(issue)}.` }];
+      return { ...at, code: 'OUT_OF_RANGE', message: `${place} ${range(issue)}.` };
     case 'invalid_value': {
       const values = issue.values.map(String);
-      const near = closest(String(valueAt(sent, path)), values);
+      const value = valueAt(sent, path);
+      const near = typeof value === 'string' ? closest(value, values) : undefined;
       const hint = near ? `Did you mean "${near}"?` : undefined;
-      return [{ ...at, code: 'NOT_ALLOWED', message: `${place} must be one of ${values.join(', ')}.`, hint }];
+      return { ...at, code: 'NOT_ALLOWED', message: `${place} must be one of ${values.join(', ')}.`, hint };
     }
     case 'invalid_format': {
       const hint =
         path[0] === 'env'
           ? 'Letters, digits and underscores, not starting with a digit.'
           : 'Lower-case letters, digits and underscores, starting with a letter.';
-      return [{ ...at, code: 'MALFORMED', message: `${place} is not a name that can be used.`, hint }];
+      return { ...at, code: 'MALFORMED', message: `${place} is not a name that can be used.`, hint };
     }
     default:
-      return [{ ...at, code: 'WRONG_TYPE', message: `${place} has another type than expected.` }];
+      return { ...at, code: 'WRONG_TYPE', message: `${place} has another type than expected.` };
   }
 }
 
@@ -291,6 +305,13 @@ function range(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): string
   return issue.inclusive ? `must be at most ${bound}` : `must be below ${bound}`;
 }
 
+/** What stands at the path; own properties only, so that nothing that objects have from birth is read. */
 function valueAt(value: unknown, path: string[]): unknown {
-  return path.reduce<unknown>((inner, key) => (inner as Record<string, unknown> | undefined)?.[key], value);
+  return path.reduce<unknown>(
+    (inner, key) =>
+      typeof inner === 'object' && inner !== null && Object.hasOwn(inner, key)
+        ? (inner as Record<string, unknown>)[key]
+        : undefined,
+    value,
+  );
 }
