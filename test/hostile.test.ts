@@ -431,5 +431,8 @@ suite('An answer carries twenty errors at most', () => {
     assert.equal(shown.length, 20);
     assert.equal(shown.at(-1)?.message, '981 more errors are left out.');
     assert.equal(shown.at(-1)?.extensions['code'], 'BAD_USER_INPUT');
+    const stopped = validate(schema, parse(`{ ${many(100, (i) => `nothing${i}`)} }`), specifiedRules, { maxErrors });
+    assert.equal(atMost(stopped).length, 20);
+    assert.equal(atMost(stopped).at(-1)?.message, 'Checking stopped here, after 20 errors.');
   });
 });
