@@ -1,6 +1,6 @@
 // What went wrong, as an exit code and as text. The exit codes are a promise to scripts: they stand here only.
 import { ApiError } from '../client/client.ts';
-import type { Issue } from '../errors.ts';
+import { type Issue, shorten } from '../errors.ts';
 import { cleanText } from './text.ts';
 
 export const exitCodes = {
@@ -26,10 +26,10 @@ export class Failure extends Error {
   readonly hint: string | null;
 
   constructor(exitCode: number, message: string, hint: string | null = null) {
-    super(message);
+    super(shorten(message));
     this.name = 'Failure';
     this.exitCode = exitCode;
-    this.hint = hint;
+    this.hint = hint === null ? null : shorten(hint);
   }
 }
 
