@@ -15,7 +15,7 @@ import {
 import { type Installation, installations } from './support/installation.ts';
 import { createProject } from './support/stack.ts';
 
-const timeout = 200_000;
+const timeout = 400_000;
 
 for (const { kind, needs, start } of installations) {
   suite(`beside a job with many metric names, ${kind}`, skipUnless(...needs), () => {

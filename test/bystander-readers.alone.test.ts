@@ -8,7 +8,7 @@ import { submitJob, untilSucceeded } from './support/hostile-jobs.ts';
 import { type Installation, installations } from './support/installation.ts';
 import { createProject, script } from './support/stack.ts';
 
-const timeout = 120_000;
+const timeout = 400_000;
 const project = 'p-read';
 
 /** 1,000 lines of 16 KB. */

@@ -16,7 +16,7 @@ import {
 import { type Installation, installations } from './support/installation.ts';
 import { createProject } from './support/stack.ts';
 
-const timeout = 250_000;
+const timeout = 400_000;
 
 for (const { kind, needs, start } of installations) {
   suite(`beside records that the database refuses, ${kind}`, skipUnless(...needs), () => {

@@ -21,7 +21,7 @@ const seconds = Number(process.env['ASTRAML_TEST_FUZZ_SECONDS'] ?? 0);
 const firstSeed = Number(process.env['ASTRAML_TEST_FUZZ_SEED'] ?? 1);
 const fixedSeeds = 400;
 const workers = 6;
-const timeout = 240_000 + seconds * 1000;
+const timeout = 400_000 + seconds * 1000;
 /** Seeds that found something once. */
 const examples: { operations: number[]; damage: number[] } = { operations: [], damage: [] };
 

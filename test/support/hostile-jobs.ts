@@ -65,7 +65,7 @@ export async function submitJob({ first }: Installation, projectId: string, comm
 /** Resolves when the job runs, or has run. */
 export async function untilRunning({ first }: Installation, id: string): Promise<void> {
   const isRunning = async () => !['QUEUED', 'STARTING'].includes((await jobState(first, id)).state);
-  await until(isRunning, { timeoutMs: 30_000, everyMs: 100, what: `${id} runs` });
+  await until(isRunning, { timeoutMs: 90_000, everyMs: 100, what: `${id} runs` });
 }
 
 export async function untilSucceeded({ first }: Installation, id: string): Promise<void> {
@@ -74,7 +74,7 @@ export async function untilSucceeded({ first }: Installation, id: string): Promi
     ({ state } = await jobState(first, id));
     return ['SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT'].includes(state);
   };
-  await until(isOver, { timeoutMs: 60_000, everyMs: 200, what: `the end of ${id}, in ${state}` });
+  await until(isOver, { timeoutMs: 150_000, everyMs: 200, what: `the end of ${id}, in ${state}` });
   const { stateReason } = await jobState(first, id);
   assert.equal(state, 'SUCCEEDED', stateReason?.message);
 }

@@ -70,16 +70,16 @@ export async function startEmbedded(env: Record<string, string> = {}): Promise<E
   const child = spawnNode([fileURLToPath(new URL('./stack-child.ts', import.meta.url))], {
     env: { CHILD_ENV: JSON.stringify(env) },
   });
-  const [, control, url = '', token = ''] = await child.untilLine(/control (\d+) gateway (\S+) token (\S+)/, {
-    timeoutMs: 120_000,
-  });
+  const stop = async () => void (await child.stop({ timeoutMs: 20_000 }));
+  const started = child.untilLine(/control (\d+) gateway (\S+) token (\S+)/, { timeoutMs: 240_000 });
+  await started.catch(stop);
+  const [, control, url = '', token = ''] = await started;
   const ask = async (path: string, body = ''): Promise<unknown> => {
     const answer = await fetch(`http://127.0.0.1:${control}${path}`, { method: 'POST', body });
     if (!answer.ok) throw new Error(await answer.text());
     return answer.json();
   };
   const client = createClient({ url, token });
-  const stop = async () => void (await child.stop({ timeoutMs: 20_000 }));
   return {
     kind: 'embedded',
     urls: [url],
