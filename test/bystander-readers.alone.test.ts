@@ -1,7 +1,7 @@
 // What a reader may ask for keeps nobody else waiting, on whole installations: hostile text, pages of large lines, and
 // searches by the dozen. Every answer is one that the client can act on: data, or a code that is no bug of ours.
 import assert from 'node:assert/strict';
-import { after, before, suite, test } from 'node:test';
+import { suite, test } from 'node:test';
 import { skipUnless } from './support/absent.ts';
 import { compareBystanders } from './support/bystander.ts';
 import { submitJob, untilSucceeded } from './support/hostile-jobs.ts';
@@ -18,22 +18,9 @@ const largeLines = script(`
 
 for (const { kind, needs, start } of installations) {
   suite(`beside a reader that asks for much, ${kind}`, skipUnless(...needs), () => {
-    let installation: Installation;
-    let token: string;
-    let jobId: string;
-    before(
-      async () => {
-        installation = await start();
-        await createProject(installation.first, project);
-        token = await readToken(installation);
-        jobId = await submitJob(installation, project, largeLines);
-        await untilSucceeded(installation, jobId);
-      },
-      { timeout },
-    );
-    after(() => installation.stop());
-
     test('notes made to slow a pattern down stop no bystander', { timeout }, async (t) => {
+      await using installation = await start();
+      const { token } = await fill(installation);
       const query = 'query ($spec: JobSpecInput!) { previewJob(spec: $spec) { errors { code } } }';
       let size = 0;
       await compareBystanders(t, installation, {
@@ -50,6 +37,8 @@ for (const { kind, needs, start } of installations) {
       'pages of large lines, a dozen at once, stop no bystander, and no answer is beyond its bytes',
       { timeout },
       async (t) => {
+        await using installation = await start();
+        const { token, jobId } = await fill(installation, largeLines);
         let turn = 0;
         const answers: Answer[] = [];
         await compareBystanders(t, installation, {
@@ -69,6 +58,8 @@ for (const { kind, needs, start } of installations) {
     );
 
     test('99 searches in a log of 16 MB at once stop no bystander', { timeout }, async (t) => {
+      await using installation = await start();
+      const { token, jobId } = await fill(installation, largeLines);
       const query = aliases(99, 'logs(first: 5, filter: { search: "nohit" }) { nodes { text } }');
       await compareBystanders(t, installation, {
         run: (signal) => flood(installation, token, 3, signal, () => ({ query, variables: { id: jobId } })),
@@ -114,7 +105,7 @@ async function flood(
         const answered = await fetch(`${url}/graphql`, { method: 'POST', headers, body, signal })
           .then(async (answer) => ({ status: answer.status, text: await answer.text() }))
           .catch((error: unknown) => {
-            if (!signal.aborted) throw error;
+            if (!signal.aborted) throw new Error(`${url} cut the connection instead of an answer`, { cause: error });
           });
         if (answered) answers.push(judge(answered.status, answered.text));
       }
@@ -138,10 +129,15 @@ function judge(status: number, text: string): Answer {
   return { data: data ?? null, bytes: Buffer.byteLength(text) };
 }
 
-async function readToken({ first }: Installation): Promise<string> {
+/** A project, a token that may read it, and a job with this command, if any, when it has ended. */
+async function fill(installation: Installation, command?: string[]): Promise<{ token: string; jobId: string }> {
+  const { first } = installation;
+  await createProject(first, project);
   const { createToken } = await first.request<{ createToken: { secret?: string } }>(
     `mutation { createToken(input: { projectId: "${project}", name: "reader", scopes: [READ] }) {
       ... on CreateTokenPayload { secret } } }`,
   );
-  return createToken.secret ?? '';
+  const jobId = command ? await submitJob(installation, project, command) : '';
+  if (command) await untilSucceeded(installation, jobId);
+  return { token: createToken.secret ?? '', jobId };
 }

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type { TestContext } from 'node:test';
-import type { Client } from '../../src/client/client.ts';
+import { type Client, createClient } from '../../src/client/client.ts';
 import type { Installation } from './installation.ts';
 import { createProject, script } from './stack.ts';
 
@@ -35,7 +35,9 @@ export async function compareBystanders(t: TestContext, installation: Installati
   await flood.begin?.();
   const ending = new AbortController();
   const failing = new AbortController();
-  const flooding = Promise.resolve(flood.run?.(ending.signal)).catch((error: unknown) => failing.abort(error));
+  const flooding = Promise.resolve(flood.run?.(ending.signal)).catch((cause: unknown) => {
+    failing.abort(new Error(`the flood met ${String(cause)}\n${lastWords(installation)}`, { cause }));
+  });
   const probing = probe(installation, ending.signal);
   try {
     const signal = AbortSignal.any([AbortSignal.timeout(patienceMs), failing.signal]);
@@ -54,6 +56,12 @@ export async function compareBystanders(t: TestContext, installation: Installati
   if (failing.signal.aborted) throw failing.signal.reason;
 }
 
+/** The end of what gateways and runners printed: a process that died says there why. */
+function lastWords(installation: Installation): string {
+  const said = installation.output().split('\n').slice(-20);
+  return ['They printed last:', ...said.map((line) => line.slice(0, 300))].join('\n');
+}
+
 type Batch = {
   lines: { stream: string; text: string }[];
   gaps: { fromSeq: number; toSeq: number; reason: string }[];
@@ -65,8 +73,12 @@ const follow = `subscription ($jobId: ID!, $after: String) {
   }
 }`;
 
-/** Milliseconds from each line's printing to its arrival. */
-async function runBystander({ first, last }: Installation, project: string, signal: AbortSignal): Promise<number[]> {
+/** Milliseconds from each line's printing to its arrival. Whatever goes wrong is told with how far the bystander came. */
+async function runBystander(installation: Installation, project: string, signal: AbortSignal): Promise<number[]> {
+  const { urls, token } = installation;
+  const [first, last] = [urls[0], urls.at(-1)].map((url = '') =>
+    createClient({ url, token, retryForMs: patienceMs }),
+  ) as [Client, Client];
   const numbers: number[] = [];
   const delays: number[] = [];
   let id: string | undefined;
@@ -83,18 +95,16 @@ async function runBystander({ first, last }: Installation, project: string, sign
       }
     }
     signal.throwIfAborted();
-  } catch (error) {
-    if (!signal.aborted) throw error;
-    const state =
-      id && (await stateOf(first, id, AbortSignal.timeout(5_000)).catch(() => 'a state that no gateway tells'));
-    const where = id ? `it is in ${state?.toString() ?? 'no state'}` : 'it was not even accepted';
-    const message = `the bystander did not end within ${patienceMs} ms: ${numbers.length} of ${lines} lines came, ${where}`;
-    throw new Error(message, { cause: error });
+    const expected = Array.from({ length: lines }, (_, index) => index + 1);
+    assert.deepEqual(numbers, expected, 'the bystander’s lines, in order, each once');
+    assert.equal(await stateOf(first, id, signal), 'SUCCEEDED in 1 attempt');
+    return delays;
+  } catch (cause) {
+    const unknown = () => 'in a state that no gateway tells';
+    const state = id ? await stateOf(first, id, AbortSignal.timeout(5_000)).catch(unknown) : 'not accepted';
+    const far = `after ${numbers.length} of ${lines} lines; it is ${state}`;
+    throw new Error(`the bystander was let down ${far}: ${String(cause)}\n${lastWords(installation)}`, { cause });
   }
-  const expected = Array.from({ length: lines }, (_, index) => index + 1);
-  assert.deepEqual(numbers, expected, 'the bystander’s lines, in order, each once');
-  assert.equal(await stateOf(first, id, signal), 'SUCCEEDED in 1 attempt');
-  return delays;
 }
 
 /** Ahead of whatever the flood has queued: this is no test of the queue. */
