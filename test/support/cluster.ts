@@ -14,7 +14,7 @@ import { newSecretKeys } from './secret-keys.ts';
 import { until } from './until.ts';
 
 const binary = fileURLToPath(new URL('../../bin/astraml.mjs', import.meta.url));
-const startMs = 30_000;
+const startMs = 120_000;
 
 export type Cluster = {
   readonly postgres: PostgresServer;

@@ -1,0 +1,106 @@
+// A whole installation in processes of its own, in the two ways the product runs: `served`, two gateways and two runners
+// on Postgres and Redis, and `embedded`, all in one process. A test asks either in the same words.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import postgres from 'postgres';
+import { type Client, createClient } from '../../src/client/client.ts';
+import type { NeedName } from './absent.ts';
+import { spawnNode } from './child.ts';
+import { startCluster } from './cluster.ts';
+
+export type Row = Record<string, unknown>;
+
+export type Installation = {
+  readonly kind: 'served' | 'embedded';
+  /** Addresses of its gateways. */
+  readonly urls: readonly string[];
+  /** Text of the administrator's token. */
+  readonly token: string;
+  /** A client of the first gateway, and of the last: the same one where there is only one. */
+  readonly first: Client;
+  readonly last: Client;
+  /** Runs a statement in its database. */
+  sql(statement: string): Promise<Row[]>;
+  /** What its gateways and runners printed. */
+  output(): string;
+  stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+};
+
+export async function startServed(): Promise<Installation> {
+  const cluster = await startCluster({ gateways: 2 });
+  const folder = mkdtempSync(join(tmpdir(), 'astraml-runner-'));
+  const database = postgres(cluster.databaseUrl, { max: 1, onnotice: () => {} });
+  try {
+    await cluster.startRunnerElsewhere('second', folder);
+  } catch (error) {
+    await database.end();
+    await cluster.stop();
+    throw error;
+  }
+  const stop = async () => {
+    await database.end({ timeout: 5 });
+    await cluster.stop();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  return {
+    kind: 'served',
+    urls: cluster.urls,
+    token: cluster.token,
+    first: cluster.client(0),
+    last: cluster.client(1),
+    sql: (statement) => database.unsafe(statement),
+    output: () => cluster.output(),
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+export type Embedded = Installation & {
+  /** How late its event loop was since the last call, in milliseconds. */
+  loopDelay(): Promise<{ p50: number; p99: number; max: number }>;
+  /** From then on jobs wait. */
+  stopRunner(): Promise<void>;
+};
+
+/** `env` are variables of the gateway. */
+export async function startEmbedded(env: Record<string, string> = {}): Promise<Embedded> {
+  const child = spawnNode([fileURLToPath(new URL('./stack-child.ts', import.meta.url))], {
+    env: { CHILD_ENV: JSON.stringify(env) },
+  });
+  const stop = async () => void (await child.stop({ timeoutMs: 20_000 }));
+  const started = child.untilLine(/control (\d+) gateway (\S+) token (\S+)/, { timeoutMs: 240_000 });
+  await started.catch(stop);
+  const [, control, url = '', token = ''] = await started;
+  const ask = async (path: string, body = ''): Promise<unknown> => {
+    const answer = await fetch(`http://127.0.0.1:${control}${path}`, { method: 'POST', body });
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
+  };
+  const client = createClient({ url, token });
+  return {
+    kind: 'embedded',
+    urls: [url],
+    token,
+    first: client,
+    last: client,
+    sql: async (statement) => (await ask('/sql', statement)) as Row[],
+    loopDelay: async () => (await ask('/delay')) as { p50: number; p99: number; max: number },
+    stopRunner: async () => void (await ask('/stop-runner')),
+    output: () => child.output(),
+    stop,
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/** Both ways, with what a machine must have for them. */
+export const installations: readonly {
+  kind: Installation['kind'];
+  needs: NeedName[];
+  start(): Promise<Installation>;
+}[] = [
+  { kind: 'served', needs: ['own postgres', 'own redis'], start: startServed },
+  { kind: 'embedded', needs: [], start: startEmbedded },
+];
