@@ -216,7 +216,10 @@ for (const engine of ['any', 'embedded'] as const) {
         await commit(store, (tx) => setPolicy(tx, store.admin, input));
       };
       assert.match((await namesKept({ metrics: { max_names: 3 } }, 5)).join(), /^3,.*max_names allows 3 /);
-      assert.match((await namesKept({ metrics: { max_names: 7 } }, 5)).join(), /^5,.* 5 of a job.*ASTRAML_MAX_METRIC_NAMES/);
+      assert.match(
+        (await namesKept({ metrics: { max_names: 7 } }, 5)).join(),
+        /^5,.* 5 of a job.*ASTRAML_MAX_METRIC_NAMES/,
+      );
       await setRules([{ path: 'metrics.max_names', max: 4 }]);
       assert.match((await namesKept({}, 5)).join(), /^4,.*max_names allows 4 /);
       assert.match((await namesKept({ metrics: { max_names: 2 } }, 5)).join(), /^2,/);
