@@ -1,10 +1,13 @@
 // The database port: one contract on both engines, and what only one of them does.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chownSync, realpathSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { sql } from 'drizzle-orm';
@@ -45,6 +48,76 @@ suite('the embedded engine', () => {
     const second = await openDatabase({ url: null, dataDir });
     assert.equal(await second.db.$count(project), 1);
     await second.close();
+    await rm(dataDir, { recursive: true });
+  });
+
+  test('has its socket in a folder that is open to nobody else, and leaves nothing behind', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const database = await openDatabase({ url: null, dataDir });
+    const socketPath = await readFile(join(dataDir, 'database.socket'), 'utf8');
+    const folder = await stat(dirname(socketPath));
+    assert.deepEqual([folder.mode & 0o777, folder.uid], [0o700, process.getuid?.()]);
+    assert.ok(Buffer.byteLength(socketPath) <= 107);
+    await database.close();
+    assert.deepEqual(await readdir(dataDir), ['database']);
+    await assert.rejects(stat(dirname(socketPath)), { code: 'ENOENT' });
+    await rm(dataDir, { recursive: true });
+  });
+
+  /** Listens where builds up to 0.1.0 had their socket. */
+  const takeOlderPath = async (dataDir: string, uid?: number) => {
+    await mkdir(join(dataDir, 'database'), { recursive: true });
+    const name = createHash('sha256')
+      .update(realpathSync(join(dataDir, 'database')))
+      .digest('hex')
+      .slice(0, 20);
+    const path = join(tmpdir(), `astraml-${name}.sock`);
+    const server = createServer((socket) => socket.destroy()).listen(path);
+    await once(server, 'listening');
+    if (uid !== undefined) chownSync(path, uid, uid);
+    return {
+      async close() {
+        server.close();
+        await once(server, 'close');
+        await rm(path, { force: true });
+      },
+    };
+  };
+
+  test('refuses a folder that an older build has open, at the path that was its lock', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const older = await takeOlderPath(dataDir);
+    await assert.rejects(openDatabase({ url: null, dataDir }), DataDirInUse);
+    await older.close();
+    await (await openDatabase({ url: null, dataDir })).close();
+    await rm(dataDir, { recursive: true });
+  });
+
+  test('starts although another user has taken that path', skipUnless('root'), async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const stranger = await takeOlderPath(dataDir, 65_534);
+    await (await openDatabase({ url: null, dataDir })).close();
+    await stranger.close();
+    await rm(dataDir, { recursive: true });
+  });
+
+  test('removes what a killed start left, and nothing that another one names', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const innocent = await mkdtemp(join(tmpdir(), 'astraml-'));
+    await writeFile(join(innocent, 'db'), 'a file');
+    for (const path of [join(innocent, 'db'), join(dataDir, 'other'), '']) {
+      await writeFile(join(dataDir, 'database.socket'), path);
+      await (await openDatabase({ url: null, dataDir })).close();
+    }
+    assert.equal(await readFile(join(innocent, 'db'), 'utf8'), 'a file');
+    await rm(join(innocent, 'db'));
+
+    const source = `require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`;
+    spawnSync(process.execPath, ['-e', source, join(innocent, 'db')]);
+    assert.ok((await stat(join(innocent, 'db'))).isSocket());
+    await writeFile(join(dataDir, 'database.socket'), join(innocent, 'db'));
+    await (await openDatabase({ url: null, dataDir })).close();
+    await assert.rejects(stat(innocent), { code: 'ENOENT' });
     await rm(dataDir, { recursive: true });
   });
 });

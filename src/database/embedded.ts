@@ -2,10 +2,19 @@
 // the event loop, behind a unix socket. The socket is also the lock of the folder: two processes on one corrupt it.
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, realpathSync, rmSync } from 'node:fs';
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 
 /** The folder of the embedded database is open in another process. */
@@ -18,15 +27,30 @@ export class DataDirInUse extends Error {
   }
 }
 
+/**
+ * The socket stands in a folder of mode 0700 with a name that nobody can foresee, so that no other user of the machine can
+ * take its path first or connect. It cannot lie in the data folder, whose path may be too long: a socket's has 107 bytes
+ * at most. This file of the data folder holds its path, for the next start to ask whether somebody is there.
+ */
+const pointerName = 'database.socket';
+const folderPrefix = 'astraml-';
+const socketName = 'db';
+
 /** Starts the engine on `<dataDir>/database`, made when missing; takes 1–3 s. */
 export async function startEmbedded(dataDir: string): Promise<{ socketPath: string; close(): Promise<void> }> {
   const folder = join(dataDir, 'database');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  // A socket's path has 107 bytes at most, so it cannot lie in the folder itself.
-  const name = createHash('sha256').update(realpathSync(folder)).digest('hex').slice(0, 20);
-  const socketPath = join(tmpdir(), `astraml-${name}.sock`);
-  if (await isAnswered(socketPath)) throw new DataDirInUse(dataDir);
-  rmSync(socketPath, { force: true });
+  const pointer = join(dataDir, pointerName);
+  const last = readPointer(pointer);
+  for (const path of [last, olderSocketPath(folder)])
+    if (path !== null && (await isAnswered(path))) throw new DataDirInUse(dataDir);
+  if (last !== null) removeSocket(last);
+  const socketPath = join(mkdtempSync(join(tmpdir(), folderPrefix)), socketName);
+  writeFileSync(pointer, socketPath, { mode: 0o600 });
+  const remove = () => {
+    removeSocket(socketPath);
+    rmSync(pointer, { force: true });
+  };
 
   const worker = new Worker(new URL('./embedded-worker.ts', import.meta.url), { workerData: { folder, socketPath } });
   const exited = once(worker, 'exit');
@@ -36,6 +60,7 @@ export async function startEmbedded(dataDir: string): Promise<{ socketPath: stri
   ])) as [unknown];
   if (message !== 'ready') {
     await worker.terminate();
+    remove();
     throw new Error(`The embedded database cannot start on ${folder}: ${String(message)}`);
   }
   return {
@@ -43,9 +68,37 @@ export async function startEmbedded(dataDir: string): Promise<{ socketPath: stri
     async close() {
       worker.postMessage('close');
       await exited;
-      rmSync(socketPath, { force: true });
+      remove();
     },
   };
+}
+
+/** The path of the socket that another start on the data folder made; null when there is none. */
+function readPointer(pointer: string): string | null {
+  try {
+    const path = readFileSync(pointer, 'utf8');
+    // The folder may come from somebody else: a path that is not one of ours is neither opened nor removed.
+    return basename(path) === socketName && /^astraml-\w{6}$/.test(basename(dirname(path))) ? path : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Where builds up to 0.1.0 had the socket: anybody could take that path first, so that it counts only when it is ours. */
+function olderSocketPath(folder: string): string | null {
+  const name = createHash('sha256').update(realpathSync(folder)).digest('hex').slice(0, 20);
+  const path = join(tmpdir(), `astraml-${name}.sock`);
+  return lstatSync(path, { throwIfNoEntry: false })?.uid === process.getuid?.() ? path : null;
+}
+
+/** Removes a socket that nobody answers at, and its folder. */
+function removeSocket(path: string): void {
+  try {
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path);
+    rmdirSync(dirname(path));
+  } catch {
+    // It is gone, not ours, or holds something else: nothing of it is in the way.
+  }
 }
 
 async function isAnswered(socketPath: string): Promise<boolean> {

@@ -38,6 +38,7 @@ const needs = {
   },
   gpu: { otherwise: 'no NVIDIA GPU here (nvidia-smi lists none)', isHere: () => runs('nvidia-smi', '-L') },
   python: { otherwise: 'no Python 3 here', isHere: () => runs('python3', '-c', '') },
+  root: { otherwise: 'a file of another user can be made by root only', isHere: () => process.getuid?.() === 0 },
   tmpfs: {
     otherwise: 'mounting a small tmpfs (a disk that fills up) needs root on Linux',
     isHere: () => runs('unshare', '--mount', 'mount', '-t', 'tmpfs', '-o', 'size=64k', 'none', tmpdir()),
