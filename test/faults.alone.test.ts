@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import { suite, test } from 'node:test';
+import { percentile } from './faults/bystanders.ts';
 import { type Result, runOnce, sometimes } from './faults/run.ts';
 import { skipUnless } from './support/absent.ts';
 
@@ -22,7 +23,8 @@ suite('while things are killed, cut, held and repeated', skipUnless('own postgre
         const result = await runOnce({ seed, seconds: 20, persistence, product });
         results.push(result);
         const { violations, figures, faults, sometimes: taken } = result;
-        console.log(JSON.stringify({ ...figures, faults, ...taken }));
+        const [p50, p99] = [percentile(result.waitsMs, 0.5), percentile(result.waitsMs, 0.99)];
+        console.log(JSON.stringify({ ...figures, faults, ...taken, lineStoredAfterMs: { p50, p99 } }));
         assert.deepEqual(violations, []);
         assert.ok(figures.jobs > 0 && figures.lines > 0 && result.delivered > 0);
       },

@@ -4,6 +4,7 @@ import { cpSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from 'n
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { guard } from '../support/guard.ts';
 import type { FaultName } from './faults.ts';
 import { runOnce } from './run.ts';
 
@@ -134,21 +135,26 @@ async function seedsUntilCaught(
   return '';
 }
 
-/** A copy of the product with the bug in it. Throws when the bug fits no more. */
+/** A copy of the product with the bug in it, which is removed when this process is gone. Throws when the bug fits no more. */
 export function plant(product: string, bug: Bug): { folder: string; remove(): Promise<void> } {
+  const patched = bug.patches.map(([file, from, to]) => {
+    const text = readFileSync(join(product, file), 'utf8');
+    const times = text.split(from).length - 1;
+    if (times !== 1) throw new Error(`"${bug.name}" fits no more: ${file} holds ${times} times: ${from}`);
+    return { file, text: text.replace(from, () => to) };
+  });
   const folder = mkdtempSync(join(tmpdir(), 'astraml-planted-'));
+  const watchdog = guard({ name: `the copy with "${bug.name}"`, folder });
   for (const name of ['src', 'bin', 'drizzle', 'package.json']) {
     cpSync(join(product, name), join(folder, name), { recursive: true });
   }
   symlinkSync(join(product, 'node_modules'), join(folder, 'node_modules'));
-  for (const [file, from, to] of bug.patches) {
-    const text = readFileSync(join(folder, file), 'utf8');
-    const times = text.split(from).length - 1;
-    if (times !== 1) throw new Error(`"${bug.name}" fits no more: ${file} holds ${times} times: ${from}`);
-    writeFileSync(
-      join(folder, file),
-      text.replace(from, () => to),
-    );
-  }
-  return { folder, remove: () => rm(folder, { recursive: true }) };
+  for (const { file, text } of patched) writeFileSync(join(folder, file), text);
+  return {
+    folder,
+    async remove() {
+      watchdog.release();
+      await rm(folder, { recursive: true });
+    },
+  };
 }
