@@ -30,6 +30,7 @@ import { startSessions } from './sessions.ts';
 import { createShared } from './shared.ts';
 import { createSockets } from './sockets.ts';
 import { startUpkeep } from './upkeep.ts';
+import { createUplinkWatch } from './uplink-watch.ts';
 
 export type RunningGateway = {
   /** Address under which it is reached, without a slash at the end. */
@@ -97,6 +98,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const drain = createDrain();
   const journal = createJournal(log);
   const sockets = createSockets({ gateway, pipeline, sessions, drain, journal, shared, report });
+  const uplink = createUplinkWatch(bus, (error, name) => log.error({ err: error }, name));
   const server = createHttpServer({
     gateway,
     pipeline,
@@ -105,6 +107,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     drain,
     journal,
     report,
+    uplinkProblem: uplink.problem,
     stopping: stopping.signal,
   });
   try {
@@ -127,6 +130,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
   gateway.config.publicUrl = url;
   const consumer = startConsumer(store, config.leaseSeconds, (error) => log.error({ err: error }, 'intake'));
+  uplink.start();
   const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: error }, name));
   const held = new Map<string, number>();
   const schedules = startLoop({
@@ -168,7 +172,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     await Promise.all(loops.map((loop) => loop.stop()));
     await schedules.stop();
     await upkeep.stop();
-    await consumer.stop();
+    await Promise.all([consumer.stop(), uplink.stop()]);
     await sessions.close();
     feeds.close();
     await bus.close();

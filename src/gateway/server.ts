@@ -29,6 +29,8 @@ export type HttpOptions = {
   drain: Drain;
   journal: Journal;
   report: ReportBug;
+  /** Why an uplink stream takes no entries; null while all do. */
+  uplinkProblem(): string | null;
   /** Aborted when the gateway stops: waits end, and `/readyz` says no. */
   stopping: AbortSignal;
 };
@@ -92,7 +94,7 @@ async function answerControl(
   send(response, 200, answered);
 }
 
-async function answerReady({ gateway, stopping }: HttpOptions, response: ServerResponse): Promise<void> {
+async function answerReady({ gateway, uplinkProblem, stopping }: HttpOptions, response: ServerResponse): Promise<void> {
   if (stopping.aborted) return send(response, 503, { status: 'stopping' });
   try {
     await gateway.database.ping(2_000);
@@ -103,7 +105,9 @@ async function answerReady({ gateway, stopping }: HttpOptions, response: ServerR
     () => 'reachable',
     () => 'unreachable',
   );
-  send(response, 200, { status: bus === 'reachable' ? 'ready' : 'degraded', database: 'reachable', bus });
+  const uplink = uplinkProblem() ?? 'open';
+  const status = bus === 'reachable' && uplink === 'open' ? 'ready' : 'degraded';
+  send(response, 200, { status, database: 'reachable', bus, uplink });
 }
 
 const fullRefusal = {
