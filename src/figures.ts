@@ -108,6 +108,11 @@ export const workFigures = {
     [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10],
   ),
   redisUp: gauge('redis_up', '1 while Redis can be reached, 0 while it is away.'),
+  oldestBatch: gauge(
+    'oldest_batch_seconds',
+    'Seconds since the oldest batch came that no gateway has stored, of all gateways; 0 for none.',
+  ),
+  uplinkOpen: gauge('uplink_open', '1 while every stream of the uplink takes entries, 0 while one does not.'),
   leasesRenewed: counter('leases_renewed_total', 'Renewals of a lease that a runner asked for, without records.'),
   attempts: gauge('attempts_active', 'Attempts that run anywhere, of all gateways, as the database has it.'),
   queued: gauge('jobs_queued', 'Jobs that wait for a runner, of all gateways, as the database has it.'),

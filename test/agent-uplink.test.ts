@@ -8,6 +8,7 @@ import { after, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Spool } from '../src/agent/spool.ts';
 import { Uplink } from '../src/agent/uplink.ts';
+import { NotAppended } from '../src/bus/bus.ts';
 import type { Acknowledgement, Directive } from '../src/protocol/control.ts';
 import { type Batch, decodeBatch, maxBatchBytes, numbersOf, type RunnerRecord } from '../src/protocol/record.ts';
 import { until } from './support/until.ts';
@@ -75,7 +76,7 @@ type Case = {
 async function withUplink(
   deliver: (batch: string, gateway: Gateway, acknowledge: (answer: Acknowledgement) => void) => Promise<void> | void,
   work: (one: Case) => Promise<void>,
-  options: { heartbeatMs?: number; renew?: (gateway: Gateway) => Promise<Acknowledgement> } = {},
+  options: { heartbeatMs?: number; resendMs?: number; renew?: (gateway: Gateway) => Promise<Acknowledgement> } = {},
 ): Promise<void> {
   const gateway = new Gateway();
   const obeyed: Directive[] = [];
@@ -92,6 +93,7 @@ async function withUplink(
       return options.renew ? options.renew(gateway) : Promise.reject(new Error('away'));
     },
     heartbeatMs: options.heartbeatMs ?? 10_000,
+    ...(options.resendMs ? { resendMs: options.resendMs } : {}),
     onDirective: (directive) => void obeyed.push(directive),
     onTrouble: (error) => void troubles.push(error),
   });
@@ -165,6 +167,50 @@ suite('records', () => {
         assert.deepEqual(stored(gateway), numbered(10));
       },
       { heartbeatMs: 200 },
+    );
+  });
+
+  for (const [what, answer] of [
+    ['without an answer', () => Promise.resolve()],
+    ['when the answer of the bus is lost', () => Promise.reject(new Error('the connection broke'))],
+  ] as const) {
+    test(`are sent again after 1, 2, 4 … 30 pauses ${what}: it may stand on its stream`, () => {
+      const times: number[] = [];
+      return withUplink(
+        () => {
+          times.push(performance.now());
+          return answer();
+        },
+        async ({ add }) => {
+          add('a');
+          await until(() => times.length === 9, { timeoutMs: 20_000 });
+          const pauses = times.slice(1).map((time, n) => (time - (times[n] ?? 0)) / 60);
+          for (const [n, least] of [1, 2, 4, 8, 16, 30, 30, 30].entries()) {
+            assert.ok((pauses[n] ?? 0) > least * 0.95, `${pauses.join(', ')}`);
+          }
+        },
+        { resendMs: 60 },
+      );
+    });
+  }
+
+  test('that the bus certainly did not take are offered again each pause: nothing piles up', () => {
+    let offers = 0;
+    let isAway = true;
+    return withUplink(
+      (batch, gateway, acknowledge) => {
+        offers++;
+        if (isAway) throw new NotAppended('away');
+        acknowledge(gateway.take(batch));
+      },
+      async ({ uplink, gateway, add }) => {
+        add(...numbered(5));
+        await until(() => offers >= 40, { timeoutMs: 15_000 }); // growing pauses would make it 108 s
+        isAway = false;
+        await uplink.drained();
+        assert.deepEqual(stored(gateway), numbered(5));
+      },
+      { resendMs: 100 },
     );
   });
 

@@ -4,6 +4,7 @@ import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { maxEntryBytes } from '../src/bus/bus.ts';
 import { createClient } from '../src/client/client.ts';
 import { variables } from '../src/config.ts';
 import { skipUnless } from './support/absent.ts';
@@ -67,6 +68,11 @@ describe('docker-compose.yml', () => {
     assert.deepEqual(published, ['127.0.0.1:4000:4000']);
     assert.equal(networks['facts']?.internal, true);
     assert.ok(!services['runner']?.networks.includes('facts'), 'jobs must not reach Postgres');
+  });
+
+  test('lets Redis take no argument that is larger than an entry of the uplink', () => {
+    assert.equal(maxEntryBytes, 1024 ** 2);
+    assert.match(services['redis']?.command?.join(' ') ?? '', / --proto-max-bulk-len 1mb\b/);
   });
 
   test('mounts what exists', () => {

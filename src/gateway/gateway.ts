@@ -30,6 +30,7 @@ import { startSessions } from './sessions.ts';
 import { createShared } from './shared.ts';
 import { createSockets } from './sockets.ts';
 import { startUpkeep } from './upkeep.ts';
+import { createUplinkWatch } from './uplink-watch.ts';
 
 export type RunningGateway = {
   /** Address under which it is reached, without a slash at the end. */
@@ -98,6 +99,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const journal = createJournal(log);
   const intake: { consumer?: Consumer } = {}; // it starts when the gateway listens
   const sockets = createSockets({ gateway, pipeline, sessions, drain, journal, shared, report });
+  const uplink = createUplinkWatch(bus, (error, name) => log.error({ err: error }, name));
   const server = createHttpServer({
     gateway,
     pipeline,
@@ -107,6 +109,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     journal,
     report,
     brokenIntake: () => intake.consumer?.broken ?? null,
+    uplink,
     stopping: stopping.signal,
   });
   try {
@@ -130,6 +133,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   gateway.config.publicUrl = url;
   const consumer = startConsumer(store, { ...config, report: (error) => log.error({ err: error }, 'intake') });
   intake.consumer = consumer;
+  uplink.start();
   const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: error }, name));
   const held = new Map<string, number>();
   const schedules = startLoop({
@@ -171,7 +175,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     await Promise.all(loops.map((loop) => loop.stop()));
     await schedules.stop();
     await upkeep.stop();
-    await consumer.stop();
+    await Promise.all([consumer.stop(), uplink.stop()]);
     await sessions.close();
     feeds.close();
     await bus.close();

@@ -21,6 +21,7 @@ import { answerRest, isRestPath } from './rest.ts';
 import { answerRunner } from './runners.ts';
 import type { Sessions } from './sessions.ts';
 import type { Sockets } from './sockets.ts';
+import type { UplinkWatch } from './uplink-watch.ts';
 import { answerWatch } from './watch.ts';
 
 export type HttpOptions = {
@@ -33,6 +34,7 @@ export type HttpOptions = {
   report: ReportBug;
   /** Why nothing that runners send can be stored here; null while it can. */
   brokenIntake(): string | null;
+  uplink: Pick<UplinkWatch, 'problem' | 'oldestBatchSeconds'>;
   /** Aborted when the gateway stops: waits end, and `/readyz` says no. */
   stopping: AbortSignal;
 };
@@ -115,7 +117,10 @@ async function answerReady(options: HttpOptions, response: ServerResponse): Prom
     () => 'reachable',
     () => 'unreachable',
   );
-  send(response, 200, { status: bus === 'reachable' ? 'ready' : 'degraded', database: 'reachable', bus });
+  const uplink = options.uplink.problem() ?? 'open';
+  const status = bus === 'reachable' && uplink === 'open' ? 'ready' : 'degraded';
+  const oldestBatchSeconds = Math.round(options.uplink.oldestBatchSeconds());
+  send(response, 200, { status, database: 'reachable', bus, uplink, oldestBatchSeconds });
 }
 
 const fullRefusal = {
