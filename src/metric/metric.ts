@@ -3,6 +3,7 @@
 import { and, asc, desc, eq, gt, gte, inArray, lt, lte, or, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
+import { Refusal } from '../errors.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
 import { metric, metricChunk, type metricTier, metricWindow, type StoredPoint } from './table.ts';
@@ -193,13 +194,28 @@ export function goalOf({ effective }: LockedJob['job'], name: string): 'MINIMIZE
   return stopping?.monitor === name ? (stopping.goal ?? null) : null;
 }
 
-/** Metrics of a job with their latest values and extremes, ordered by name. Reads no points. */
-export async function listMetrics(db: Db, jobId: string, names: readonly string[] | null): Promise<Metric[]> {
-  return db
+/**
+ * Metrics of a job with their latest values and extremes, ordered by name: all, or the `first` of those behind a name.
+ * Reads no points.
+ */
+export async function listMetrics(
+  db: Db,
+  jobId: string,
+  names: readonly string[] | null,
+  page: { first?: number; after?: string | null } = {},
+): Promise<Metric[]> {
+  const behind = typeof page.after === 'string' ? gt(metric.name, page.after) : undefined;
+  const rows = db
     .select()
     .from(metric)
-    .where(and(eq(metric.jobId, jobId), named(metric.name, names)))
+    .where(and(eq(metric.jobId, jobId), named(metric.name, names), behind))
     .orderBy(asc(metric.name));
+  return page.first === undefined ? rows : rows.limit(page.first);
+}
+
+/** Number of a job's metrics. */
+export async function countMetrics(db: Db, jobId: string): Promise<number> {
+  return db.$count(metric, eq(metric.jobId, jobId));
 }
 
 export async function getMetric(db: Db, jobId: string, name: string): Promise<Metric | null> {
@@ -261,6 +277,17 @@ export async function readWindowChanges(
     .limit(range.limit);
 }
 
+/** Windows that one batch may begin with: they are in memory, and one message, together. */
+const maxLastWindows = 5_000;
+
+/** Throws OPERATION_TOO_LARGE when the last windows of so many metrics are too many for one batch. */
+export function requireFew(metrics: number, last: number): void {
+  if (metrics * last <= maxLastWindows) return;
+  const message = `last: ${last} asks for the last windows of too many metrics at once; ${maxLastWindows} windows are the most.`;
+  const hint = 'Pass names, or a smaller last; Job.metrics tells the newest value of each metric.';
+  throw new Refusal('OPERATION_TOO_LARGE', message, { path: ['last'], hint });
+}
+
 /** The newest `last` windows of each selected metric up to a change, oldest first. */
 export async function readLastWindows(
   db: Db,
@@ -269,7 +296,8 @@ export async function readLastWindows(
   last: number,
   selection: WindowSelection,
 ): Promise<MetricWindow[]> {
-  const metrics = await listMetrics(db, jobId, selection.names);
+  const metrics = await listMetrics(db, jobId, selection.names, { first: maxLastWindows + 1 });
+  requireFew(metrics.length, last);
   const windows: MetricWindow[] = [];
   for (const { name } of metrics) {
     const rows = await db

@@ -5,7 +5,15 @@ import type { Db } from '../database/database.ts';
 import { Refusal } from '../errors.ts';
 import type { Job } from '../job/job.ts';
 import { isTerminal } from '../job/state.ts';
-import { listMetrics, listWindows, type MetricWindow, named, windowSecondsOf, type WindowSelection } from './metric.ts';
+import {
+  listMetrics,
+  listWindows,
+  type MetricWindow,
+  named,
+  requireFew,
+  windowSecondsOf,
+  type WindowSelection,
+} from './metric.ts';
 import { readableLengths, type Retention } from './retention.ts';
 import { metricTier, metricWindow } from './table.ts';
 import { keysAt, listUnrolled, mergeParts, type Part, readOwn, readTier, textOf, type WindowKey } from './tier.ts';
@@ -249,7 +257,9 @@ export async function listLately(
 export async function readLastWide(db: Db, plan: Plan, last: number, selection: WindowSelection): Promise<Window[]> {
   const windows: Window[] = [];
   if (last === 0) return windows;
-  for (const { name } of await listMetrics(db, plan.jobId, selection.names)) {
+  const metrics = await listMetrics(db, plan.jobId, selection.names);
+  requireFew(metrics.length, last);
+  for (const { name } of metrics) {
     const page = await listWide(db, plan, { name }, { limit: last, backward: true });
     windows.push(...page.windows.slice(-last));
   }
