@@ -57,3 +57,8 @@ export function requireActor(actor: Actor | null): Actor {
     hint: 'Send it as "Authorization: Bearer <token>", over WebSocket in the payload of connection_init.',
   });
 }
+
+/** Whom an operation is counted for: its token, or all who have none together. */
+export function accountOf(actor: Actor | null): string {
+  return actor?.tokenId ?? 'nobody';
+}

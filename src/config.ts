@@ -138,10 +138,22 @@ export const variables = {
     'Most operations that a gateway answers at once, subscriptions apart; others are refused with OVERLOADED.',
     '1000',
   ),
+  ASTRAML_MAX_RESULT_BYTES: variable(
+    whole(64 * 1024),
+    '16777216',
+    'Most bytes that one operation may hold of rows, and as many of its answer, 64 KiB at least; beyond it OPERATION_TOO_LARGE.',
+    '16777216',
+  ),
+  ASTRAML_MAX_IN_FLIGHT_BYTES: variable(
+    positive,
+    '268435456',
+    'Most bytes of rows and answers that all operations of a gateway hold at once, half of it those of one token; an operation that needs more waits, then is refused with OVERLOADED. One operation always runs.',
+    '268435456',
+  ),
   ASTRAML_RATE_LIMIT_POINTS: variable(
     whole(0),
     '1000000',
-    'What the operations of one token may cost per window at each gateway, in objects returned at most; beyond it RATE_LIMITED. 0 for no limit, as in `astraml dev` and `demo`.',
+    'What the operations of one token, or of all who have none, may cost per window at each gateway, in objects returned at most; beyond it RATE_LIMITED. 0 for no limit, as in `astraml dev` and `demo`.',
     '1000000',
   ),
   ASTRAML_RATE_LIMIT_WINDOW_SECONDS: variable(
@@ -259,6 +271,8 @@ export type Config = {
   maxOperationCost: number;
   operationSeconds: number;
   maxInFlight: number;
+  maxResultBytes: number;
+  maxInFlightBytes: number;
   /** 0 for no limit. */
   rateLimitPoints: number;
   rateLimitWindowSeconds: number;
@@ -323,6 +337,8 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     maxOperationCost: values.ASTRAML_MAX_OPERATION_COST,
     operationSeconds: values.ASTRAML_OPERATION_SECONDS,
     maxInFlight: values.ASTRAML_MAX_IN_FLIGHT,
+    maxResultBytes: values.ASTRAML_MAX_RESULT_BYTES,
+    maxInFlightBytes: values.ASTRAML_MAX_IN_FLIGHT_BYTES,
     rateLimitPoints: values.ASTRAML_RATE_LIMIT_POINTS,
     rateLimitWindowSeconds: values.ASTRAML_RATE_LIMIT_WINDOW_SECONDS,
     sharedExecution: values.ASTRAML_SHARED_EXECUTION,

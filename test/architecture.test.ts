@@ -13,6 +13,7 @@ const rooms = [
   'config.ts',
   'errors.ts',
   'figures.ts',
+  'turns.ts',
   'id.ts',
   'shape.ts',
   'actor.ts',

@@ -15,6 +15,7 @@ import { schema } from '../src/gateway/schema.ts';
 import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
 import { encodeCursor } from '../src/live/cursor.ts';
+import { ResultBytes } from '../src/graphql/budget.ts';
 import { Feeds } from '../src/live/feed.ts';
 import { createProject } from '../src/project/project.ts';
 import { skipUnless } from './support/absent.ts';
@@ -47,7 +48,7 @@ after(async () => {
 });
 
 const contextFor = (by: Actor, on = store, through = feeds) =>
-  contextOf({ ...on, feeds: through, config: readConfig({}) }, by, null);
+  contextOf({ ...on, feeds: through, config: readConfig({}) }, by, null, new ResultBytes(readConfig({})).open('test'));
 
 type Seen = { id: string; type: string; message: string; job: { id: string } };
 type Events = { events: Seen[]; endCursor: string; caughtUp: boolean; done: boolean };

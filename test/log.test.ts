@@ -72,7 +72,7 @@ suite('a log', () => {
           }
           const backward: number[] = [];
           for (let before = head + 1, more = true; more;) {
-            const page = await readLogBackward(store.database.db, id, { before, maxLines: size });
+            const page = await readLogBackward(store.database.db, id, { before, maxLines: size, maxBytes: Infinity });
             backward.unshift(...page.lines.map(({ seq }) => seq));
             ({ position: before, more } = page);
           }
@@ -127,7 +127,7 @@ suite('a log', () => {
     assert.equal(gaps[0]?.reason, 'LOG_LIMIT');
     const missing = (gaps[0]?.toSeq ?? 0) - (gaps[0]?.fromSeq ?? 0) + 1;
     assert.equal(lines.length + missing, 200, 'what is missing is named');
-    const tail = await readLogBackward(store.database.db, id, { before: 201, maxLines: 1_000 });
+    const tail = await readLogBackward(store.database.db, id, { before: 201, maxLines: 1_000, maxBytes: Infinity });
     assert.deepEqual(tail.lines, lines);
     assert.deepEqual(tail.gaps, gaps);
   });

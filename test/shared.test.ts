@@ -4,8 +4,10 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { GraphQLObjectType, GraphQLSchema, GraphQLString, parse } from 'graphql';
+import { readConfig } from '../src/config.ts';
 import { liveFigures } from '../src/figures.ts';
 import { schema } from '../src/gateway/schema.ts';
+import { ResultBytes } from '../src/graphql/budget.ts';
 import { createShared, isShared, isViewerNeutral, type SharedOptions } from '../src/gateway/shared.ts';
 import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
@@ -26,6 +28,8 @@ import {
 } from './support/door.ts';
 import { openFeeder } from './support/feeder.ts';
 import { until } from './support/until.ts';
+
+const resultBytes = new ResultBytes(readConfig({}));
 
 after(() => expectNoLeaks());
 
@@ -293,7 +297,7 @@ suite('what is shared', () => {
     });
     const reported: unknown[] = [];
     const context = {} as SharedOptions['context'];
-    const shared = createShared({ context, report: (error) => reported.push(error) });
+    const shared = createShared({ context, report: (error) => reported.push(error), resultBytes });
     const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type } } });
     const document = parse('subscription { events { plain whoAmI } }');
     const viewer = { actor: { name: 'somebody' } };
@@ -322,7 +326,7 @@ suite('what is shared', () => {
     const subscription = new GraphQLObjectType({ name: 'Subscription', fields });
     const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type: GraphQLString } } });
     const sample = new GraphQLSchema({ query, subscription });
-    const shared = createShared({ context: {} as SharedOptions['context'], report: assert.fail });
+    const shared = createShared({ context: {} as SharedOptions['context'], report: assert.fail, resultBytes });
     const ask = async (name: string) => {
       const document = parse(`subscription { events { ${name}: plain } }`);
       const results = await shared.subscribe({ schema: sample, document, contextValue: {} });

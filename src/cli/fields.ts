@@ -18,7 +18,7 @@ export const jobFields: Fields = {
   dataset: '',
   resources: '{ gpus gpuModel labels }',
   progress: '{ fraction step totalSteps epoch totalEpochs stepsPerSecond eta reportedAt }',
-  metrics: '{ name last { value step epoch time } }',
+  metrics: '(first: 50) { name last { value step epoch time } }',
   currentAttempt: attempt,
   defaultsVersion: '',
   specHash: '',

@@ -2,7 +2,7 @@
 // token shares one account with all others who have none. Beyond a cap something is refused in a way that clients try
 // again: it passes when something else is closed.
 import type { ExecutionArgs, ExecutionResult } from 'graphql';
-import type { Actor } from '../actor.ts';
+import { accountOf, type Actor } from '../actor.ts';
 import type { Config } from '../config.ts';
 import { Refusal } from '../errors.ts';
 import { connectionFigures } from '../figures.ts';
@@ -75,10 +75,6 @@ export function createCaps(config: Settings): Caps {
 function beyond(message: string, seconds = retryAfterSeconds): Refusal {
   const hint = 'End what is not needed any more, or share one subscription among those who look at the same.';
   return new Refusal('RATE_LIMITED', message, { hint, retryAfterSeconds: seconds });
-}
-
-function accountOf(actor: Actor | null): string {
-  return actor?.tokenId ?? 'nobody';
 }
 
 /** Counts up to `most` for each account; the function that is returned counts down again, once. */

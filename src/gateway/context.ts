@@ -5,6 +5,7 @@ import type { Admission } from './admission.ts';
 import type { Caps } from './caps.ts';
 import type { Config } from '../config.ts';
 import { Refusal } from '../errors.ts';
+import type { Budget, ResultBytes } from '../graphql/budget.ts';
 import type { Context } from '../graphql/builder.ts';
 import { commit, type Store } from '../live/commit.ts';
 import type { Feeds } from '../live/feed.ts';
@@ -16,6 +17,7 @@ export type Gateway = Store & {
   readonly config: Config;
   readonly admission: Admission;
   readonly caps: Caps;
+  readonly resultBytes: ResultBytes;
 };
 
 /** The text of `Authorization: Bearer <text>`; null when there is none. */
@@ -49,9 +51,10 @@ export async function actorOf(gateway: Gateway, token: string | null): Promise<A
 }
 
 export function contextOf(
-  gateway: Omit<Gateway, 'admission' | 'caps'>,
+  gateway: Omit<Gateway, 'admission' | 'caps' | 'resultBytes'>,
   actor: Actor | null,
   idempotencyKey: string | null,
+  budget: Budget,
 ): Context {
-  return { ...gateway, actor, idempotencyKey, loaders: new Map() };
+  return { ...gateway, actor, idempotencyKey, loaders: new Map(), budget };
 }

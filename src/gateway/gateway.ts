@@ -11,6 +11,7 @@ import { openDatabase, passingFault } from '../database/database.ts';
 import { DataDirInUse } from '../database/embedded.ts';
 import { ensureDefaults } from '../defaults/defaults.ts';
 import { requestFigures, workFigures } from '../figures.ts';
+import { ResultBytes } from '../graphql/budget.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { type Consumer, startConsumer } from '../intake/consumer.ts';
 import { commit, type Store } from '../live/commit.ts';
@@ -38,6 +39,7 @@ export type RunningGateway = {
   readonly store: Store;
   readonly feeds: Feeds;
   readonly intake: Consumer['counts'];
+  readonly resultBytes: ResultBytes;
   /** Ends everything within the configured time, sooner when `hurry` is aborted. Ending twice is fine. */
   stop(hurry?: AbortSignal): Promise<void>;
 };
@@ -91,8 +93,9 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
 
   const feeds = new Feeds(bus);
   const admission = createAdmission(config);
-  const gateway = { database, bus, feeds, config: { ...config }, admission, caps: createCaps(config) };
-  const shared = config.sharedExecution ? createShared({ context: gateway, report }) : null;
+  const resultBytes = new ResultBytes(config);
+  const gateway = { database, bus, feeds, config: { ...config }, admission, caps: createCaps(config), resultBytes };
+  const shared = config.sharedExecution ? createShared({ context: gateway, report, resultBytes }) : null;
   const pipeline = createPipeline(gateway, report, shared);
   const sessions = await startSessions(store, (error) => log.error({ err: error }, 'tokens'));
   const drain = createDrain();
@@ -186,6 +189,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     store,
     feeds,
     intake: consumer.counts,
+    resultBytes,
     stop: (hurry = new AbortController().signal) => (stopped ??= stop(hurry)),
   };
 }

@@ -1,9 +1,7 @@
 // GraphiQL, served whole from the package: it asks no other host for anything. The token stands in the page's fragment
 // (`/graphql#token=…`), which never reaches a server or a log; the page puts it into the header editor.
-import { gzipSync } from 'node:zlib';
 import { pageHeaders } from './page.ts';
-
-export type GraphiqlPage = { plain: Buffer; gzipped: Buffer; headers: Record<string, string> };
+import { keepReady, type Ready } from './ready.ts';
 
 /** What the tabs hold at the first visit: the main job, to be run from left to right. */
 export const graphiqlTabs = [
@@ -147,15 +145,15 @@ const pageScript = `
 /** The package moves its tabs about after the page has loaded, and the first click on one went to where it had been. */
 const pageStyle = '.graphiql-tab { transform: none !important; }';
 
-let page: Promise<GraphiqlPage> | undefined;
+let page: Promise<Ready> | undefined;
 
 /** The page, 9 MB and 2.5 MB: made once, when it is first asked for. */
-export function graphiqlPage(): Promise<GraphiqlPage> {
+export function graphiqlPage(): Promise<Ready> {
   page ??= renderPage();
   return page;
 }
 
-async function renderPage(): Promise<GraphiqlPage> {
+async function renderPage(): Promise<Ready> {
   const { renderGraphiQL } = await import('@graphql-yoga/render-graphiql');
   const html = renderGraphiQL(options);
   const literal = JSON.stringify(options);
@@ -163,8 +161,7 @@ async function renderPage(): Promise<GraphiqlPage> {
   const ours = html
     .replace(literal, () => `Object.assign(${literal}, astramlOptions())`)
     .replace('<div id="root"></div>', (root) => `<style>${pageStyle}</style>${root}<script>${pageScript}</script>`);
-  const plain = Buffer.from(ours);
   const policy = { 'worker-src': 'blob:', 'img-src': 'data:', 'font-src': 'data:' };
   const headers = { ...pageHeaders(ours, policy), 'cache-control': 'private, max-age=3600' };
-  return { plain, gzipped: gzipSync(plain, { level: 6 }), headers };
+  return keepReady(ours, headers);
 }

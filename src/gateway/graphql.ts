@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline as pipeStream } from 'node:stream/promises';
+import { accountOf } from '../actor.ts';
 import { Refusal } from '../errors.ts';
 import { watchStuck } from './alive.ts';
 import { refuse } from './answer.ts';
@@ -9,9 +10,11 @@ import { actorOf, type Gateway, tokenOf } from './context.ts';
 import type { Drain } from './drain.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
+import { introspectionKey, type Introspections, isIntrospection } from './introspection.ts';
 import type { Entry } from './journal.ts';
 import type { Operation } from './operation.ts';
 import type { Pipeline } from './pipeline.ts';
+import { sendReady } from './ready.ts';
 import type { Sessions } from './sessions.ts';
 
 export const graphqlPath = '/graphql';
@@ -23,11 +26,17 @@ type GraphqlOptions = {
   drain: Drain;
   entry: Entry;
   stopping: AbortSignal;
+  introspections: Introspections;
 };
 
 /** For what would last, at a gateway that stops: it is to be had at another one. */
 export function stoppingRefusal(): Refusal {
   return new Refusal('UNAVAILABLE', 'This gateway is stopping.', { retryAfterSeconds: 1 });
+}
+
+/** Why work is given up when its client has left: nobody gets to see it. */
+export function leftRefusal(): Refusal {
+  return new Refusal('TIMEOUT', 'The client has left.');
 }
 
 function full(): Refusal {
@@ -40,14 +49,14 @@ export async function answerGraphql(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const { gateway, pipeline, sessions, drain, stopping, entry } = options;
+  const { gateway, pipeline, sessions, drain, stopping, entry, introspections } = options;
   const { method = 'GET', headers } = request;
   if (method === 'OPTIONS') {
     response.writeHead(204, { allow: 'GET, POST, OPTIONS' }).end();
     return;
   }
   if (method === 'GET' && prefersHtml(headers.accept) && gateway.config.graphiql) {
-    return sendGraphiql(response, headers['accept-encoding']);
+    return sendReady(request, response, await graphiqlPage(), 'accept');
   }
   if (method !== 'GET' && method !== 'POST') {
     response.setHeader('allow', 'GET, POST, OPTIONS');
@@ -60,8 +69,20 @@ export async function answerGraphql(
   const wrongSearch = method === 'GET' ? cleanSearch(url.searchParams) : null;
   if (wrongSearch) return refuse(response, wrongSearch);
 
+  const introspection = introspectionKey(request, url, body?.json);
+  const ready = introspection === null ? undefined : introspections.find(introspection);
+  if (ready) {
+    await gateway.admission.charge(actor, 1);
+    return sendReady(request, response, ready, 'accept');
+  }
   const ended = new AbortController();
-  response.once('close', () => ended.abort());
+  const left = new AbortController();
+  const budget = gateway.resultBytes.open(accountOf(actor));
+  response.once('close', () => {
+    ended.abort();
+    left.abort(leftRefusal());
+    budget.close();
+  });
   const idempotencyKey = headers['idempotency-key'];
   const onOperation = (operation: Operation) => {
     entry.operation = operation;
@@ -77,7 +98,13 @@ export async function answerGraphql(
       ...(body === undefined ? {} : { body: toJson(operationOf(body.json)) }),
       signal: ended.signal,
     }),
-    { actor, idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null, onOperation },
+    {
+      actor,
+      idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null,
+      budget,
+      left: left.signal,
+      onOperation,
+    },
   );
   if (answered.headers.get('content-type')?.startsWith('text/event-stream') && !response.destroyed) {
     entry.streams(answered.status);
@@ -88,7 +115,9 @@ export async function answerGraphql(
     if (response.socket) leave.push(watchStuck(response.socket, cut));
     response.once('close', () => leave.forEach((left) => left()));
   }
-  await relay(answered, response);
+  const text = await relay(answered, response);
+  if (introspection === null || text === null || answered.status !== 200 || !isIntrospection(entry.operation)) return;
+  introspections.keep(introspection, text, answered.headers.get('content-type') ?? 'application/json');
 }
 
 /** The members of a body that mean something; others are ignored. What is no object is refused further on. */
@@ -122,26 +151,30 @@ function cleanSearch(search: URLSearchParams): Refused | null {
   return null;
 }
 
-/** Writes a fetch response as it comes; a client that reads slowly is waited for, one that left ends the source. */
-async function relay(answered: Response, response: ServerResponse): Promise<void> {
+/** Whoever does not take a longer answer is cut off: its bytes are missing to others. */
+const watchedLength = 64 * 1024;
+
+/**
+ * Writes a fetch response as it comes; a client that reads slowly is waited for, one that left ends the source. Gives the
+ * text, unless it was a stream.
+ */
+async function relay(answered: Response, response: ServerResponse): Promise<string | null> {
   response.writeHead(answered.status, { 'cache-control': 'no-store', ...Object.fromEntries(answered.headers) });
   if (!answered.headers.get('content-type')?.startsWith('text/event-stream')) {
-    response.end(await answered.text()); // known as a whole
-    return;
+    const text = await answered.text(); // known as a whole
+    if (response.socket && text.length > watchedLength) {
+      const forget = watchStuck(response.socket, () => void response.destroy());
+      response.once('close', forget);
+    }
+    response.end(text);
+    return text;
   }
   try {
     await pipeStream(Readable.from(answered.body as AsyncIterable<Uint8Array>, { objectMode: false }), response);
   } catch {
     response.destroy(); // the client left, or its stream failed after the head was sent: there is nobody to tell
   }
-}
-
-async function sendGraphiql(response: ServerResponse, encodings: string | string[] | undefined): Promise<void> {
-  const { plain, gzipped, headers } = await graphiqlPage();
-  const gzip = String(encodings ?? '').includes('gzip');
-  const encoding = gzip ? { 'content-encoding': 'gzip' } : {};
-  response.writeHead(200, { ...headers, ...encoding, vary: 'accept, accept-encoding' });
-  response.end(gzip ? gzipped : plain);
+  return null;
 }
 
 function prefersHtml(accept: string | undefined): boolean {

@@ -3,6 +3,7 @@
 import {
   type DocumentNode,
   type ExecutionArgs,
+  type ExecutionResult,
   type FieldNode,
   getNamedType,
   getOperationAST,
@@ -20,9 +21,11 @@ import {
 import { createYoga, type Plugin } from 'graphql-yoga';
 import type { Actor } from '../actor.ts';
 import { Refusal } from '../errors.ts';
+import type { Budget } from '../graphql/budget.ts';
 import { checkVariables } from '../graphql/input.ts';
 import { atMost, maxErrors, publicError, refusalError, type ReportBug, requestError } from '../graphql/error.ts';
 import { limitsRule, maxDocument, maxTokens } from '../graphql/limits.ts';
+import { writeResult } from './answer-text.ts';
 import { contextOf, type Gateway } from './context.ts';
 import { createDocuments, type Documents } from './documents.ts';
 import { describeOperation, type Operation } from './operation.ts';
@@ -33,6 +36,10 @@ import { isShared, type Shared, toYoga } from './shared.ts';
 export type Caller = {
   actor: Actor | null;
   idempotencyKey: string | null;
+  /** What the operation may hold; whoever makes the caller closes it when the answer was written. */
+  budget: Budget;
+  /** Aborted when nobody waits for the answer any more. */
+  left: AbortSignal;
   /** Told what is asked for, once it is known to be valid and before it runs; may throw a refusal. */
   onOperation?: (operation: Operation) => void;
 };
@@ -46,14 +53,15 @@ export function createPipeline(gateway: Gateway, report: ReportBug, shared: Shar
   return createYoga<Caller, object>({
     schema,
     // Made after validation and before anything runs, for subscriptions too: here an operation is paid for.
-    async context({ actor, idempotencyKey, params }) {
+    async context({ actor, idempotencyKey, budget, params }) {
       await gateway.admission.charge(actor, costs.get(params) ?? 0);
-      return contextOf(gateway, actor, idempotencyKey);
+      return contextOf(gateway, actor, idempotencyKey, budget);
     },
     plugins: [
       pipelinePlugin(gateway, costs, documents),
       ...(shared ? [sharedPlugin(shared)] : []),
       capsPlugin(gateway),
+      writingPlugin(),
     ],
     maskedErrors: { errorMessage: '', maskError: (error) => publicError(error, report) },
     graphqlEndpoint: '/graphql',
@@ -75,13 +83,14 @@ type OperationParams = { operationName?: string | null; variables?: Record<strin
 
 function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents: Documents): Plugin<Caller> {
   return {
-    onExecute({ executeFn, setExecuteFn }) {
+    onExecute({ executeFn, setExecuteFn, context }) {
+      const { left } = context as unknown as Caller;
       setExecuteFn(async (args: Parameters<typeof executeFn>[0]) => {
         try {
           return await admission.run((signal) => {
             const timed = { ...args, signal }; // of Yoga's executor, which types what graphql-js takes
             return limitErrors(executeFn(timed));
-          });
+          }, left);
         } catch (error) {
           if (error instanceof Refusal) return { errors: [refusalError(error)] };
           throw error;
@@ -154,6 +163,42 @@ function capsPlugin({ caps }: Gateway): Plugin<Caller> {
         caps.subscribe(actor, args, () => subscribeFn(args as never) as unknown)) as never);
     },
   };
+}
+
+/** Over HTTP: each result gets its text here, in turns; Yoga would make all of it at once. Websockets make it themselves. */
+function writingPlugin(): Plugin<Caller> {
+  return {
+    async onExecutionResult({ result, setResult, context }) {
+      const { budget } = context as unknown as Caller;
+      if (isIterable(result)) setResult(writeEach(result as AsyncIterableIterator<ExecutionResult>, budget));
+      else if (isRecord(result) && 'data' in result) setResult(await writeResult(result as ExecutionResult, budget));
+    },
+  };
+}
+
+/** Hand-written, since `return` must wake a waiting `next`. What was executed for many has its text already. */
+function writeEach(
+  results: AsyncIterableIterator<ExecutionResult>,
+  budget: Budget,
+): AsyncIterableIterator<ExecutionResult> {
+  return {
+    async next() {
+      const step = await results.next();
+      if (step.done || 'stringify' in step.value) return step;
+      return { done: false, value: await writeResult(step.value, budget) };
+    },
+    async return() {
+      await results.return?.();
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}
+
+function isIterable(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -11,11 +11,12 @@
 // finished_at, updated_at; warnings when it was just submitted.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
-import { type Actor, requireActor, requireScope } from '../actor.ts';
+import { accountOf, type Actor, requireActor, requireScope } from '../actor.ts';
 import { cancelJob } from '../attempt/attempt.ts';
 import { readsOf, waitReason } from '../attempt/wait.ts';
 import { invalid, type Issue, notFound } from '../errors.ts';
 import type { ReportBug } from '../graphql/error.ts';
+import { toJsonInTurns } from '../graphql/json.ts';
 import { idPrefix } from '../id.ts';
 import { type Job, requireJob } from '../job/job.ts';
 import { submit } from '../job/submit.ts';
@@ -63,10 +64,13 @@ export async function answerRest(
     const body = route.method === 'GET' ? { json: null } : await bodyOf(request, response, route, maxBodyBytes);
     if (isRefused(body)) return refuse(body);
     await gateway.admission.charge(actor, 1);
+    const budget = gateway.resultBytes.open(accountOf(actor));
+    response.once('close', budget.close);
     const call = { gateway, actor, request, jobId };
     const { status, body: json, headers } = await gateway.admission.run(() => route.answer(call, body.json));
+    const text = await toJsonInTurns(json, budget.takeAnswer);
     response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers });
-    response.end(JSON.stringify(json));
+    response.end(text);
   } catch (error) {
     sendProblem(response, error, { report, publicUrl });
   }

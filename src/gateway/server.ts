@@ -13,9 +13,11 @@ import { actorOf, type Gateway, tokenOf } from './context.ts';
 import { answerGraphql, graphqlPath, stoppingRefusal } from './graphql.ts';
 import { checkHost, checkOrigin, corsHeaders, isRefused, readJson } from './guard.ts';
 import { answerErrors } from './explain.ts';
+import { createIntrospections, type Introspections } from './introspection.ts';
 import type { Drain } from './drain.ts';
 import type { Entry, Journal } from './journal.ts';
 import type { Pipeline } from './pipeline.ts';
+import { keepReady, type Ready, sendReady } from './ready.ts';
 import { refuseRest } from './problem.ts';
 import { answerRest, isRestPath } from './rest.ts';
 import { answerRunner } from './runners.ts';
@@ -41,9 +43,12 @@ export type HttpOptions = {
 
 export function createHttpServer(options: HttpOptions): Server {
   const { maxConnections } = options.gateway.config;
+  const introspections = createIntrospections();
   const server = createBoundedServer({ maxConnections }, (request, response) => {
     const entry = options.journal.open(request, response);
-    answer({ ...options, entry }, request, response).catch((error: unknown) => sendError(options, response, error));
+    answer({ ...options, entry, introspections }, request, response).catch((error: unknown) =>
+      sendError(options, response, error),
+    );
   });
   server.on('connection', (socket) => {
     connectionFigures.connections.inc();
@@ -53,7 +58,10 @@ export function createHttpServer(options: HttpOptions): Server {
   return server;
 }
 
-type CallOptions = HttpOptions & { entry: Entry };
+const jsonHeaders = { 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' };
+let jobSpecJson: Ready | undefined;
+
+type CallOptions = HttpOptions & { entry: Entry; introspections: Introspections };
 
 async function answer(options: CallOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { config } = options.gateway;
@@ -70,9 +78,10 @@ async function answer(options: CallOptions, request: IncomingMessage, response: 
   if (path === graphqlPath) return answerGraphql(options, request, response);
   if (isRestPath(path)) return answerRest(options, request, response, path);
   if (path.startsWith('/runner/v1/')) return answerControl(options, request, response, path);
-  if (request.method === 'GET' && path === '/schema/job-spec.json') return send(response, 200, jobSpecSchema());
+  if (request.method === 'GET' && path === '/schema/job-spec.json')
+    return sendReady(request, response, (jobSpecJson ??= keepReady(JSON.stringify(jobSpecSchema()), jsonHeaders)));
   if (request.method === 'GET' && answerErrors(path, response)) return;
-  if (config.console && request.method === 'GET' && (await answerWatch(path, response))) return;
+  if (config.console && request.method === 'GET' && (await answerWatch(path, request, response))) return;
   if (path === '/') {
     response.writeHead(302, { location: graphqlPath }).end();
     return;

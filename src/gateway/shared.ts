@@ -19,9 +19,11 @@ import {
   visitWithTypeInfo,
 } from 'graphql';
 import { liveFigures } from '../figures.ts';
+import type { ResultBytes } from '../graphql/budget.ts';
 import type { Context } from '../graphql/builder.ts';
 import { publicError, type ReportBug, withoutHttp } from '../graphql/error.ts';
 import { markDelivered } from '../live/lag.ts';
+import { textOfResult } from './answer-text.ts';
 
 /** What an event came to: one text, and one object, for all who get it. `rest` is how it ends every message, once one was sent. */
 export type SharedResult = { readonly text: string; readonly event: object; rest?: Buffer };
@@ -42,7 +44,11 @@ export type Shared = {
   subscribe(args: ExecutionArgs): Promise<SharedResults | ExecutionResult | null>;
 };
 
-export type SharedOptions = { context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders'>; report: ReportBug };
+export type SharedOptions = {
+  context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders' | 'budget'>;
+  report: ReportBug;
+  resultBytes: ResultBytes;
+};
 
 type Made = SharedResult | Promise<SharedResult>;
 
@@ -55,15 +61,20 @@ type Results = WeakMap<object, Map<string, Made>>;
  */
 const maxTexts = 8;
 
-export function createShared({ context, report }: SharedOptions): Shared {
+export function createShared({ context, report, resultBytes }: SharedOptions): Shared {
   const results: Results = new WeakMap();
 
   async function execute(args: ValidatedSubscriptionArgs, event: object): Promise<SharedResult> {
     liveFigures.executions.inc();
-    const contextValue = withoutViewer(context);
-    const { data, errors } = await executeSubscriptionEvent({ ...args, rootValue: event, contextValue });
-    const shown = errors && { errors: errors.map((error) => withoutHttp(publicError(error, report))) };
-    return { text: JSON.stringify({ data, ...shown }), event };
+    const budget = resultBytes.open('shared events');
+    try {
+      const contextValue = withoutViewer({ ...context, budget });
+      const { data, errors } = await executeSubscriptionEvent({ ...args, rootValue: event, contextValue });
+      const shown = errors && { errors: errors.map((error) => withoutHttp(publicError(error, report))) };
+      return { text: await textOfResult({ data, ...shown }, budget), event };
+    } finally {
+      budget.close();
+    }
   }
 
   function resultOf(key: string, args: ValidatedSubscriptionArgs, event: object): Made {
@@ -116,7 +127,7 @@ export function createShared({ context, report }: SharedOptions): Shared {
 }
 
 /** The context of an execution for many. A resolver that asks who the viewer is fails: its field is no neutral one. */
-function withoutViewer(context: SharedOptions['context']): Context {
+function withoutViewer(context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders'>): Context {
   const loaders: Context['loaders'] = new Map();
   return {
     ...context,

@@ -1,25 +1,28 @@
 // GraphQL over WebSocket (`graphql-transport-ws`): graphql-ws keeps the protocol, the pipeline runs the operations.
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { type ExecutionArgs, getOperationAST, GraphQLError } from 'graphql';
+import { type ExecutionArgs, type ExecutionResult, getOperationAST, GraphQLError } from 'graphql';
 import { CloseCode, handleProtocols, makeServer, type Server } from 'graphql-ws';
 import { type WebSocket, WebSocketServer } from 'ws';
-import type { Actor } from '../actor.ts';
+import { accountOf, type Actor } from '../actor.ts';
 import { Refusal } from '../errors.ts';
 import { connectionFigures } from '../figures.ts';
+import type { Budget } from '../graphql/budget.ts';
 import type { Context } from '../graphql/builder.ts';
 import { publicError, type ReportBug, withoutHttp } from '../graphql/error.ts';
 import { holdBack, sendPings } from './alive.ts';
+import { textOfResult } from './answer-text.ts';
 import type { Pace } from './caps.ts';
 import { actorOf, bearerOf, type Gateway } from './context.ts';
 import type { Drain } from './drain.ts';
+import { leftRefusal } from './graphql.ts';
 import { dropProto } from './guard.ts';
 import type { Journal } from './journal.ts';
 import { describeOperation } from './operation.ts';
 import { createOutlet, deliver, type Outlet } from './outlet.ts';
 import type { Pipeline } from './pipeline.ts';
 import type { Sessions } from './sessions.ts';
-import { isShared, type Shared } from './shared.ts';
+import { isShared, type Shared, type SharedResults } from './shared.ts';
 
 export type Sockets = {
   /** Makes an upgrade request that passed the guard a websocket. */
@@ -31,7 +34,7 @@ const maxFrameBytes = 64 * 1024;
 const maxInitBytes = 16 * 1024;
 const initWaitMs = 5_000;
 
-type Extra = { socket: WebSocket; outlet: Outlet; pace: Pace; actor?: Actor | null };
+type Extra = { socket: WebSocket; outlet: Outlet; pace: Pace; left: AbortSignal; actor?: Actor | null };
 
 export type SocketsOptions = {
   gateway: Gateway;
@@ -96,7 +99,9 @@ export function createSockets({
       try {
         caps.beginOnSocket(extra.pace, Object.keys(subscriptions).length);
         if (!dropProto(payload)) throw new Refusal('BAD_USER_INPUT', 'The variables are nested too deep.');
-        const caller = { actor: extra.actor ?? null, idempotencyKey: null };
+        const actor = extra.actor ?? null;
+        const budget = gateway.resultBytes.open(accountOf(actor));
+        const caller = { actor, idempotencyKey: null, budget, left: extra.left };
         const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
         const document = enveloped.parse(payload.query) as never;
         const errors = enveloped.validate(enveloped.schema, document) as readonly GraphQLError[];
@@ -110,20 +115,27 @@ export function createSockets({
           operationName: payload.operationName,
           variableValues: payload.variables,
           contextValue: await enveloped.contextFactory(),
-          rootValue: { id, outlet: extra.outlet, execute: enveloped.execute, subscribe: enveloped.subscribe },
+          rootValue: { id, outlet: extra.outlet, budget, execute: enveloped.execute, subscribe: enveloped.subscribe },
         };
       } catch (error) {
         // Thrown on, it would close the whole socket: it is an error of this operation alone.
         return refuse(extra, [publicError(error, report)]);
       }
     },
-    execute: (args) => entered(args, () => (args.rootValue as Run).execute(args)),
+    async execute(args) {
+      const { id, outlet, budget, execute } = args.rootValue as Run;
+      const result = await entered(args, () => execute(args));
+      return deliver(outlet, id, writtenResults([result].values(), budget));
+    },
     subscribe: (args) =>
       entered(args, (actor) =>
         caps.subscribe(actor, args, async () => {
           const run = args.rootValue as Run;
           const results = (await shared?.subscribe(args)) ?? null;
-          if (results === null) return run.subscribe(args);
+          if (results === null) {
+            const own = await run.subscribe(args);
+            return isIterable(own) ? deliver(run.outlet, run.id, writtenResults(own, run.budget)) : own;
+          }
           if (isShared(results)) return deliver(run.outlet, run.id, results);
           return { errors: results.errors?.map((error) => publicError(error, report)) };
         }),
@@ -161,7 +173,8 @@ function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extr
     if (!isMisuse(error)) publicError(error, report);
     socket.close(isMisuse(error) ? CloseCode.BadRequest : CloseCode.InternalServerError);
   };
-  const extra: Extra = { socket, outlet: createOutlet(socket, raw), pace };
+  const left = new AbortController();
+  const extra: Extra = { socket, outlet: createOutlet(socket, raw), pace, left: left.signal };
   let bytesBeforeAck = 0;
   const closed = protocol.opened(
     {
@@ -189,6 +202,7 @@ function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extr
   const stopPings = sendPings(socket, raw);
   socket.once('close', (code, reason) => {
     stopPings();
+    left.abort(leftRefusal());
     Promise.resolve(closed(code, String(reason))).catch((error: unknown) => void publicError(error, report));
   });
 }
@@ -203,7 +217,33 @@ function isMisuse(error: unknown): boolean {
   return error instanceof Error && /^Unexpected message of type /.test(error.message);
 }
 
-type Run = { id: string; outlet: Outlet; execute: (args: unknown) => never; subscribe: (args: unknown) => never };
+type Run = {
+  id: string;
+  outlet: Outlet;
+  budget: Budget;
+  execute: (args: unknown) => Promise<ExecutionResult>;
+  subscribe: (args: unknown) => Promise<ExecutionResult | AsyncIterableIterator<ExecutionResult>>;
+};
+
+type Step = IteratorResult<ExecutionResult, unknown>;
+
+/** Results of one subscriber alone, each with its text; the budget is closed at their end. */
+function writtenResults(results: { next(): Step | Promise<Step>; return?(): unknown }, budget: Budget): SharedResults {
+  return {
+    async next() {
+      const step = await results.next();
+      return step.done ? null : { text: await textOfResult(step.value, budget), event: step.value };
+    },
+    async return() {
+      budget.close();
+      await results.return?.();
+    },
+  };
+}
+
+function isIterable(value: object): value is AsyncIterableIterator<ExecutionResult> {
+  return Symbol.asyncIterator in value;
+}
 
 /** `{ "Authorization": "Bearer …" }`, in any case, or `{ "token": "…" }`; null for no token. */
 function tokenOf(params: Record<string, unknown> | undefined): string | null {

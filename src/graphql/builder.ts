@@ -8,6 +8,7 @@ import type { Config } from '../config.ts';
 import type { Db } from '../database/database.ts';
 import type { Store } from '../live/commit.ts';
 import type { Feeds } from '../live/feed.ts';
+import type { Budget } from './budget.ts';
 
 /** Reads many rows by key in one query; results may come in any order and some may be missing. */
 export type LoadMany<Key, Row> = (db: Db, keys: readonly Key[]) => Promise<Map<Key, Row>>;
@@ -20,6 +21,8 @@ export type Context = Store & {
   /** Value of the HTTP header `Idempotency-Key`; null when there is none. */
   readonly idempotencyKey: string | null;
   readonly loaders: Map<unknown, unknown>;
+  /** What the operation may hold of rows and of its answer. */
+  readonly budget: Budget;
 };
 
 export const builder = new SchemaBuilder<{
@@ -64,9 +67,10 @@ export async function loadExisting<Key, Row>(
   return row;
 }
 
-/** Resolver of a subscription's root field. What was read for earlier events is forgotten: each shows what is now. */
+/** Resolver of a subscription's root field. What was read for earlier events is forgotten, and given back: each shows what is now. */
 export function asOfNow<Event>(event: Event, _args: unknown, context: Context): Event {
   context.loaders.clear();
+  context.budget.renew();
   return event;
 }
 

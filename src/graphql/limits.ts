@@ -1,7 +1,8 @@
 // Limits of an operation, checked before anything runs or any stream opens, on every transport alike: tokens (by the
 // parser), depth, aliases, root fields, directives and cost. Cost is the number of objects that an operation returns at
 // most: an object 1, a list its `first`/`last` (else what the field says, else 20) times (1 + its children), `totalCount` 10, plain
-// values that are asked for by number (`nextRuns(first: 50)`) that number, other fields 0.
+// values that are asked for by number (`nextRuns(first: 50)`) that number, other fields 0. A field that reads more than it
+// returns adds its `extensions.weight`.
 import {
   type ASTVisitor,
   type DefinitionNode,
@@ -23,6 +24,7 @@ import {
   TokenKind,
   type ValidationContext,
   type ValueNode,
+  valueFromASTUntyped,
   visit,
 } from 'graphql';
 import { countOverlaps } from './overlap.ts';
@@ -32,7 +34,7 @@ export type Limits = {
   maxCost: number;
   /** Values of the operation's variables: sizes of pages are often variables. */
   variables: Record<string, unknown>;
-  /** Told what the operation costs, when it is not too large. */
+  /** Told what the operation is charged, when it is not too large: its cost, and that of what it asks of the schema. */
   onCost?: (cost: number) => void;
 };
 
@@ -52,6 +54,8 @@ const maxDirectives = 50;
 const maxIntrospectionDepth = 16;
 /** About three times what the standard introspection query costs: aliases could ask for the schema a hundred times. */
 const maxIntrospectionCost = 200_000;
+/** What of an introspection is charged as one object. */
+const introspectionPerPoint = 100;
 /** What a list inside of an introspection holds, about; `types` is counted. */
 const introspectionListSize = 5;
 const pageSize = 20;
@@ -96,7 +100,8 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
           check('aliases', aliases, maxAliases);
           check('directives', directives, maxDirectives);
           check('cost', measured.cost, limits.maxCost);
-          if (measured.cost <= limits.maxCost) limits.onCost?.(measured.cost);
+          const introspection = Math.ceil(measured.introspectionCost / introspectionPerPoint);
+          if (measured.cost <= limits.maxCost) limits.onCost?.(measured.cost + introspection);
         }
         if (isWithin && overlapIn(document) > maxOverlap) {
           tooLarge(`The document repeats fields too often: merging them takes more than ${maxOverlap} steps.`, first);
@@ -233,10 +238,12 @@ function measure(
   ): Part => {
     const name = field.name.value;
     const inside = introspecting || name === '__schema' || name === '__type';
-    const { type, listSize: fixedSize } = fieldOf(schema, parent, name);
+    const { type, listSize: ownSize, weight } = fieldOf(schema, parent, name);
+    const argument = argumentsOf(field, variables, defaults);
+    const weighed = weight?.(argument) ?? 0;
     if (!field.selectionSet) {
       const cost = inside ? 0 : name === 'totalCount' ? 10 : (askedSize(field, variables, defaults) ?? 0);
-      return { depth: Number(!inside), introspectionDepth: Number(inside), cost, introspectionCost: 0 };
+      return { depth: Number(!inside), introspectionDepth: Number(inside), cost: cost + weighed, introspectionCost: 0 };
     }
     const asked = inside ? undefined : askedSize(field, variables, defaults);
     const named = type && (getNamedType(type) as GraphQLOutputType);
@@ -244,13 +251,14 @@ function measure(
     const isList = type !== undefined && isListType(getNullableType(type)) && !String(named).endsWith('Connection');
     const sizeOf = () => {
       if (inside) return name === 'types' ? typeCount : introspectionListSize;
-      return asked ?? fixedSize ?? (name === 'edges' || name === 'nodes' ? listSize : pageSize);
+      if (typeof ownSize === 'function') return ownSize(argument);
+      return asked ?? ownSize ?? (name === 'edges' || name === 'nodes' ? listSize : pageSize);
     };
     const factor = isList ? sizeOf() : 1;
     return {
       depth: children.depth + Number(!inside),
       introspectionDepth: children.introspectionDepth + Number(inside),
-      cost: inside ? 0 : factor * (1 + children.cost),
+      cost: inside ? 0 : factor * (1 + children.cost) + weighed,
       introspectionCost: inside ? factor * (1 + children.introspectionCost) : children.introspectionCost,
     };
   };
@@ -259,16 +267,32 @@ function measure(
   return { ...walk(operation.selectionSet, root, 1, false, true), rootFields };
 }
 
-/** A field's type, and how many items its list may hold where the field says so in `extensions.listSize`. */
-function fieldOf(
-  schema: GraphQLSchema,
-  parent: GraphQLOutputType | undefined,
-  name: string,
-): { type?: GraphQLOutputType; listSize?: number } {
+/** A number that depends on the values of a field's arguments. */
+type ByArguments = (argument: (name: string) => unknown) => number;
+
+type WeighedField = { type?: GraphQLOutputType; listSize?: number | ByArguments; weight?: ByArguments };
+
+/** A field's type, and what it says in `extensions`: how many items its list may hold, and what it adds to the cost. */
+function fieldOf(schema: GraphQLSchema, parent: GraphQLOutputType | undefined, name: string): WeighedField {
   if (!isObjectType(parent) && !isInterfaceType(parent)) return {};
   const field = schema.getField(parent, name);
-  const listSize = field?.extensions['listSize'];
-  return { ...(field ? { type: field.type } : {}), ...(typeof listSize === 'number' ? { listSize } : {}) };
+  if (!field) return {};
+  return { ...(field.extensions as Pick<WeighedField, 'listSize' | 'weight'>), type: field.type };
+}
+
+/** Reads the values of a field's arguments, whatever they are: they may not have been checked yet. */
+function argumentsOf(
+  field: FieldNode,
+  variables: Record<string, unknown>,
+  defaults: Map<string, ValueNode | undefined>,
+): (name: string) => unknown {
+  return (name) => {
+    const value = field.arguments?.find((argument) => argument.name.value === name)?.value;
+    if (!value) return undefined;
+    const isUnset = value.kind === Kind.VARIABLE && variables[value.name.value] === undefined;
+    const literal = isUnset ? defaults.get(value.name.value) : value;
+    return literal && valueFromASTUntyped(literal, variables);
+  };
 }
 
 /** What `first`, `last` or a list of ids asks for; undefined when none is given. */

@@ -2,6 +2,7 @@
 // follow. Cursors come from live/cursor.ts, so that a subscription can go on where a page ended.
 import type { ObjectRef } from '@pothos/core';
 import { builder, type Types } from './builder.ts';
+import { inTurns } from '../turns.ts';
 import { badInput } from './node.ts';
 
 export type Page<T> = {
@@ -10,6 +11,8 @@ export type Page<T> = {
   hasPreviousPage: boolean;
   /** Where to go on: after the last edge, or for an empty page where it looked. */
   endCursor?: string;
+  /** Where to go on backward, likewise. */
+  startCursor?: string;
   /** Counts over all pages; only asked when selected. */
   countAll?: () => Promise<number>;
 };
@@ -72,8 +75,9 @@ export const PageInfo = builder.objectRef<Page<unknown>>('PageInfo').implement({
     hasPreviousPage: t.exposeBoolean('hasPreviousPage', { description: 'Whether edges precede.' }),
     startCursor: t.string({
       nullable: true,
-      description: 'Cursor of the first edge; null on an empty page.',
-      resolve: (page) => page.edges[0]?.cursor,
+      description:
+        'Cursor of the first edge; null on an empty page. For a page of a log from the end, where to go on with `before`.',
+      resolve: (page) => page.startCursor ?? page.edges[0]?.cursor,
     }),
     endCursor: t.string({
       nullable: true,
@@ -106,11 +110,15 @@ export function connectionType<T>(name: string, nodeRef: ObjectRef<Types, T>, op
   return builder.objectRef<Page<T>>(`${name}Connection`).implement({
     description: options.description,
     fields: (t) => ({
-      edges: t.field({ type: [edge], description: 'Edges of the page.', resolve: (page) => page.edges }),
+      edges: t.field({
+        type: [edge],
+        description: 'Edges of the page.',
+        resolve: (page) => listOf(page.edges) as never,
+      }),
       nodes: t.field({
         type: [nodeRef],
         description: 'Nodes of the page, without the edges.',
-        resolve: (page) => page.edges.map((row) => row.node) as never,
+        resolve: (page) => listOf(page.edges.map((row) => row.node)) as never,
       }),
       pageInfo: t.field({
         type: PageInfo,
@@ -119,6 +127,14 @@ export function connectionType<T>(name: string, nodeRef: ObjectRef<Types, T>, op
       }),
     }),
   });
+}
+
+/** Longer lists are completed in turns: their items may have many fields. */
+const longList = 50;
+
+/** A list as a resolver returns it. */
+export function listOf<T>(items: readonly T[]): readonly T[] | AsyncIterable<T> {
+  return items.length > longList ? inTurns(items) : items;
 }
 
 /** Adds `totalCount` to a connection. */

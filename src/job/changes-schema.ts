@@ -2,7 +2,8 @@
 // a job that changes a hundred times a second costs ten messages.
 import { type Actor, requireActor, requirePlatformScope, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
-import { notFound } from '../errors.ts';
+import type { Db } from '../database/database.ts';
+import { notFound, Refusal } from '../errors.ts';
 import { asOfNow, builder, type Context, viewerNeutral } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { orderedText, readHorizon } from '../live/changes.ts';
@@ -10,15 +11,14 @@ import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/curs
 import type { SharedStream, Stretch } from '../live/feed.ts';
 import { loadProjects } from '../project/project.ts';
 import { hashOf } from '../replay/replay.ts';
+import { bytesOfJobs, firstSlice, listJobsInSlices, maxPageBytes, nextSlice } from './bytes.ts';
 import { changePosition, type ChangePosition, type ChangesReading, readChangedJobs } from './changes.ts';
-import { type Job, type JobFilter, listJobs } from './job.ts';
+import type { Job, JobFilter } from './job.ts';
 import { JobFilterInput, JobRef, requireUsable } from './schema.ts';
 
 const maxJobs = 100;
 /** A job is sent at most so often. */
 const minIntervalMs = 100;
-/** About what a job takes in memory. */
-const jobBytes = 4_000;
 
 type JobsUpdate = { jobs: Job[]; removedIds: string[]; endCursor: string; caughtUp: boolean; done: boolean };
 
@@ -124,17 +124,42 @@ function changesStream(
             async read() {
               const horizon = await readHorizon(db);
               const order = { field: 'CREATED_AT', descending: true, backward: false } as const;
-              const jobs = (await listJobs(db, actor, { filter, ...order, limit: last })).slice(0, last);
+              const found = await listJobsInSlices(db, actor, { filter, ...order, limit: last });
+              const jobs = found.jobs.slice(0, last);
+              if (found.isCut && jobs.length < last) throw tooLarge(last, jobs.length);
               const position = changePosition(horizon, '', 0);
               return toStretch(stream, horizon, { jobs, removedIds: [], position, more: false, pending: false });
             },
           },
     async read(from, to) {
       const horizon = await readHorizon(db);
-      const page = { filter, after: fromText(from), until: to === null ? null : fromText(to), horizon, limit: maxJobs };
-      return toStretch(stream, horizon, await readChangedJobs(db, actor, page));
+      const until = to === null ? null : fromText(to);
+      return toStretch(stream, horizon, await readSlices(db, actor, { filter, after: fromText(from), until, horizon }));
     },
   };
+}
+
+/** Changes up to a batch, which ends sooner when its jobs are large. */
+async function readSlices(
+  db: Db,
+  actor: Actor,
+  page: { filter: JobFilter; after: ChangePosition; until: ChangePosition | null; horizon: number },
+): Promise<ChangesReading> {
+  let reading = await readChangedJobs(db, actor, { ...page, limit: firstSlice });
+  for (;;) {
+    const { jobs, removedIds, position } = reading;
+    const left = maxJobs - jobs.length - removedIds.length;
+    const isAtEnd = !reading.more || (page.until !== null && position === page.until);
+    if (isAtEnd || left <= 0 || bytesOfJobs(jobs) >= maxPageBytes) return reading;
+    const limit = jobs.length > 0 ? nextSlice(jobs, left) : left;
+    const next = await readChangedJobs(db, actor, { ...page, after: position, limit });
+    reading = { ...next, jobs: [...jobs, ...next.jobs], removedIds: [...removedIds, ...next.removedIds] };
+  }
+}
+
+function tooLarge(last: number, fitting: number): Refusal {
+  const message = `last: ${last} asks for jobs that are too large for one message; ${fitting} of them fit.`;
+  return new Refusal('OPERATION_TOO_LARGE', message, { path: ['last'], hint: 'Pass a smaller last.' });
 }
 
 function toStretch(
@@ -150,7 +175,7 @@ function toStretch(
     more,
     pending,
     done: false,
-    sizeBytes: jobs.length * jobBytes,
+    sizeBytes: bytesOfJobs(jobs),
   };
 }
 

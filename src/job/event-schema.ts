@@ -97,6 +97,10 @@ const JobEventConnection = connectionType<JobEvent>('JobEvent', JobEventRef, {
   pageInfoDescription: 'Position of the page. `endCursor` is a valid `after` of `Subscription.jobEvents`.',
 });
 
+function bytesOf({ message, data }: JobEvent): number {
+  return rowBytes + message.length + JSON.stringify(data ?? null).length;
+}
+
 const streamOf = (id: string) => `events:${id}`;
 
 builder.objectField(JobRef, 'events', (t) =>
@@ -107,7 +111,7 @@ builder.objectField(JobRef, 'events', (t) =>
       types: t.arg({ type: [JobEventTypeEnum], description: 'Only events of these types.' }),
       ...pageArgs(100),
     },
-    async resolve(job, { types, ...args }, { database }): Promise<Page<JobEvent>> {
+    async resolve(job, { types, ...args }, { database, budget }): Promise<Page<JobEvent>> {
       const request = readPageArgs(args, 100);
       const stream = streamOf(job.id);
       const after = request.after === undefined ? 0 : decodeNumber(stream, request.after);
@@ -116,9 +120,9 @@ builder.objectField(JobRef, 'events', (t) =>
       const range = { after, before: Math.min(head + 1, before ?? Infinity) };
       const { limit, backward } = request;
       const options = { types: types ?? jobEventTypes, limit, backward, ...range };
-      const page = toPage(await listJobEvents(database.db, job.id, options), request, (event) =>
-        encodeCursor(stream, [event.seq]),
-      );
+      const events = await listJobEvents(database.db, job.id, options);
+      await budget.takeRows(events.reduce((sum, event) => sum + bytesOf(event), 0));
+      const page = toPage(events, request, (event) => encodeCursor(stream, [event.seq]));
       // An empty page ends where it looked, so that a subscription can go on from there.
       return {
         ...page,

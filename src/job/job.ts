@@ -477,20 +477,18 @@ export function isJobPosition(position: readonly unknown[], field: JobOrderField
   return /^2\d{3}-/.test(time) && !Number.isNaN(Date.parse(time)) && new Date(time).toISOString() === time;
 }
 
+export type JobsRequest = {
+  filter: JobFilter;
+  field: JobOrderField;
+  descending: boolean;
+  limit: number;
+  backward: boolean;
+  after?: readonly unknown[] | undefined;
+  before?: readonly unknown[] | undefined;
+};
+
 /** Jobs that the actor can see and that match, one more than the limit. */
-export async function listJobs(
-  db: Db,
-  actor: Actor,
-  options: {
-    filter: JobFilter;
-    field: JobOrderField;
-    descending: boolean;
-    limit: number;
-    backward: boolean;
-    after?: readonly unknown[];
-    before?: readonly unknown[];
-  },
-): Promise<Job[]> {
+export async function listJobs(db: Db, actor: Actor, options: JobsRequest): Promise<Job[]> {
   if (!actor.scopes.has('READ')) return [];
   const order = keyset(orders[options.field], options);
   const rows = await db

@@ -4,6 +4,7 @@ import { channels } from '../bus/bus.ts';
 import { DefaultsRef } from '../defaults/schema.ts';
 import { getDefaults } from '../defaults/defaults.ts';
 import { notFound, Refusal } from '../errors.ts';
+import type { Budget } from '../graphql/budget.ts';
 import { asOfNow, builder, type Context, load, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import {
   addMutation,
@@ -17,7 +18,7 @@ import {
   ValidationError,
 } from '../graphql/mutation.ts';
 import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
-import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
+import { addTotalCount, connectionType, listOf, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { cursorInvalid, decodeCursor, encodeCursor } from '../live/cursor.ts';
 import { loadPolicies, policyId } from '../policy/policy.ts';
 import { PolicyRef } from '../policy/schema.ts';
@@ -32,7 +33,9 @@ import {
   ResolvedValueRef,
   ResourcesRef,
 } from '../spec/schema.ts';
+import type { ResolvedValue } from '../spec/resolve.ts';
 import type { Warning } from '../spec/spec.ts';
+import { bytesOfJob, bytesOfJobs, listJobsInSlices } from './bytes.ts';
 import {
   countJobs,
   findJob,
@@ -45,7 +48,6 @@ import {
   jobPosition,
   type JobPlan,
   type JobReading,
-  listJobs,
   planJob,
   refusedPlan,
   readJob,
@@ -67,6 +69,9 @@ export const JobStateEnum = builder.enumType('JobState', {
     TIMED_OUT: { description: 'Exceeded `timeoutSeconds`, or a limit of its wait or its start. Terminal.' },
   },
 });
+
+/** Values that a job is weighed with: what it is given by default, and some more. */
+const resolvedValues = 50;
 
 export const JobRef = builder.objectRef<Job>('Job');
 
@@ -172,9 +177,11 @@ JobRef.implement({
       description: 'Names of the environment variables of the job; literal values are shown, secret values never.',
       resolve: (job) => (job.effective['env'] ?? []) as (typeof EnvVarRef.$inferType)[],
     }),
-    resolved: t.expose('resolved', {
+    resolved: t.field({
       type: [ResolvedValueRef],
       description: 'Every effective value with its source: why is batch_size 32?',
+      extensions: { listSize: resolvedValues },
+      resolve: (job) => listOf(job.resolved) as ResolvedValue[], // either is a list to graphql-js
     }),
     defaultsVersion: t.exposeString('defaultsVersion', {
       description: 'Version of the built-in defaults the job was resolved with, e.g. `v2.1`.',
@@ -312,6 +319,12 @@ export type JobsArgs = {
   before?: string | null;
 };
 
+/** The job that was read, once the operation has room for it. */
+async function counted(budget: Budget, job: Job | null): Promise<Job | null> {
+  if (job) await budget.takeRows(bytesOfJob(job));
+  return job;
+}
+
 /** A page of jobs that the caller may see. `only` beats the filter of `args`. */
 export async function jobPage(context: Context, args: JobsArgs, only: JobFilter = {}): Promise<Page<Job>> {
   const actor = requireActor(context.actor);
@@ -327,7 +340,7 @@ export async function jobPage(context: Context, args: JobsArgs, only: JobFilter 
   };
   const filter = { ...args.filter, ...only };
   requireUsable(filter);
-  const rows = await listJobs(db, actor, {
+  const { jobs, isCut } = await listJobsInSlices(db, actor, {
     filter,
     field,
     descending: direction === 'DESC',
@@ -336,8 +349,14 @@ export async function jobPage(context: Context, args: JobsArgs, only: JobFilter 
     after: position(request.after),
     before: position(request.before),
   });
-  const page = toPage(rows, request, (row) => encodeCursor(stream, jobPosition(row, field)));
-  return { ...page, countAll: () => countJobs(db, actor, filter) };
+  await context.budget.takeRows(bytesOfJobs(jobs));
+  const page = toPage(jobs, request, (row) => encodeCursor(stream, jobPosition(row, field)));
+  return {
+    ...page,
+    hasNextPage: page.hasNextPage || (isCut && !request.backward),
+    hasPreviousPage: page.hasPreviousPage || (isCut && request.backward),
+    countAll: () => countJobs(db, actor, filter),
+  };
 }
 
 /** Throws BAD_USER_INPUT for a filter with too many or too long texts. */
@@ -367,7 +386,8 @@ builder.objectFields(ProjectRef, (t) => ({
     args: {
       number: t.arg.int({ required: true, description: 'Number of the job in the project: 42 of `p-demo/42`.' }),
     },
-    resolve: (project, { number }, { database }) => getJobByNumber(database.db, project.id, number),
+    resolve: async (project, { number }, { database, budget }) =>
+      counted(budget, await getJobByNumber(database.db, project.id, number)),
   }),
 }));
 
@@ -384,9 +404,11 @@ builder.objectField(IdempotencyConflictError, 'existingJob', (t) =>
 export const JobPreviewRef = builder.objectRef<JobPlan>('JobPreview').implement({
   description: 'Result of a dry run: what `submitJob` with the same input would do.',
   fields: (t) => ({
-    resolved: t.expose('resolved', {
+    resolved: t.field({
       type: [ResolvedValueRef],
       description: 'Every effective value that can be told, with its source.',
+      extensions: { listSize: resolvedValues },
+      resolve: (plan) => listOf(plan.resolved) as ResolvedValue[],
     }),
     command: t.stringList({
       nullable: true,
@@ -422,7 +444,8 @@ builder.queryFields((t) => ({
     nullable: true,
     description: 'Job with this id; null when it does not exist or the caller may not see it.',
     args: { id: t.arg.id({ required: true, description: 'Id of the job; by number it is `Project.job(number:)`.' }) },
-    resolve: (_, { id }, { actor, database }) => getJob(database.db, requireActor(actor), id),
+    resolve: async (_, { id }, { actor, database, budget }) =>
+      counted(budget, await getJob(database.db, requireActor(actor), id)),
   }),
   jobs: t.field({
     type: JobConnection,

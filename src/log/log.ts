@@ -9,6 +9,7 @@ import type { Pruned } from '../job/ended.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
 import type { RunnerRecord } from '../protocol/record.ts';
+import { giveWay } from '../turns.ts';
 import { logChunk } from './table.ts';
 
 export const logStreams = ['STDOUT', 'STDERR', 'SYSTEM'] as const;
@@ -140,17 +141,66 @@ export type LogReading = {
 
 /** A chunk may hold a thousand lines or one: a read begins with few, and takes twice as many each time it needs more. */
 const [fewChunks, chunksPerQuery] = [2, 32];
+/** Bytes of lines that one query should bring at most. */
+const bytesPerQuery = 2 * 1024 * 1024;
 /** Chunks that one call looks at: a filter that matches little must not keep a connection for long. */
 const chunksPerRead = 1_024;
+/** Bytes of lines that one call with a filter looks through, about. The cost of a search in `schema.ts` is that of these. */
+export const bytesPerSearch = 8 * 1024 * 1024;
+/** Chunks beyond this size are opened in turns with other long work. */
+const largeChunk = 16 * 1024;
+/** What a line takes beside its text. */
+export const lineBytes = 100;
+
+/** What a read may take of the process. */
+export type ReadLimits = {
+  maxLines: number;
+  /** Characters of text after which a page ends; it holds one line at least. */
+  maxBytes: number;
+  /** Is told the bytes of the lines before more of them are read; what it throws ends the read. */
+  takeRows?: ((bytes: number) => Promise<void>) | undefined;
+  /** Ends a read whose operation is over. */
+  signal?: AbortSignal | undefined;
+  /** Milliseconds after which a read with a filter ends where it is. */
+  searchMs?: number;
+};
+
+/** Follows one read: when others have their turn, and when a filter has looked through enough. */
+function watch({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: boolean) {
+  const beganAt = performance.now();
+  let [seen, taken] = [0, 0];
+  return {
+    /** Before a chunk is opened. */
+    async open(size: number): Promise<void> {
+      signal?.throwIfAborted();
+      const turn = filtered || size > largeChunk ? giveWay() : undefined;
+      if (turn) await turn;
+      signal?.throwIfAborted();
+      seen += size;
+    },
+    take: async (bytes: number) => {
+      const more = bytes - taken;
+      taken = bytes;
+      if (more > 0) await takeRows?.(more);
+    },
+    hasEnough: () => filtered && (seen >= bytesPerSearch || performance.now() - beganAt >= searchMs),
+  };
+}
+
+/** How many chunks the next query takes: twice as many as the last one, but no more bytes than one should bring. */
+function nextTake(take: number, chunks: readonly { size: number }[]): number {
+  const mean = chunks.reduce((sum, { size }) => sum + size, 1) / Math.max(1, chunks.length);
+  return Math.max(1, Math.min(2 * take, chunksPerQuery, Math.floor(bytesPerQuery / mean)));
+}
 
 /**
  * Lines with numbers above `after`, in order, up to `maxLines` or about `maxBytes` of text (one line at least). `head`
- * is the last number of the log when the caller looked.
+ * is the last number of the log when the caller looked. With a filter it may end before, at its `position`.
  */
 export async function readLog(
   db: Db,
   jobId: string,
-  options: { after: number; head: number; maxLines: number; maxBytes: number; filter?: LogFilter },
+  options: ReadLimits & { after: number; head: number; filter?: LogFilter },
 ): Promise<LogReading> {
   const { head, maxLines, maxBytes, filter = {} } = options;
   const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
@@ -158,9 +208,10 @@ export async function readLog(
   let size = 0;
   const filtered = isFiltered(filter);
   if (filtered) await skipPruned(db, jobId, head, reading);
-  let take = filtered ? chunksPerQuery : fewChunks;
+  const watched = watch(options, filtered);
+  let bytes = 0;
+  let take = fewChunks;
   for (let seen = 0; reading.position < head && seen < chunksPerRead; seen += take) {
-    if (seen > 0) take = Math.min(2 * take, chunksPerQuery);
     const chunks = await db
       .select()
       .from(logChunk)
@@ -175,6 +226,8 @@ export async function readLog(
       .orderBy(asc(logChunk.last))
       .limit(take);
     for (const chunk of chunks) {
+      if (watched.hasEnough()) return { ...reading, more: true };
+      await watched.open(chunk.size);
       // Without a filter, numbers that no chunk holds are lines that were removed.
       if (!filtered && chunk.first > reading.position + 1) {
         const reason = (await isPruned(db, jobId, chunk.first)) ? 'RETENTION' : 'LOG_LIMIT';
@@ -183,14 +236,19 @@ export async function readLog(
       for (const item of itemsOf(chunk)) {
         const last = 'toSeq' in item ? item.toSeq : item.seq;
         if (last <= reading.position) continue;
-        if (reading.lines.length >= maxLines || size >= maxBytes) return { ...reading, more: true };
+        if (reading.lines.length >= maxLines || size >= maxBytes) {
+          await watched.take(bytes);
+          return { ...reading, more: true };
+        }
         reading.position = last;
         if ('toSeq' in item) reading.gaps.push(item);
         else if (matches(item)) {
           reading.lines.push(item);
           size += item.text.length;
+          bytes += bytesOf(item);
         }
       }
+      await watched.take(bytes);
     }
     if (chunks.length < take) {
       // The limit leaves the tail: only retention removes the last lines.
@@ -199,8 +257,13 @@ export async function readLog(
       }
       return { ...reading, position: Math.max(reading.position, head), more: false };
     }
+    take = nextTake(take, chunks);
   }
   return { ...reading, more: reading.position < head };
+}
+
+function bytesOf({ text }: LogLine): number {
+  return Buffer.byteLength(text) + lineBytes;
 }
 
 /** What a nudge tells of an attempt's stored records: the numbers of the first of them, and of the first line, in the log. */
@@ -265,18 +328,20 @@ export async function pruneLogs(tx: Tx, jobIds: readonly string[], limit: number
   return removed.length < limit ? 'ALL' : 'MORE';
 }
 
-/** Lines with numbers below `before`, in order: the last `maxLines` of them. */
+/** Lines with numbers below `before`, in order: the last `maxLines` of them, within the same limits as forward. */
 export async function readLogBackward(
   db: Db,
   jobId: string,
-  options: { before: number; maxLines: number; filter?: LogFilter },
+  options: ReadLimits & { before: number; filter?: LogFilter },
 ): Promise<LogReading> {
-  const { maxLines, filter = {} } = options;
+  const { maxLines, maxBytes, filter = {} } = options;
   const reading: LogReading = { lines: [], gaps: [], position: options.before, more: false };
   const matches = matcher(filter);
-  let take = isFiltered(filter) ? chunksPerQuery : fewChunks;
+  const watched = watch(options, isFiltered(filter));
+  let [size, bytes] = [0, 0];
+  let take = fewChunks;
+  const isFull = () => reading.lines.length >= maxLines || size >= maxBytes;
   for (let seen = 0; seen < chunksPerRead; seen += take) {
-    if (seen > 0) take = Math.min(2 * take, chunksPerQuery);
     const chunks = await db
       .select()
       .from(logChunk)
@@ -284,21 +349,32 @@ export async function readLogBackward(
       .orderBy(desc(logChunk.first))
       .limit(take);
     for (const chunk of chunks) {
+      if (watched.hasEnough()) return inOrder({ ...reading, more: true });
+      await watched.open(chunk.size);
       if (!isFiltered(filter) && chunk.last < reading.position - 1) {
-        if (reading.lines.length >= maxLines) return inOrder({ ...reading, more: true });
+        if (isFull()) return inOrder({ ...reading, more: true });
         reading.gaps.push({ fromSeq: chunk.last + 1, toSeq: reading.position - 1, reason: 'LOG_LIMIT' });
         reading.position = chunk.last + 1;
       }
       for (const item of itemsOf(chunk).reverse()) {
         const first = 'toSeq' in item ? item.fromSeq : item.seq;
         if (first >= reading.position) continue;
-        if (reading.lines.length >= maxLines) return inOrder({ ...reading, more: true });
+        if (isFull()) {
+          await watched.take(bytes);
+          return inOrder({ ...reading, more: true });
+        }
         reading.position = first;
         if ('toSeq' in item) reading.gaps.push(item);
-        else if (matches(item)) reading.lines.push(item);
+        else if (matches(item)) {
+          reading.lines.push(item);
+          size += item.text.length;
+          bytes += bytesOf(item);
+        }
       }
+      await watched.take(bytes);
     }
-    if (chunks.length < take) return inOrder(await endOfBackward(db, jobId, reading, maxLines, filter));
+    if (chunks.length < take) return inOrder(await endOfBackward(db, jobId, reading, isFull(), filter));
+    take = nextTake(take, chunks);
   }
   return inOrder({ ...reading, more: true });
 }
@@ -308,13 +384,13 @@ async function endOfBackward(
   db: Db,
   jobId: string,
   reading: LogReading,
-  maxLines: number,
+  full: boolean,
   filter: LogFilter,
 ): Promise<LogReading> {
   const first = isFiltered(filter) ? ((await firstKept(db, jobId)) ?? reading.position) : reading.position;
   const toSeq = Math.min(first, reading.position) - 1;
   if (toSeq < 1) return reading;
-  if (reading.lines.length >= maxLines) return { ...reading, more: true };
+  if (full) return { ...reading, more: true };
   reading.gaps.push({ fromSeq: 1, toSeq, reason: 'RETENTION' });
   return { ...reading, position: 1 };
 }
@@ -330,7 +406,7 @@ export async function readExcerpt(
   head: number,
   { maxLines, attempt }: { maxLines: number; attempt: number },
 ): Promise<string[]> {
-  const { lines } = await readLogBackward(db, jobId, { before: head + 1, maxLines });
+  const { lines } = await readLogBackward(db, jobId, { before: head + 1, maxLines, maxBytes: Infinity });
   const own = lines.filter((line) => line.attempt === attempt);
   return own.map((line) => stripVTControlCharacters(line.text).replaceAll('\0', '�').slice(0, 500));
 }

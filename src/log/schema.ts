@@ -11,21 +11,28 @@ import { decodeNumber, encodeCursor } from '../live/cursor.ts';
 import type { Heads } from '../live/commit.ts';
 import type { SharedStream } from '../live/feed.ts';
 import {
+  bytesPerSearch,
   isFiltered,
+  lineBytes,
   linesOfNudge,
   type LogFilter,
   type LogLine,
   type LogReading,
   readLog,
   readLogBackward,
+  type ReadLimits,
   type StreamGap,
 } from './log.ts';
 
 const maxBatchLines = 500;
 const maxBatchBytes = 64 * 1024;
 const maxLast = 10_000;
-/** What a line takes beside its text. */
-const lineBytes = 100;
+/** Characters of text after which a page ends, whatever it was to hold: `endCursor` goes on from there. */
+const maxPageBytes = 1024 * 1024;
+/** How long one page searches. */
+const searchMs = 2_000;
+/** Points of a page that searches: the bytes that it looks through at most, as many for a point as an object may have. */
+const searchCost = bytesPerSearch / (16 * 1024);
 
 const LogStreamEnum = builder.enumType('LogStream', {
   description: 'Output stream of a log line.',
@@ -112,28 +119,31 @@ const streamName = (jobId: string) => `log:${jobId}`;
 builder.objectField(JobRef, 'logs', (t) =>
   t.field({
     type: LogLineConnection,
-    description: 'Log of the job, oldest line first.',
+    description: `Log of the job, oldest line first. A page ends after 1 MiB of text, one that searches also after 8 MiB that were looked
+through or 2 s: it may hold fewer lines than asked for, or none, and \`pageInfo\` says whether and where to go on.`,
+    extensions: { weight: searchWeight },
     args: {
       filter: t.arg({ type: LogFilterInput, description: 'Only lines that match.' }),
       ...pageArgs(1_000),
       last: t.arg.int({ description: 'Page size from the end, 1–1000. `last: 100` is the tail.' }),
     },
-    async resolve(job, args, { database }): Promise<LogPage> {
+    async resolve(job, args, { database, budget, config }, info): Promise<LogPage> {
       const request = readPageArgs(args, 1_000);
       const filter = checkFilter(args.filter);
       const stream = streamName(job.id);
       const { line: head } = await readJob(database.db, job.id);
       const after = request.after === undefined ? 0 : decodeNumber(stream, request.after);
       const before = request.before === undefined ? head + 1 : decodeNumber(stream, request.before);
+      const limits: ReadLimits = {
+        maxLines: request.limit,
+        maxBytes: maxPageBytes,
+        takeRows: budget.takeRows,
+        signal: info.getAbortSignal(),
+        searchMs: Math.min(searchMs, config.operationSeconds * 500),
+      };
       const reading: LogReading = request.backward
-        ? await readLogBackward(database.db, job.id, { before, maxLines: request.limit, filter })
-        : await readLog(database.db, job.id, {
-            after,
-            head: Math.min(head, before - 1),
-            maxLines: request.limit,
-            maxBytes: Infinity,
-            filter,
-          });
+        ? await readLogBackward(database.db, job.id, { ...limits, before, filter })
+        : await readLog(database.db, job.id, { ...limits, after, head: Math.min(head, before - 1), filter });
       const lines = reading.lines.filter((line) => line.seq > after);
       const cursor = (seq: number) => encodeCursor(stream, [seq]);
       return {
@@ -141,11 +151,18 @@ builder.objectField(JobRef, 'logs', (t) =>
         gaps: reading.gaps.filter((gap) => gap.fromSeq > after),
         hasNextPage: request.backward ? before <= head : reading.more,
         hasPreviousPage: request.backward ? reading.more : after > 0,
+        ...(request.backward ? { startCursor: cursor(Math.max(reading.position, after)) } : {}),
         endCursor: cursor(request.backward ? Math.max(before - 1, 0) : Math.max(reading.position, after)),
       };
     },
   }),
 );
+
+/** Only a text and the streams are looked for in the lines; the rest of a filter chooses among chunks. */
+function searchWeight(argument: (name: string) => unknown): number {
+  const { search, streams } = (argument('filter') ?? {}) as LogFilter;
+  return search || streams ? searchCost : 0;
+}
 
 function checkFilter(filter: LogFilter | null | undefined): LogFilter {
   if (filter?.search && filter.search.length > 1_000) {

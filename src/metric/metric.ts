@@ -36,13 +36,28 @@ export function goalOf({ effective }: LockedJob['job'], name: string): 'MINIMIZE
   return stopping?.monitor === name ? (stopping.goal ?? null) : null;
 }
 
-/** Metrics of a job with their latest values and extremes, ordered by name. Reads no points. */
-export async function listMetrics(db: Db, jobId: string, names: readonly string[] | null): Promise<Metric[]> {
-  return db
+/**
+ * Metrics of a job with their latest values and extremes, ordered by name: all, or the `first` of those behind a name.
+ * Reads no points.
+ */
+export async function listMetrics(
+  db: Db,
+  jobId: string,
+  names: readonly string[] | null,
+  page: { first?: number; after?: string | null } = {},
+): Promise<Metric[]> {
+  const behind = typeof page.after === 'string' ? gt(metric.name, page.after) : undefined;
+  const rows = db
     .select()
     .from(metric)
-    .where(and(eq(metric.jobId, jobId), named(metric.name, names)))
+    .where(and(eq(metric.jobId, jobId), named(metric.name, names), behind))
     .orderBy(asc(metric.name));
+  return page.first === undefined ? rows : rows.limit(page.first);
+}
+
+/** Number of a job's metrics. */
+export async function countMetrics(db: Db, jobId: string): Promise<number> {
+  return db.$count(metric, eq(metric.jobId, jobId));
 }
 
 /** Points of a job, of all its metrics together and of each of these names. */
@@ -118,8 +133,8 @@ export async function readWindowChanges(
     .limit(range.limit);
 }
 
-/** Windows that a follower is opened with at most: one each of as many metrics as a job has by default. */
-export const maxLastWindows = 20_000;
+/** Windows that a follower is opened with at most: they are in memory, and one message, together. */
+export const maxLastWindows = 5_000;
 
 /** The newest `last` windows of each selected metric up to a change, oldest first. Refuses more than `maxLastWindows`. */
 export async function readLastWindows(
@@ -160,12 +175,7 @@ export async function readLastWindows(
 
 /** Refuses an opening that would be read and sent whole. */
 export function tooManyLast(last: number): Refusal {
-  return new Refusal(
-    'BAD_USER_INPUT',
-    `last is ${last}: together the metrics have more than ${maxLastWindows} windows.`,
-    {
-      path: ['last'],
-      hint: 'Pass a smaller last, or names.',
-    },
-  );
+  const message = `last: ${last} asks for more than ${maxLastWindows} windows of all its metrics together.`;
+  const hint = 'Pass names, or a smaller last; Job.metrics tells the newest value of each metric.';
+  return new Refusal('OPERATION_TOO_LARGE', message, { path: ['last'], hint });
 }

@@ -5,6 +5,7 @@ import type { Attempt } from '../attempt/attempt.ts';
 import type { Db } from '../database/database.ts';
 import { Refusal } from '../errors.ts';
 import type { Job } from '../job/job.ts';
+import { giveWay } from '../turns.ts';
 import { countPoints } from './metric.ts';
 import { holdsPoints, type Retention } from './retention.ts';
 import { type Downsampling, type Line, reduceLine } from './series.ts';
@@ -40,7 +41,7 @@ export type Series = {
 /** Points of a job, of all its metrics, up to which its series are read from points: a scan parses them all. */
 export const maxPointsOfJob = 1_000_000;
 const maxWindows = 20_000;
-const maxUnreduced = 50_000;
+export const maxUnreduced = 50_000;
 const maxNonFinite = 1_000;
 /** Bytes of chunks that one query should bring, about. */
 const bytesPerQuery = 1024 * 1024;
@@ -167,6 +168,8 @@ async function scanChunks(
       .limit(take);
     let bytes = 0;
     for (const { attempt, body } of chunks) {
+      const turn = giveWay();
+      if (turn) await turn;
       bytes += body.length;
       for (const [name, value, step, epoch, time] of JSON.parse(body.toString()) as StoredEntry[]) {
         for (const { collector } of wanted.get(name) ?? []) addPoint(collector, { step, epoch, time, value, attempt });

@@ -3,7 +3,7 @@
 import { channels } from '../bus/bus.ts';
 import { asOfNow, builder, type Context, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
-import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
+import { connectionType, listOf, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { getJob, type Job, loadJobs, readJob } from '../job/job.ts';
 import { JobRef, requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
@@ -11,6 +11,7 @@ import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/curs
 import type { Reading, SharedStream, Stretch } from '../live/feed.ts';
 import { MetricGoal } from '../spec/schema.ts';
 import {
+  countMetrics,
   getMetric,
   goalOf,
   listMetrics,
@@ -38,10 +39,11 @@ import { fromStored, meanOf, quantileOf } from './window.ts';
 
 const maxBatchWindows = 500;
 const maxLast = 1_000;
+const maxMetrics = 1_000;
 /** A window that fills is sent at most so often. */
 const minIntervalMs = 1_000;
-/** About what a window takes in memory. */
-const windowBytes = 1_000;
+/** About what a window takes in memory, and each bucket of it, and a metric. */
+const [windowBytes, bucketBytes, metricBytes] = [1_000, 12, 1_000];
 
 function metricId(jobId: string, name: string): string {
   return `met_${jobId.slice('job_'.length)}_${Buffer.from(name).toString('base64url')}`;
@@ -117,21 +119,50 @@ registerNode('met', 'Metric', async ({ database }, actor, id) => {
 builder.objectField(JobRef, 'metrics', (t) =>
   t.field({
     type: [MetricRef],
-    description: "Names, latest values and summaries of the job's metrics, ordered by name. Cheap: reads no points.",
+    description: `Names, latest values and summaries of the job's metrics, ordered by name, in pages: \`metricCount\` says how many there are. Cheap:
+reads no points.`,
+    extensions: { listSize: metricsAsked },
     args: {
       names: t.arg.stringList({
         description: 'Only metrics with these names; a trailing `*` matches a prefix (`train/*`).',
       }),
+      first: t.arg.int({ defaultValue: maxMetrics, description: `Page size, 1–${maxMetrics}.` }),
+      after: t.arg.string({ description: 'Name to start after: that of the last metric of the page before.' }),
     },
-    resolve: async (job, { names }, { database }) =>
-      (await listMetrics(database.db, job.id, checkNames(names))).map(withId),
+    async resolve(job, { names, first, after }, { database, budget }) {
+      const size = first ?? maxMetrics;
+      if (size < 1 || size > maxMetrics)
+        throw badInput(`first is ${size}; it goes from 1 to ${maxMetrics}.`, ['first']);
+      const page = {
+        first: size,
+        after: checkNames(after === null || after === undefined ? null : [after], 'after')?.[0],
+      };
+      const metrics = await listMetrics(database.db, job.id, checkNames(names), page);
+      await budget.takeRows(metrics.length * metricBytes);
+      return listOf(metrics.map(withId)) as MetricNode[]; // either is a list to graphql-js
+    },
+  }),
+);
+builder.objectField(JobRef, 'metricCount', (t) =>
+  t.int({
+    description: 'Number of metrics that the job has reported. Costs 10 points.',
+    extensions: { weight: () => 10 },
+    resolve: (job, _, { database }) => countMetrics(database.db, job.id),
   }),
 );
 
-function checkNames(names: string[] | null | undefined): string[] | null {
+/** How many metrics a page may hold: as many as are named, when none of them is a prefix. */
+function metricsAsked(argument: (name: string) => unknown): number {
+  const [first, names] = [argument('first'), argument('names')];
+  const isExact = Array.isArray(names) && names.every((name) => typeof name === 'string' && !name.endsWith('*'));
+  const most = typeof first === 'number' ? Math.min(Math.max(first, 0), maxMetrics) : maxMetrics;
+  return isExact ? Math.min(most, names.length) : most;
+}
+
+function checkNames(names: string[] | null | undefined, argument = 'names'): string[] | null {
   if (!names) return null;
   if (names.length > 100 || names.some((name) => name.length > 251 || name.includes('\0'))) {
-    throw badInput('names takes at most 100 names of metrics, each of at most 250 characters.', ['names']);
+    throw badInput(`${argument} takes at most 100 names of metrics, each of at most 250 characters.`, [argument]);
   }
   return names;
 }
@@ -283,6 +314,7 @@ builder.objectField(MetricRef, 'windows', (t) =>
       const range = { name, since: args.since, until: args.until };
       const plan = await planPage(context, job, range, args);
       const { windows, limit } = await listWide(db, plan, range, { ...request, after, before });
+      await context.budget.takeRows(windows.reduce((sum, window) => sum + bytesOf(window), 0));
       const cursor = (row: Window) => toCursor(jobId, { change: 0, place: [row.start, row.attempt] });
       const page = toPage(windows, { ...request, limit }, cursor);
       const last = page.edges.at(-1)?.node;
@@ -294,6 +326,10 @@ builder.objectField(MetricRef, 'windows', (t) =>
     },
   }),
 );
+
+function bytesOf({ state }: Window): number {
+  return windowBytes + bucketBytes * (Object.keys(state.positive).length + Object.keys(state.negative).length);
+}
 
 function placeIn(jobId: string, cursor: string | undefined): readonly number[] | undefined {
   if (cursor === undefined) return undefined;

@@ -4,9 +4,11 @@ import { loadAttemptsOfJobs } from '../attempt/attempt.ts';
 import { builder, type Context } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { type Job, loadJobs } from '../job/job.ts';
-import { axes, readSeries, type Series, type SeriesRequest } from './points.ts';
+import { axes, maxUnreduced, readSeries, type Series, type SeriesRequest } from './points.ts';
 import { MetricPointRef, MetricRef } from './schema.ts';
 import { downsamplings } from './series.ts';
+
+const defaultPoints = 500;
 
 const MetricAxis = builder.enumType('MetricAxis', {
   description: 'X axis of a metric series.',
@@ -61,19 +63,20 @@ const MetricSeriesRef = builder.objectRef<Series>('MetricSeries').implement({
 builder.objectField(MetricRef, 'series', (t) =>
   t.field({
     type: MetricSeriesRef,
-    description: 'Points of the metric, reduced to at most `maxPoints`.',
+    description: 'Points of the metric, reduced to at most `maxPoints`. Costs a point for each ten of them.',
+    extensions: { weight: seriesWeight },
     args: {
       x: t.arg({ type: MetricAxis, defaultValue: 'STEP', description: 'X axis.' }),
       from: t.arg.float({ description: 'Smallest x, inclusive.' }),
       to: t.arg.float({ description: 'Largest x, inclusive.' }),
-      maxPoints: t.arg.int({ defaultValue: 500, description: 'Largest number of points returned, 10–5000.' }),
+      maxPoints: t.arg.int({ defaultValue: defaultPoints, description: 'Largest number of points returned, 10–5000.' }),
       downsampling: t.arg({ type: DownsamplingEnum, defaultValue: 'LTTB', description: 'How to reduce.' }),
       attempt: t.arg.int({
         description: 'Only this attempt; by default each attempt overwrites the steps it repeats.',
       }),
     },
-    resolve({ jobId, name }, args, context, info) {
-      const maxPoints = args.maxPoints ?? 500;
+    async resolve({ jobId, name }, args, context, info) {
+      const maxPoints = args.maxPoints ?? defaultPoints;
       if (maxPoints < 10 || maxPoints > 5_000) {
         throw badInput(`maxPoints is ${maxPoints}; it goes from 10 to 5000.`, ['maxPoints']);
       }
@@ -81,10 +84,20 @@ builder.objectField(MetricRef, 'series', (t) =>
       if (from !== null && to !== null && from > to) throw badInput(`from is ${from}, beyond to, ${to}.`, ['from']);
       const { x, downsampling } = args;
       const request = { name, x: x ?? 'STEP', from, to, maxPoints, downsampling: downsampling ?? 'LTTB', attempt };
-      return loaderOf(context, info.getAbortSignal()).load({ jobId, request });
+      const series = await loaderOf(context, info.getAbortSignal()).load({ jobId, request });
+      await context.budget.takeRows((series.x.length + series.nonFinite.length) * pointBytes);
+      return series;
     },
   }),
 );
+
+/** About what a point takes: an x, a y and its bounds. */
+const pointBytes = 64;
+
+function seriesWeight(argument: (name: string) => unknown): number {
+  const points = argument('downsampling') === 'NONE' ? maxUnreduced : (argument('maxPoints') ?? defaultPoints);
+  return typeof points === 'number' ? Math.max(0, points) / 10 : 0;
+}
 
 type Wanted = { jobId: string; request: SeriesRequest };
 

@@ -1,13 +1,11 @@
 // Long work on numbers in pieces, so that the process answers others in between: a generator yields where it may pause.
-import { setImmediate } from 'node:timers/promises';
+import { giveWay } from '../turns.ts';
 
 /** Yields often: after some milliseconds at most. */
 export type Work<Result> = Generator<undefined, Result, undefined>;
 
 /** Simple steps between two yields of a loop. */
 export const piece = 8_192;
-/** How long work goes on before others have their turn. */
-const turnMs = 10;
 
 /** Does work to its end, without pause. */
 export function finishNow<Result>(work: Work<Result>): Result {
@@ -19,13 +17,13 @@ export function finishNow<Result>(work: Work<Result>): Result {
 
 /** Does work to its end, in turns with whatever else the process has to do; rejects when the signal is aborted. */
 export async function finishInTurns<Result>(work: Work<Result>, signal?: AbortSignal): Promise<Result> {
-  for (let since = performance.now(); ;) {
+  for (;;) {
     const step = work.next();
     if (step.done) return step.value;
-    if (performance.now() - since < turnMs) continue;
-    await setImmediate();
+    const turn = giveWay();
+    if (!turn) continue;
+    await turn;
     signal?.throwIfAborted();
-    since = performance.now();
   }
 }
 

@@ -3,7 +3,7 @@ import { closest } from '../../errors.ts';
 import type { Variables } from '../../client/client.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
-import { jobAnswer, type JobLine, type Metric } from '../fields.ts';
+import { jobAnswer, jobFields, type JobLine, type Metric, select } from '../fields.ts';
 import { jobName } from './outcome.ts';
 import { cell, stateCell } from '../output.ts';
 import { formatAge, formatNumber } from '../text.ts';
@@ -46,7 +46,9 @@ export async function runJobs(cli: Cli, options: JobsOptions, operands: string[]
 
 async function listJobs(cli: Cli, filter: object, limit: number): Promise<ListedJob[]> {
   const { project } = cli;
-  const list = `jobs(first: $first, after: $after, filter: $filter) { nodes ${jobAnswer} pageInfo { hasNextPage endCursor } }`;
+  const losses = `(names: ${JSON.stringify(lossNames)}) { name last { value } }`;
+  const answer = cli.out.json ? jobAnswer : select({ ...jobFields, metrics: losses });
+  const list = `jobs(first: $first, after: $after, filter: $filter) { nodes ${answer} pageInfo { hasNextPage endCursor } }`;
   const query = project
     ? `query($project: ID!, $first: Int!, $after: String, $filter: JobFilter) { project(id: $project) { ${list} } }`
     : `query($first: Int!, $after: String, $filter: JobFilter) { ${list} }`;
@@ -55,8 +57,8 @@ async function listJobs(cli: Cli, filter: object, limit: number): Promise<Listed
   do {
     const first = Math.min(pageSize, limit - jobs.length);
     const variables: Variables = { project: project ?? undefined, first, after, filter };
-    const answer: Answer = await cli.request<Answer>(query, variables);
-    const page: Page | undefined = project ? answer.project?.jobs : answer.jobs;
+    const found: Answer = await cli.request<Answer>(query, variables);
+    const page: Page | undefined = project ? found.project?.jobs : found.jobs;
     if (!page) throw new Failure(exitCodes.notFound, `Project ${project} does not exist, or you may not see it.`);
     jobs.push(...page.nodes);
     after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;

@@ -24,7 +24,7 @@ export type LogsOptions = {
 type LogPage = {
   edges: { cursor: string; node: LogLine }[];
   gaps: { fromSeq: number; toSeq: number; reason: string }[];
-  pageInfo: { hasNextPage: boolean; endCursor: string | null };
+  pageInfo: { hasNextPage: boolean; hasPreviousPage: boolean; startCursor: string | null; endCursor: string | null };
 };
 type ShownLine = LogLine & { cursor: string | null };
 type Range = { after: string | null; last: number | null; filter: object };
@@ -79,8 +79,8 @@ async function readTail(cli: Cli, job: JobLine, { last, filter }: Range): Promis
     const size = Math.min(pageSize, (last ?? 0) - lines.length);
     const page: LogPage = await readPage(cli, job, { before, last: size, filter });
     lines.unshift(...shown(page));
-    if (page.edges.length < size) break;
-    before = page.edges[0]?.cursor ?? null;
+    if (!page.pageInfo.hasPreviousPage) break;
+    before = page.pageInfo.startCursor;
   }
   return lines;
 }
@@ -98,7 +98,7 @@ async function readOn(cli: Cli, job: JobLine, { after, filter }: Range): Promise
 async function readPage(cli: Cli, { id }: JobLine, page: object): Promise<LogPage> {
   const query = `query($id: ID!, $first: Int, $last: Int, $after: String, $before: String, $filter: LogFilter) {
     job(id: $id) { logs(first: $first, last: $last, after: $after, before: $before, filter: $filter) {
-      edges { cursor node ${select(lineFields)} } gaps { fromSeq toSeq reason } pageInfo { hasNextPage endCursor }
+      edges { cursor node ${select(lineFields)} } gaps { fromSeq toSeq reason } pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
     } }
   }`;
   const { job } = await cli.request<{ job: { logs: LogPage } | null }>(query, { id, ...page });

@@ -38,6 +38,8 @@ const watchQuery = `subscription($jobId: ID!, $after: String, $last: Int, $names
   jobMetrics(jobId: $jobId, after: $after, last: $last, names: $names) { windows ${select(windowFields)} endCursor done }
 }`;
 
+const pageSize = 1_000;
+
 export async function runMetrics(cli: Cli, options: MetricsOptions, [name = '@last']: string[]): Promise<number> {
   const job = await findJob<JobLine>(cli, name, select(jobLineFields));
   if (options.watch) await watch(cli, job, options);
@@ -46,9 +48,16 @@ export async function runMetrics(cli: Cli, options: MetricsOptions, [name = '@la
 }
 
 async function print(cli: Cli, job: JobLine, options: MetricsOptions): Promise<void> {
-  const query = `query($id: ID!, $names: [String!]) { job(id: $id) { metrics(names: $names) ${select(metricFields)} } }`;
-  const variables = { id: job.id, names: options.name };
-  const metrics = (await cli.request<{ job: { metrics: Metric[] } | null }>(query, variables)).job?.metrics ?? [];
+  const query = `query($id: ID!, $names: [String!], $first: Int!, $after: String) {
+    job(id: $id) { metrics(names: $names, first: $first, after: $after) ${select(metricFields)} }
+  }`;
+  const metrics: Metric[] = [];
+  for (let isWhole = false; !isWhole;) {
+    const variables = { id: job.id, names: options.name, first: pageSize, after: metrics.at(-1)?.name };
+    const page = (await cli.request<{ job: { metrics: Metric[] } | null }>(query, variables)).job?.metrics ?? [];
+    metrics.push(...page);
+    isWhole = page.length < pageSize;
+  }
   if (cli.out.json) return cli.out.printJson(metrics);
   if (metrics.length === 0) return cli.out.note(`${jobName(job)} has reported no such metric yet.`);
   await cli.out.table(['NAME', 'LAST', 'MIN', 'MAX', 'STEP'], metricRows(cli.out, metrics), options);

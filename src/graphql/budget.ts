@@ -1,0 +1,152 @@
+// Budgets of bytes: how much one operation may hold of rows that it read and of its answer, and how much all operations
+// of a gateway hold together. Bytes are taken while rows are read, and given back when the answer was written.
+import { Refusal } from '../errors.ts';
+
+export type Limits = {
+  /** Bytes of rows, and as many of the answer, that one operation may hold. */
+  maxResultBytes: number;
+  /** Bytes that all operations hold at once; a single operation runs in any case. */
+  maxInFlightBytes: number;
+};
+
+/** What one operation may hold. A subscription begins anew with each event. */
+export type Budget = {
+  /**
+   * Takes bytes for rows. Throws OPERATION_TOO_LARGE beyond the operation's own limit. Beyond that of the gateway it
+   * waits until others have given back, and throws OVERLOADED when that takes too long.
+   */
+  takeRows(bytes: number): Promise<void>;
+  /** Takes bytes for a part of the answer, likewise. */
+  takeAnswer(bytes: number): Promise<void>;
+  /** Gives everything back, and starts anew. */
+  renew(): void;
+  /** Gives everything back for good: what still runs of the operation can take nothing more. */
+  close(): void;
+};
+
+/** Small operations always run: so many bytes of each are not counted for the gateway. */
+const freeBytes = 64 * 1024;
+const longestWaitMs = 5_000;
+
+type Waiter = { account: string; bytes: number; own: () => number; proceed: () => void };
+
+/** What all operations of a gateway hold. One account may hold half of it: whoever reads slowly stops no other. */
+export class ResultBytes {
+  readonly #limits: Limits;
+  readonly #accounts = new Map<string, number>();
+  readonly #waiting = new Set<Waiter>();
+  #held = 0;
+
+  constructor(limits: Limits) {
+    this.#limits = limits;
+  }
+
+  /** Bytes that are held now. */
+  get held(): number {
+    return this.#held;
+  }
+
+  /** A budget of the caller's account: a token, or all who have none. */
+  open(account: string): Budget {
+    const taken = { rows: 0, answer: 0 };
+    let counted = 0;
+    let closed = false;
+    const ended = new AbortController();
+    const take = async (kind: keyof typeof taken, bytes: number) => {
+      if (closed) throw endedRefusal();
+      if (taken[kind] + bytes > this.#limits.maxResultBytes) throw tooLarge(this.#limits.maxResultBytes);
+      taken[kind] += bytes;
+      const more = Math.max(0, taken.rows + taken.answer - freeBytes) - counted;
+      if (more <= 0) return;
+      counted += more;
+      if (this.#fits(account, more, counted - more)) return this.#add(account, more);
+      counted -= more; // while it waits: what is counted is held
+      await this.#wait(account, more, () => counted, ended.signal);
+      counted += more;
+    };
+    const renew = () => {
+      this.#add(account, -counted);
+      counted = taken.rows = taken.answer = 0;
+      this.#wakeWaiting();
+    };
+    return {
+      takeRows: (bytes) => take('rows', bytes),
+      takeAnswer: (bytes) => take('answer', bytes),
+      renew,
+      close() {
+        if (closed) return;
+        closed = true;
+        renew();
+        ended.abort();
+      },
+    };
+  }
+
+  /** Whether the gateway has room; `own` is what the operation holds already: one alone has room in any case. */
+  #fits(account: string, bytes: number, own: number): boolean {
+    const { maxInFlightBytes: most } = this.#limits;
+    if (this.#held === own) return true;
+    return this.#held + bytes <= most && (this.#accounts.get(account) ?? 0) + bytes <= most / 2;
+  }
+
+  #add(account: string, bytes: number): void {
+    const held = (this.#accounts.get(account) ?? 0) + bytes;
+    if (held > 0) this.#accounts.set(account, held);
+    else this.#accounts.delete(account);
+    this.#held += bytes;
+  }
+
+  /** Resolves when the bytes were added. */
+  #wait(account: string, bytes: number, own: () => number, ended: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const end = () => {
+        this.#waiting.delete(waiter);
+        clearTimeout(timer);
+        ended.removeEventListener('abort', stop);
+      };
+      const stop = () => {
+        end();
+        reject(endedRefusal());
+      };
+      const waiter: Waiter = {
+        account,
+        bytes,
+        own,
+        proceed: () => {
+          end();
+          resolve();
+        },
+      };
+      const timer = setTimeout(() => {
+        end();
+        reject(overloaded());
+      }, longestWaitMs);
+      ended.addEventListener('abort', stop);
+      this.#waiting.add(waiter);
+    });
+  }
+
+  #wakeWaiting(): void {
+    for (const waiter of this.#waiting) {
+      if (!this.#fits(waiter.account, waiter.bytes, waiter.own())) continue;
+      this.#add(waiter.account, waiter.bytes);
+      waiter.proceed();
+    }
+  }
+}
+
+function tooLarge(bytes: number): Refusal {
+  return new Refusal('OPERATION_TOO_LARGE', `The operation would hold more than ${bytes} bytes of results.`, {
+    hint: 'Ask for smaller pages (`first`), fewer fields or aliases, or in several operations.',
+  });
+}
+
+function overloaded(): Refusal {
+  const message = 'The operations in flight hold as many bytes of results as they may; this one was given up.';
+  return new Refusal('OVERLOADED', message, { retryAfterSeconds: 1 });
+}
+
+/** Nobody gets to see it: the operation was answered, or its client has left. */
+function endedRefusal(): Refusal {
+  return new Refusal('TIMEOUT', 'The operation is over.');
+}
