@@ -26,7 +26,7 @@ export async function refuse({ world, chance }: Context): Promise<boolean> {
 /** One gateway's inserts into the log fail, as those of an older build might; the other's do not. */
 export async function breakGateway({ world, chance }: Context): Promise<boolean> {
   const gateway = chance.between(0, world.gateways.length - 1);
-  return during(() => refuseLog(world.databaseUrl, { code: '42703', gateway }), chance.between(2_000, 8_000));
+  return during(() => refuseLog(world.databaseUrl, { code: '42703', gateway }), chance.between(4_000, 12_000));
 }
 
 /** Tables cannot grow for a while. */
