@@ -62,7 +62,10 @@ for (const engine of ['any', 'embedded'] as const) {
 
     async function send(to: Assignment, first: number, sent: unknown[], maxNames?: number) {
       const batch = batchOf(to, first, sent);
-      assert.ok(batch.recordsJson.length <= maxBatchBytes, `${batch.recordsJson.length} bytes are no batch of a runner`);
+      assert.ok(
+        batch.recordsJson.length <= maxBatchBytes,
+        `${batch.recordsJson.length} bytes are no batch of a runner`,
+      );
       const counts = noCounts();
       await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts, maxNames));
       assert.equal(counts.records, sent.length);

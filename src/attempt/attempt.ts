@@ -286,10 +286,7 @@ function checkCancel({ gracePeriodSeconds: grace, reason }: CancelInput): void {
 
 /** Attempts by id. */
 export async function loadAttempts(db: Db, ids: readonly string[]): Promise<Map<string, Attempt>> {
-  const rows = await db
-    .select()
-    .from(attempt)
-    .where(isOneOf(attempt.id, ids));
+  const rows = await db.select().from(attempt).where(isOneOf(attempt.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 

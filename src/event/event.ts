@@ -184,9 +184,6 @@ export async function projectBeforeLast(
 
 /** Events of jobs, by id. */
 export async function loadJobEvents(db: Db, ids: readonly string[]): Promise<Map<string, JobEvent>> {
-  const rows = await db
-    .select()
-    .from(event)
-    .where(isOneOf(event.id, ids));
+  const rows = await db.select().from(event).where(isOneOf(event.id, ids));
   return new Map(rows.filter(isJobEvent).map((row) => [row.id, row]));
 }

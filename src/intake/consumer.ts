@@ -53,7 +53,7 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
   /** Read and not stored, in the order in which they came. */
   let waiting: WaitingBatch[] = [];
   /** Stored, or left to their runners, and still on the bus. */
-  let ended: UplinkEntry[] = [];
+  const ended: UplinkEntry[] = [];
   const end = ({ entry }: HeldBatch) => void ended.push(entry);
   const quarantine = startQuarantine({ store, batches, end, report, pauses: options.quarantinePauses });
   // Our own outage or backlog must never cost a job: a lease ends only after we have read the uplink to its end, and

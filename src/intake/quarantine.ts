@@ -36,6 +36,8 @@ type Case = HeldBatch & {
 const mostFailures = 10;
 /** After a refused record, batches of the attempt come here at once: in a group each would cost the others a transaction. */
 const suspectMs = 60_000;
+/** While even good records cannot be stored nothing is stored at all, so that being sound again must be noticed soon. */
+const longestSoundCheckMs = 8_000;
 /** Batches beyond this are left to their runners, which send them again. */
 const maxHeldBytes = 16 * 1024 * 1024;
 /** The first pause after a failure, and the longest; each is twice the one before. */
@@ -129,7 +131,7 @@ export function startQuarantine(options: QuarantineOptions): Quarantine {
     broken = reason;
     intakeBroken.set(1);
     for (let tries = 0; !signal.aborted; tries++) {
-      await sleep(pauseMs(tries), undefined, { signal }).catch(() => {});
+      await sleep(Math.min(longestSoundCheckMs, pauseMs(tries)), undefined, { signal }).catch(() => {});
       const sound = await runControl(store, types).then(
         () => true,
         () => false,

@@ -168,7 +168,7 @@ export type ReadLimits = {
 /** Follows one read: when others have their turn, and when a filter has looked through enough. */
 function watch({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: boolean) {
   const beganAt = performance.now();
-  let [seen, taken] = [0, 0];
+  let [opened, seen, taken] = [0, 0, 0];
   return {
     /** Before a chunk is opened. */
     async open(size: number): Promise<void> {
@@ -176,6 +176,7 @@ function watch({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: 
       const turn = filtered || size > largeChunk ? giveWay() : undefined;
       if (turn) await turn;
       signal?.throwIfAborted();
+      opened++;
       seen += size;
     },
     take: async (bytes: number) => {
@@ -183,7 +184,8 @@ function watch({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: 
       taken = bytes;
       if (more > 0) await takeRows?.(more);
     },
-    hasEnough: () => filtered && (seen >= bytesPerSearch || performance.now() - beganAt >= searchMs),
+    /** Not before one chunk was opened: however late it is, a page goes on. */
+    hasEnough: () => filtered && opened > 0 && (seen >= bytesPerSearch || performance.now() - beganAt >= searchMs),
   };
 }
 

@@ -147,10 +147,7 @@ export async function countProjects(db: Db, actor: Actor): Promise<number> {
 
 /** Projects by id, for objects whose project the caller may see. */
 export async function loadProjects(db: Db, ids: readonly string[]): Promise<Map<string, Project>> {
-  const rows = await db
-    .select()
-    .from(project)
-    .where(isOneOf(project.id, ids));
+  const rows = await db.select().from(project).where(isOneOf(project.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 

@@ -207,9 +207,6 @@ export async function touchToken(tx: Tx, tokenId: string): Promise<void> {
 
 /** Tokens by id. */
 export async function loadTokens(db: Db, ids: readonly string[]): Promise<Map<string, AccessToken>> {
-  const rows = await db
-    .select()
-    .from(accessToken)
-    .where(isOneOf(accessToken.id, ids));
+  const rows = await db.select().from(accessToken).where(isOneOf(accessToken.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }

@@ -73,10 +73,7 @@ export async function drainRunner(tx: Tx, actor: Actor, { runnerId, bootId }: Dr
 
 /** Runners by id. */
 export async function loadRunners(db: Db, ids: readonly string[]): Promise<Map<string, Runner>> {
-  const rows = await db
-    .select()
-    .from(runner)
-    .where(isOneOf(runner.id, ids));
+  const rows = await db.select().from(runner).where(isOneOf(runner.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 

@@ -193,10 +193,7 @@ export async function requireSchedule(
 
 /** Schedules by id, for callers who may see them. */
 export async function loadSchedules(db: Db, ids: readonly string[]): Promise<Map<string, Schedule>> {
-  const rows = await db
-    .select()
-    .from(schedule)
-    .where(isOneOf(schedule.id, ids));
+  const rows = await db.select().from(schedule).where(isOneOf(schedule.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 
