@@ -163,5 +163,7 @@ async function renderPage(): Promise<Ready> {
     .replace('<div id="root"></div>', (root) => `<style>${pageStyle}</style>${root}<script>${pageScript}</script>`);
   const policy = { 'worker-src': 'blob:', 'img-src': 'data:', 'font-src': 'data:' };
   const headers = { ...pageHeaders(ours, policy), 'cache-control': 'private, max-age=3600' };
-  return keepReady(ours, headers);
+  const ready = keepReady(ours, headers);
+  await ready.gzipped;
+  return ready;
 }

@@ -8,6 +8,8 @@ export type Ready = {
   headers: Record<string, string>;
   plain: Buffer;
   gzip?: Buffer;
+  /** Settles when `gzip` is there: whoever has a long answer waits for it. */
+  gzipped?: Promise<void>;
   br?: Buffer;
 };
 
@@ -24,12 +26,14 @@ export function keepReady(content: string | Buffer, headers: Record<string, stri
     [constants.BROTLI_PARAM_SIZE_HINT]: plain.length,
   };
   // A failure leaves it plain, which is right as well.
-  void compressGzip(plain)
-    .then((bytes) => (ready.gzip = bytes))
-    .catch(() => {});
-  void compressBrotli(plain, { params })
-    .then((bytes) => (ready.br = bytes))
-    .catch(() => {});
+  ready.gzipped = compressGzip(plain).then(
+    (bytes) => void (ready.gzip = bytes),
+    () => {},
+  );
+  void compressBrotli(plain, { params }).then(
+    (bytes) => void (ready.br = bytes),
+    () => {},
+  );
   return ready;
 }
 
