@@ -50,11 +50,10 @@ export function isIntrospection(operation: Operation | null): boolean {
 export function introspectionKey(request: IncomingMessage, url: URL, body: unknown): string | null {
   const { accept = '' } = request.headers;
   const search = Object.fromEntries(url.searchParams);
-  const { query, operationName, variables } = (request.method === 'GET' ? search : (body ?? {})) as Record<
-    string,
-    unknown
-  >;
-  const isPlain = variables === undefined || variables === null || JSON.stringify(variables) === '{}';
+  const members = (request.method === 'GET' ? search : (body ?? {})) as Record<string, unknown>;
+  const { query, operationName, variables, extensions } = members;
+  // Whatever else is said must be refused or heeded, not overlooked.
+  const isPlain = [variables, extensions].every((value) => value === undefined || value === null);
   if (typeof query !== 'string' || query.length > longestQuery || !query.includes('__') || !isPlain) return null;
   return JSON.stringify([request.method, accept, query, operationName]);
 }
