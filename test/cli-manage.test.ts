@@ -110,7 +110,7 @@ test('whoami says who, where and what for; runners lists the machines', async ()
   const listed = await run(['runners', '--json=state,gpus']);
   const [runner] = JSON.parse(listed.stdout) as { state: string; gpus: object[] }[];
   assert.deepEqual([runner?.state, runner?.gpus.length], ['ONLINE', 2]);
-  assert.match((await run(['runners'])).stdout, /^\S+\tONLINE\t2\t0\tvirtual\t\t20/);
+  assert.match((await run(['runners'])).stdout, /^\S+\tONLINE\t2\t0\t0\/4\tvirtual\t\t20/);
 });
 
 suite('jobs', () => {

@@ -86,7 +86,8 @@ export function atMost(errors: readonly GraphQLError[]): readonly GraphQLError[]
     ? `Checking stopped here, after ${maxErrors} errors.`
     : `${errors.length - shown.length} more errors are left out.`;
   const { code, retryable } = shown.at(-1)?.extensions ?? {};
-  return [...shown, new GraphQLError(rest, { extensions: { ...(code ? { code, retryable } : {}) } })];
+  const extensions = { ...(code ? { code } : {}), ...(retryable === undefined ? {} : { retryable }) };
+  return [...shown, new GraphQLError(rest, { extensions })];
 }
 
 /** Our own errors of variables hold no values; those of graphql-js about literals quote them. */

@@ -82,6 +82,7 @@ export async function newRunner(store: TestStore, name = 'test', gpus = 1, label
       labels,
       gpus: Array.from({ length: gpus }, (_, index) => ({ index, model: 'virtual', memoryBytes: 0 })),
       bootId: 'boot',
+      places: 1_000, // most tests let no attempt end
     }),
   );
 }
