@@ -120,7 +120,7 @@ async function collect({ first }: Embedded, jobId: string): Promise<{ cursors: s
   const query = `query ($id: ID!) {
     job(id: $id) {
       attempts { id } policy { id } logs { ${page} } events { ${page} nodes { id } }
-      metrics { id windows { ${page} nodes { id } } }
+      metrics(first: 20) { id windows { ${page} nodes { id } } }
       project { secrets { id } jobs { ${page} } schedules { ${page} } }
     }
     jobs { ${page} } runners { ${page} nodes { id } } viewer { projects { ${page} } }

@@ -34,7 +34,9 @@ function damageOne(random: Random, json: unknown): unknown {
 }
 
 function hostile(random: Random): unknown {
-  return random.chance(0.03) ? 'y'.repeat(random.pick([100_000, 1_100_000])) : random.pick(hostileValues);
+  return random.chance(0.03)
+    ? 'y'.repeat(random.pick([100_000, 1_100_000]))
+    : structuredClone(random.pick(hostileValues)); // a value placed in itself would be a circle
 }
 
 /** The text with flipped bits, a piece of it missing or doubled, or its end gone. */
