@@ -62,12 +62,17 @@ const pageSize = 20;
 /** No page holds more; a resolver refuses what asks for more, by name. */
 const largestPage = 1_000;
 
+const smallerHint = 'Ask for smaller pages (`first`), fewer fields and aliases, or in several operations.';
+
 /** Validation rule that refuses what is too large. Runs beside the standard rules, so it meets invalid documents too. */
 export function limitsRule(limits: Limits): (context: ValidationContext) => ASTVisitor {
   return (context) => {
     const tooLarge = (message: string, node: DefinitionNode | undefined) =>
       context.reportError(
-        new GraphQLError(message, { nodes: node, extensions: { code: 'OPERATION_TOO_LARGE', http: { status: 400 } } }),
+        new GraphQLError(message, {
+          nodes: node,
+          extensions: { code: 'OPERATION_TOO_LARGE', hint: smallerHint, http: { status: 400 } },
+        }),
       );
     return {
       Document(document) {

@@ -151,11 +151,17 @@ builder.objectField(JobRef, 'metricCount', (t) =>
   }),
 );
 
-/** How many metrics a page may hold: as many as are named, when none of them is a prefix. */
+/**
+ * Metrics that a page is weighed with when `first` is not given: more than most jobs have. With the 1,000 that it may hold an
+ * ordinary `metrics { windows(first: 100) { nodes { mean } } }` would be refused; rows beyond that are bounded by their bytes.
+ */
+const usualMetrics = 100;
+
+/** How many metrics a page is weighed with: as many as are named, when none of them is a prefix. */
 function metricsAsked(argument: (name: string) => unknown): number {
   const [first, names] = [argument('first'), argument('names')];
   const isExact = Array.isArray(names) && names.every((name) => typeof name === 'string' && !name.endsWith('*'));
-  const most = typeof first === 'number' ? Math.min(Math.max(first, 0), maxMetrics) : maxMetrics;
+  const most = typeof first === 'number' ? Math.min(Math.max(first, 0), maxMetrics) : usualMetrics;
   return isExact ? Math.min(most, names.length) : most;
 }
 

@@ -15,7 +15,7 @@ import type { World } from './world.ts';
 const readerProjectId = 'p-reader';
 const lines = { chunks: 64, inChunk: 16, bytes: 16_000 };
 const metricCount = 6_000;
-const specEntries = { count: 900, bytes: 800 };
+const specEntries = { count: 900, bytes: 260 };
 const patienceMs = 60_000;
 const standardIntrospection = getIntrospectionQuery();
 
@@ -35,7 +35,7 @@ export class HostileClients {
     this.#jobId = jobId;
   }
 
-  /** Makes the project, its token, and a job with 16 MB of log, 6,000 metrics and a spec of 0.7 MB. */
+  /** Makes the project, its token, and a job with 16 MB of log, 6,000 metrics and a spec of 0.24 MB. */
   static async prepare(world: World, weather: Weather, client: Client): Promise<HostileClients> {
     await createProject(client, readerProjectId, ['true']);
     type Created = { createToken: { secret: string } };
