@@ -275,8 +275,8 @@ suite('against a gateway', () => {
     assert.equal(new Set(names).size, 2_400);
     assert.deepEqual(names, names.toSorted());
     const refused = {
-      windows: 'metrics { windows(first: 900) { nodes { mean } } }',
-      series: 'metrics { series(maxPoints: 5000) { x y } }',
+      windows: 'metrics(first: 1000) { windows(first: 900) { nodes { mean } } }',
+      series: 'metrics(first: 1000) { series(maxPoints: 5000) { x y } }',
       'series of prefixes': 'metrics(names: ["m/*"], first: 1000) { series { x y } }',
     };
     for (const [what, selection] of Object.entries(refused)) {

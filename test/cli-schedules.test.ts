@@ -190,7 +190,7 @@ suite('Over GraphQL', () => {
     await db.execute(
       "update schedule set next_due_at = date_trunc('minute', now()) - interval '3 hours' where name = 'each-minute'",
     );
-    const query = `{ project(id: "${project}") { schedules { totalCount nodes {
+    const query = `{ project(id: "${project}") { schedules(first: 10) { totalCount nodes {
       id name lastJob { id } jobs { totalCount nodes { id dueAt schedule { name } submittedBy { __typename id name } resolved { path source } } }
       runs(first: 2) { nodes { dueAt lastDueAt outcome reason { code message } job { id } } pageInfo { hasNextPage endCursor } } } } } }`;
     type Found = {

@@ -152,10 +152,10 @@ builder.objectField(JobRef, 'metricCount', (t) =>
 );
 
 /**
- * Metrics that a page is weighed with when `first` is not given: more than most jobs have. With the 1,000 that it may hold an
- * ordinary `metrics { windows(first: 100) { nodes { mean } } }` would be refused; rows beyond that are bounded by their bytes.
+ * Metrics that a page is weighed with when `first` is not given, as any list. With the 1,000 that it may hold an ordinary
+ * `metrics { windows(first: 500) { nodes { mean } } }` would be refused; what is more than usual is bounded by its bytes.
  */
-const usualMetrics = 100;
+const usualMetrics = 20;
 
 /** How many metrics a page is weighed with: as many as are named, when none of them is a prefix. */
 function metricsAsked(argument: (name: string) => unknown): number {
