@@ -110,8 +110,10 @@ suite('against a gateway', () => {
     const data = await dataOf(door.port, { query, variables: { input: { spec } } });
     large = (data['submitJob'] as unknown as { job: { id: string } }).job.id;
     for (let slice = 0; slice < 6; slice++) {
-      const points = Array.from({ length: 400 }, (_, i) => {
-        return { name: `m/${String(slice * 400 + i).padStart(4, '0')}`, value: i, step: 1, epoch: null, time: 1_000 };
+      // Three windows of each: more of all together than a follower may be opened with.
+      const points = Array.from({ length: 1_200 }, (_, i) => {
+        const name = `m/${String(slice * 400 + (i % 400)).padStart(4, '0')}`;
+        return { name, value: i, step: 1, epoch: null, time: 1_000 + 30_000 * Math.floor(i / 400) };
       });
       await commit(door.gateway.store, (tx) =>
         changeJob(tx, jobId, (locked) => appendPoints(tx, locked, 1, slice, points)),
