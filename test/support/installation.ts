@@ -95,12 +95,11 @@ export async function startEmbedded(env: Record<string, string> = {}): Promise<E
   };
 }
 
-/** Both ways, with what a machine must have for them. */
-export const installations: readonly {
-  kind: Installation['kind'];
-  needs: NeedName[];
-  start(): Promise<Installation>;
-}[] = [
-  { kind: 'served', needs: ['own postgres', 'own redis'], start: startServed },
-  { kind: 'embedded', needs: [], start: startEmbedded },
-];
+type Kind = { kind: Installation['kind']; needs: NeedName[]; start(): Promise<Installation> };
+
+const served: Kind = { kind: 'served', needs: ['own postgres', 'own redis'], start: startServed };
+const embedded: Kind = { kind: 'embedded', needs: [], start: startEmbedded };
+
+/** What a test runs on, with what a machine must have for it; both by `npm run test:bystander`, which takes twice as long. */
+export const installations: readonly Kind[] =
+  process.env.ASTRAML_TEST_INSTALLATIONS === 'all' ? [served, embedded] : [served];
