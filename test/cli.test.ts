@@ -2,6 +2,8 @@
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { after, before, suite, test } from 'node:test';
@@ -436,9 +438,55 @@ suite('signing in', () => {
     assert.equal(open.code, 4);
     assert.match(open.stderr, /can be read by others[^]*chmod 600/);
   });
+
+  test('a token of the environment is not sent where a file says, and no file names a server elsewhere', async () => {
+    const home = join(folder, 'cloned');
+    mkdirSync(join(home, '.astraml'), { recursive: true });
+    const file = join(home, '.astraml', 'client.json');
+    const asked: string[] = [];
+    const stranger = createServer((request, response) => {
+      asked.push(`${request.url} ${request.headers.authorization}`);
+      response.end('{}');
+    });
+    await new Promise<void>((resolve) => stranger.listen(0, '127.0.0.1', resolve));
+    try {
+      const { port } = stranger.address() as AddressInfo;
+      const write = (url: string) => writeFileSync(file, JSON.stringify({ url, token: 'theirs' }), { mode: 0o600 });
+      write(`http://127.0.0.1:${port}`);
+      const sent = await astraml(['jobs'], { env: { ASTRAML_URL: undefined, ASTRAML_TOKEN: 'mine' }, cwd: home });
+      assert.deepEqual([sent.code, asked], [4, []]);
+      assert.match(sent.stderr, /ASTRAML_TOKEN is set without a server[^]*Set ASTRAML_URL/);
+      write('http://stranger.example:4000');
+      const led = await astraml(['jobs'], { env: { ASTRAML_URL: undefined, ASTRAML_TOKEN: undefined }, cwd: home });
+      assert.equal(led.code, 4);
+      assert.match(led.stderr, /stranger\.example:4000, which is not on this machine/);
+      const named = await astraml(['jobs'], { cwd: home });
+      assert.equal(named.code, 0, 'who names the server is not led');
+    } finally {
+      stranger.close();
+    }
+  });
 });
 
 suite('text', () => {
+  test('a terminal gets no control sequence but colours, whatever stands in a cell, a line or a warning', async () => {
+    const nasty = 'a\u001b]52;c;AAAA\u0007b\u001b[2Jc\u009b31md\u202ee\tf\ng';
+    const tty = fakeStdout(true);
+    await tty.output.table(['N', 'Z'], [[nasty, 'x']], { header: false });
+    await tty.output.print(nasty);
+    await tty.output.printJson({ [nasty]: nasty });
+    // eslint-disable-next-line no-control-regex
+    assert.doesNotMatch(
+      tty.text().replaceAll(/\u001b\[[0-9;]*m/g, ''),
+      /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202e]/,
+    );
+    assert.equal(tty.text().split('\n')[0]?.startsWith('ab'), true);
+    const piped = fakeStdout(false);
+    await piped.output.table(['N', 'Z'], [[nasty, 'x']]);
+    assert.equal(piped.text().split('\n').length, 2, 'a row is one line');
+    assert.equal(piped.text().split('\t').length, 2);
+  });
+
   test('a terminal gets aligned columns, a header, and a glyph beside each colour', async () => {
     const rows = [
       ['1', 'a', 'x'],

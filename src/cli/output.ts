@@ -2,7 +2,7 @@
 // tab-separated and complete, or JSON.
 import { once } from 'node:events';
 import { styleText } from 'node:util';
-import { cleanText, textWidth } from './text.ts';
+import { cleanLine, cleanText, textWidth } from './text.ts';
 
 /** What we write to: process.stdout and process.stderr, or a test's stand-in. */
 export type Sink = { write(text: string): boolean; isTTY?: boolean };
@@ -42,16 +42,18 @@ export type Style = 'red' | 'green' | 'yellow' | 'cyan' | 'dim' | 'bold';
 export function createOutput({ stdout, stderr, quiet, json }: OutputOptions): Output {
   const tty = stdout.isTTY === true;
   const colours = mayColour(stdout);
+  // The one way to a terminal: whatever stands in a line, only colours get there. A program gets every byte.
   const print = async (line: string) => {
-    if (!stdout.write(`${line}\n`)) await once(stdout, 'drain');
+    if (!stdout.write(`${tty ? harmless(line) : line}\n`)) await once(stdout, 'drain');
   };
+  const tell = (line: string) => void stderr.write(`${stderr.isTTY === true ? harmless(line) : line}\n`);
   return {
     tty,
     colours,
     json,
     print,
-    note: (line) => void (quiet || stderr.write(`${line}\n`)),
-    warn: (line) => void stderr.write(`${line}\n`),
+    note: (line) => void (quiet || tell(line)),
+    warn: tell,
     async printJson(value, { pretty = tty } = {}) {
       const chosen = isList(value) ? value.map((item) => pick(item, json)) : pick(value, json);
       await print(JSON.stringify(chosen, null, pretty ? 2 : 0));
@@ -61,6 +63,13 @@ export function createOutput({ stdout, stderr, quiet, json }: OutputOptions): Ou
     },
     paint: (style, text) => (colours ? styleText(style, text, { validateStream: false }) : text),
   };
+}
+
+function harmless(text: string): string {
+  return text
+    .split('\n')
+    .map((line) => cleanLine(line, true))
+    .join('\n');
 }
 
 /** NO_COLOR, FORCE_COLOR and TERM=dumb decide, and whether it is a terminal. */
@@ -87,7 +96,10 @@ export function formatTable(
   rows: readonly (readonly string[])[],
   { tty, header }: { tty: boolean; header: boolean },
 ): string[] {
-  const lines = header ? [columns, ...rows] : [...rows];
+  // A line end or a tab within a cell would begin another row or cell.
+  const lines = (header ? [columns, ...rows] : rows).map((cells) =>
+    cells.map((text) => text.replace(/[\t\n\r]+/g, ' ')),
+  );
   if (!tty) return lines.map((cells) => cells.join('\t'));
   const widths = columns.map((_, index) => Math.max(...lines.map((cells) => textWidth(cells[index] ?? ''))));
   const pad = (cell: string, index: number) =>

@@ -18,16 +18,34 @@ const clientFile = z.object({ url: z.url(), token: z.string().min(1), project: z
 /** Where `astraml dev` listens unless it is told otherwise. */
 const localUrl = 'http://127.0.0.1:4000';
 
-/** `token` is null when none is known for the server: whether that matters is the command's to say. */
+/**
+ * `token` is null when none is known for the server: whether that matters is the command's to say. The address in a file is
+ * used with that file's token only: a file that came with somebody's folder must not be sent a token of the environment.
+ */
 export function findSignIn({ flags, env, cwd }: SignInSources): SignIn {
   const file = readClientFile(env, cwd);
+  const given = env['ASTRAML_TOKEN'] || null;
   const named = flags.server ?? (env['ASTRAML_URL'] || undefined);
+  if (named === undefined && file && given !== null && given !== file.token) {
+    throw new Failure(
+      exitCodes.notAllowed,
+      `ASTRAML_TOKEN is set without a server, and ${file.path} names ${file.url} with a token of its own.`,
+      'Set ASTRAML_URL to the server that the token is for, or unset ASTRAML_TOKEN.',
+    );
+  }
+  if (named === undefined && file && !isLoopback(file.url)) {
+    throw new Failure(
+      exitCodes.notAllowed,
+      `${file.path} names ${file.url}, which is not on this machine: nothing is sent there by a file's word alone.`,
+      'To use that server name it yourself, with ASTRAML_URL and ASTRAML_TOKEN.',
+    );
+  }
   const url = checkUrl(named ?? file?.url ?? localUrl);
   // The file's token and project belong to the file's server: another one must not see them.
   const own = file && new URL(file.url).origin === new URL(url).origin ? file : null;
   return {
     url,
-    token: env['ASTRAML_TOKEN'] || own?.token || null,
+    token: given ?? own?.token ?? null,
     project: flags.project ?? (env['ASTRAML_PROJECT'] || own?.project || null),
   };
 }
@@ -52,16 +70,32 @@ function checkUrl(text: string): string {
   return text.replace(/\/+$/, '');
 }
 
-function readClientFile(env: Record<string, string | undefined>, cwd: string): z.output<typeof clientFile> | null {
+type ClientFile = z.output<typeof clientFile> & { path: string };
+
+function readClientFile(env: Record<string, string | undefined>, cwd: string): ClientFile | null {
   const path = clientFilePath(env, cwd);
   if (!path) return null;
+  const { mode, uid } = statSync(path);
+  if (process.getuid && uid !== process.getuid()) {
+    throw new Failure(
+      exitCodes.notAllowed,
+      `${path} belongs to another user.`,
+      'Run this elsewhere, or delete the file.',
+    );
+  }
   // ssh's rule; it also passes over a file that came with somebody's repository.
-  if (process.platform !== 'win32' && (statSync(path).mode & 0o077) !== 0) {
+  if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
     throw new Failure(exitCodes.notAllowed, `${path} holds a token and can be read by others.`, `chmod 600 ${path}`);
   }
   const parsed = clientFile.safeParse(parseJson(readFileSync(path, 'utf8')));
-  if (parsed.success) return parsed.data;
-  throw usage(`${path} is not what \`astraml dev\` writes.`, 'Delete it and start `astraml dev` again.');
+  if (!parsed.success) {
+    throw usage(`${path} is not what \`astraml dev\` writes.`, 'Delete it and start `astraml dev` again.');
+  }
+  return { ...parsed.data, path };
+}
+
+function isLoopback(url: string): boolean {
+  return /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
 }
 
 function parseJson(text: string): unknown {
