@@ -8,7 +8,7 @@ import { skipUnless } from './support/absent.ts';
 const product = fileURLToPath(new URL('..', import.meta.url));
 const skip = skipUnless('own postgres', 'own redis', 'linux /proc');
 
-const names = ['no quarantine', 'quarantine without its control experiment'];
+const names = ['no high-water mark', 'no quarantine'];
 for (const name of names) {
   test(`a planted bug is caught: ${name}`, { ...skip, timeout: 240_000 }, async () => {
     assert.ok(await hunt(product, { first: 1, seconds: 12, names: [name] }));
