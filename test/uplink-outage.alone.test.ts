@@ -122,6 +122,9 @@ suite('the uplink', { ...skipUnless('own postgres', 'own redis'), timeout: 280_0
     }
   };
 
+  // Two minutes each at best: `npm run test:uplink` runs them.
+  if (process.env.ASTRAML_TEST_UPLINK_OUTAGE !== 'true') return;
+
   test(
     'over Redis holds 25 batches an attempt after ten minutes, and the gateway no more than it took',
     { timeout: 120_000 },
