@@ -1,7 +1,7 @@
 // Batches on their way from the uplink into the database, and what their runners are told of them.
 import type { UplinkEntry } from '../bus/bus.ts';
 import { intakeFigures, recordsPerCommit } from '../figures.ts';
-import { commit, type Store } from '../live/commit.ts';
+import { commit, type Store, type Tx } from '../live/commit.ts';
 import type { DecodedBatch } from '../protocol/record.ts';
 import { type IntakeCounts, lengthOf, noCounts, refuseBatch, takeBatches, type Told } from './intake.ts';
 
@@ -30,36 +30,33 @@ export type BatchStore = {
 export function createBatchStore(store: Store, { leaseSeconds, maxMetricNames }: IntakeLimits): BatchStore {
   const counts = noCounts();
   let commits = 0;
-  const count = (added: IntakeCounts) => {
+  /** Commits what counts its work, and adds the counts once that is done. */
+  const counted = async <T>(work: (tx: Tx, added: IntakeCounts) => Promise<T>): Promise<T> => {
+    let added = noCounts();
+    const result = await commit(store, (tx) => {
+      added = noCounts(); // a transaction that is repeated counts anew
+      return work(tx, added);
+    });
     commits++;
     for (const key of Object.keys(added) as (keyof IntakeCounts)[]) {
       counts[key] += added[key];
       intakeFigures[key].inc(added[key]);
     }
+    if (added.records > 0) recordsPerCommit.observe(added.records);
+    return result;
   };
   return {
     counts,
     get commits() {
       return commits;
     },
-    async store(batches) {
-      let added = noCounts();
-      const told = await commit(store, (tx) => {
-        added = noCounts(); // a transaction that is repeated counts anew
+    store: (batches) =>
+      counted((tx, added) => {
         return takeBatches(tx, batches, leaseSeconds, added, maxMetricNames);
-      });
-      count(added);
-      if (added.records > 0) recordsPerCommit.observe(added.records);
-      return told;
-    },
+      }),
     async refuse(batch, reason) {
-      let added = noCounts();
-      const told = await commit(store, (tx) => {
-        added = noCounts();
-        return refuseBatch(tx, batch, { reason, leaseSeconds, counts: added });
-      });
-      count(added);
-      return told ? [told] : [];
+      const answer = await counted((tx, added) => refuseBatch(tx, batch, { reason, leaseSeconds, counts: added }));
+      return answer ? [answer] : [];
     },
     tell(acknowledgements) {
       for (const { channel, acknowledgement } of acknowledgements) {
