@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { availableParallelism, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { run } from 'node:test';
@@ -47,6 +47,10 @@ const counts: Counts = { tests: 0, suites: 0, passed: 0, failed: 0, cancelled: 0
 const ran = new Map<string, Set<string>>();
 const skips: { name: string; reason: string }[] = [];
 const overdue: string[] = [];
+/** How long each file took. */
+const secondsOf = new Map<string, number>();
+/** So many of the slowest are named at the end. */
+const slowestNamed = 30;
 const startedAt = performance.now();
 
 const isWhole = process.argv.length <= 2;
@@ -77,6 +81,7 @@ async function* runFiles(some: string[], concurrency: number): AsyncGenerator<Te
   for await (const event of run({ files: some, concurrency, timeout: Math.ceil(fileTimeoutMs / 5), cwd: root })) {
     if (event.type === 'test:summary') {
       if (event.data.file === undefined) addCounts(event.data.counts);
+      else secondsOf.set(relative(root, event.data.file), Math.round(event.data.duration_ms / 1000));
       continue;
     }
     if (event.type === 'test:pass' && event.data.skip !== undefined) {
@@ -93,12 +98,12 @@ function skipReason(skip: string | boolean): string {
   return typeof skip === 'string' && skip !== '' ? skip : 'no reason given';
 }
 
-// node:test ends a test that takes too long, but waits for ever for its process.
 /** Whole installations that are killed and healed take longer: a file that runs alone has twice the time. */
 function limitOf(file: string): number {
   return file.endsWith('.alone.test.ts') ? 2 * fileTimeoutMs : fileTimeoutMs;
 }
 
+// node:test ends a test that takes too long, but waits for ever for its process.
 function endOverdueFiles(since: Map<number, number>): void {
   for (const { pid, parent, command } of listProcesses()) {
     const file = parent === process.pid ? files.find((name) => command.endsWith(name)) : undefined;
@@ -199,6 +204,8 @@ function printSummary(problems: string[]): void {
   const failed = counts.failed + counts.cancelled || problems.length;
   for (const { name, reason } of skips) console.log(`﹣ skipped: ${name} (${reason})`);
   if (!isWhole) console.log('﹣ docs/statements.md: compared with the files that were named only');
+  const slowest = [...secondsOf].toSorted(([, a], [, b]) => b - a).slice(0, slowestNamed);
+  if (isWhole) console.log(`ℹ slowest: ${slowest.map(([file, seconds]) => `${file} ${seconds} s`).join(', ')}`);
   for (const problem of problems) console.log(`✖ ${problem}`);
   const lines = {
     tests: counts.tests,
