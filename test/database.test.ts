@@ -163,6 +163,22 @@ suite('a Postgres server', skipUnless('own postgres'), () => {
     await assert.rejects(slow, (error) => passingFault(error)?.code === 'TIMEOUT');
   });
 
+  test('one that is read-only, or takes no connections for now, is UNAVAILABLE', async () => {
+    const { name, url } = await createDatabase(server);
+    const own = await openDatabase({ url, dataDir: '', poolSize: 1 });
+    const write = own.transaction(async (tx) => {
+      await tx.execute(sql`set transaction read only`); // as on a standby
+      await tx.insert(project).values({ id: 'p-one', name: 'one' });
+    });
+    await assert.rejects(write, (error) => passingFault(error)?.code === 'UNAVAILABLE');
+    await database.db.execute(sql`alter database ${sql.identifier(name)} allow_connections false`);
+    await database.db.execute(sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name}`);
+    const isClosed = () => own.db.$count(project).then(() => null, (error: unknown) => databaseErrorCode(error) === '55000' && error); // prettier-ignore
+    const error = await until(isClosed, { what: 'a database that takes no connections' });
+    assert.equal(passingFault(error)?.code, 'UNAVAILABLE');
+    await own.close();
+  });
+
   test('a row that another transaction holds can be skipped', async () => {
     await database.db.insert(project).values([
       { id: 'p-one', name: 'one' },

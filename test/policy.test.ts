@@ -65,9 +65,9 @@ function refused(code: RefusalCode, check: (refusal: Refusal) => void = () => {}
 }
 
 /** Problems of rules as `CODE path`, with their messages and hints. */
-function problemsOf(rules: RuleInput[]): { places: string[]; said: string } {
+async function problemsOf(rules: RuleInput[]): Promise<{ places: string[]; said: string }> {
   try {
-    readRules(rules, ['input', 'rules']);
+    await readRules(rules, ['input', 'rules']);
     return { places: [], said: '' };
   } catch (error) {
     assert.ok(error instanceof Refusal && error.code === 'INVALID_INPUT', String(error));
@@ -203,8 +203,8 @@ suite('a policy', () => {
 });
 
 suite('rules', () => {
-  test('are refused with every problem at once, each at its place', () => {
-    const { places, said } = problemsOf([
+  test('are refused with every problem at once, each at its place', async () => {
+    const { places, said } = await problemsOf([
       { path: 'hyperparams.epochs', min: 5, max: 2 },
       { path: 'epochs', max: 2 },
       { path: 'hyperparams.lr_scheduler', min: 1 },
@@ -242,37 +242,45 @@ suite('rules', () => {
     assert.match(said, /its own max and allowed forbids/);
   });
 
-  test('are bounded in number and size', () => {
+  test('are bounded in number and size', async () => {
     const many = Array.from({ length: 201 }, (_, n) => ({ path: `hyperparams.x${n}`, max: n }));
-    assert.deepEqual(problemsOf(many).places, ['OUT_OF_RANGE input.rules']);
-    assert.deepEqual(problemsOf(many.slice(1)).places, []);
+    assert.deepEqual((await problemsOf(many)).places, ['OUT_OF_RANGE input.rules']);
+    assert.deepEqual((await problemsOf(many.slice(1))).places, []);
     const long = 'x'.repeat(10_001);
-    assert.deepEqual(
-      problemsOf([
-        { path: 'hyperparams.a', default: long },
-        { path: 'hyperparams.b', allowed: [long] },
-        { path: 'hyperparams.c', allowed: Array.from({ length: 101 }, (_, n) => n) },
-        { path: 'hyperparams.d', required: true, message: 'x'.repeat(501) },
-        { path: `hyperparams.${'x'.repeat(250)}`, required: true },
-        { path: 'hyperparams.\0', required: true },
-        { path: 'hyperparams.e', default: 'a\0' },
-        { path: 'hyperparams.f', default: '\ud800' },
-      ]).places,
-      [
-        'OUT_OF_RANGE input.rules.0.default',
-        'OUT_OF_RANGE input.rules.1.allowed',
-        'OUT_OF_RANGE input.rules.2.allowed',
-        'OUT_OF_RANGE input.rules.3.message',
-        'MALFORMED input.rules.4.path',
-        'MALFORMED input.rules.5.path',
-        'NOT_ALLOWED input.rules.6.default',
-        'NOT_ALLOWED input.rules.7.default',
-      ],
-    );
+    const { places } = await problemsOf([
+      { path: 'hyperparams.a', default: long },
+      { path: 'hyperparams.b', allowed: [long] },
+      { path: 'hyperparams.c', allowed: Array.from({ length: 101 }, (_, n) => n) },
+      { path: 'hyperparams.d', required: true, message: 'x'.repeat(501) },
+      { path: `hyperparams.${'x'.repeat(250)}`, required: true },
+      { path: 'hyperparams.\0', required: true },
+      { path: 'hyperparams.e', default: 'a\0' },
+      { path: 'hyperparams.f', default: '\ud800' },
+    ]);
+    assert.deepEqual(places, [
+      'OUT_OF_RANGE input.rules.0.default',
+      'OUT_OF_RANGE input.rules.1.allowed',
+      'OUT_OF_RANGE input.rules.2.allowed',
+      'OUT_OF_RANGE input.rules.3.message',
+      'MALFORMED input.rules.4.path',
+      'MALFORMED input.rules.5.path',
+      'NOT_ALLOWED input.rules.6.default',
+      'NOT_ALLOWED input.rules.7.default',
+    ]);
   });
 
-  test('may be about any hyperparameter of the script, whose default may be null', () => {
-    const [rule] = readRules([{ path: 'hyperparams.optim.beta', default: null, min: 0, max: 1 }], []);
+  test('are read in turns: others are served meanwhile', async () => {
+    const allowed = Array.from({ length: 100 }, (_, n) => `value-${n}`);
+    const rules = Array.from({ length: 200 }, (_, n) => ({ path: `hyperparams.x${n}`, allowed }));
+    let served = 0;
+    const serving = setInterval(() => served++, 1);
+    assert.equal((await readRules(rules, [])).length, 200);
+    clearInterval(serving);
+    assert.ok(served >= 5, `${served} times`);
+  });
+
+  test('may be about any hyperparameter of the script, whose default may be null', async () => {
+    const [rule] = await readRules([{ path: 'hyperparams.optim.beta', default: null, min: 0, max: 1 }], []);
     assert.deepEqual([rule?.hasDefault, rule?.default, rule?.max], [true, null, 1]);
     const names = [
       'hyperparams',
@@ -282,10 +290,10 @@ suite('rules', () => {
       '__proto__',
       '',
     ];
-    for (const path of names) assert.equal(problemsOf([{ path, required: true }]).places.length, 1, path);
+    for (const path of names) assert.equal((await problemsOf([{ path, required: true }])).places.length, 1, path);
   });
 
-  test('whatever they hold, are refused or kept, and what is kept can be obeyed', () => {
+  test('whatever they hold, are refused or kept, and what is kept can be obeyed', async () => {
     const value = fc.oneof(fc.jsonValue({ maxDepth: 2 }), fc.integer({ min: -5, max: 40 }));
     const path = fc.oneof(
       fc.constantFrom(
@@ -302,10 +310,10 @@ suite('rules', () => {
       { path, default: value, min: optional, max: optional, allowed: fc.option(fc.array(value, { maxLength: 3 })) },
       { requiredKeys: ['path'] },
     );
-    fc.assert(
-      fc.property(fc.array(input, { maxLength: 3 }), (inputs) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(input, { maxLength: 3 }), async (inputs) => {
         try {
-          for (const rule of readRules(inputs, [])) {
+          for (const rule of await readRules(inputs, [])) {
             if (rule.hasDefault) assert.deepEqual(brokenLimits(rule, rule.default), []);
           }
         } catch (error) {
@@ -595,14 +603,14 @@ suite('for any rules and any spec', () => {
     { requiredKeys: [] },
   );
 
-  test('the effective value is request, else policy, else default; it is refused exactly when a rule is violated', () => {
+  test('the effective value is request, else policy, else default; it is refused exactly when a rule is violated', async () => {
     let kept = 0;
-    fc.assert(
-      fc.property(rules, spec, (given, hyperparams) => {
+    await fc.assert(
+      fc.asyncProperty(rules, spec, async (given, hyperparams) => {
         const inputs = Object.entries(given).map(([name, rule]) => ({ path: `hyperparams.${name}`, ...rule }));
         let read: PolicyRule[];
         try {
-          read = readRules(inputs, []);
+          read = await readRules(inputs, []);
         } catch {
           return; // a rule that cannot be kept
         }

@@ -154,10 +154,13 @@ export function isPassing(error: unknown): boolean {
   );
 }
 
-/** A database that is away, busy or too slow, as a refusal worth a retry; null for any other error. */
+/**
+ * A database that is away, busy or too slow, as a refusal worth a retry; null for any other error. One that is read-only
+ * (25006) or takes no connections (55000) for now is away: so a standby answers before it is promoted.
+ */
 export function passingFault(error: unknown): Refusal | null {
   const code = databaseErrorCode(error) ?? '';
   if (code === '57014') return new Refusal('TIMEOUT', 'The database took too long to answer.');
-  const away = /^(08|57P|53)|^(ECONN|CONNECT|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)/.test(code);
+  const away = /^(08|57P|53|25006|55000)|^(ECONN|CONNECT|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)/.test(code);
   return away ? new Refusal('UNAVAILABLE', 'The database is not available.', { retryAfterSeconds: 1 }) : null;
 }

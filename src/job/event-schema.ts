@@ -25,7 +25,8 @@ import { getJob, loadJobs, readJob } from './job.ts';
 import { JobRef, JobStateEnum, requireFollowed } from './schema.ts';
 import { isTerminal, type JobState } from './state.ts';
 
-const maxBatch = 500;
+/** An alert holds up to 64 KiB of text: so many are 6 MiB, which one operation may hold. */
+const maxBatch = 100;
 const maxLast = 10_000;
 /** About what an event takes in memory. */
 const rowBytes = 1_000;

@@ -79,7 +79,7 @@ async function readNewPolicy(db: Db, actor: Actor, { projectId, rules }: NewPoli
   requireScope(actor, projectId, 'ADMIN', ['input', 'projectId']);
   const found = await getProject(db, actor, projectId);
   if (!found) throw notFound('Project', projectId, ['input', 'projectId']);
-  return { found, rules: readRules(rules, ['input', 'rules']) };
+  return { found, rules: await readRules(rules, ['input', 'rules']) };
 }
 
 /** Whether the caller made the current revision from the one it names: its answer was lost, and it asks again. */
