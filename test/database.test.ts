@@ -17,11 +17,13 @@ import { project } from '../src/project/table.ts';
 import { runner } from '../src/runner/table.ts';
 import { databaseContract } from './contract/database.ts';
 import { skipUnless } from './support/absent.ts';
+import { seedDataDir } from './support/embedded.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
 import { until } from './support/until.ts';
 
 databaseContract('the embedded engine', async () => {
   const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+  await seedDataDir(dataDir);
   const database = await openDatabase({ url: null, dataDir });
   return {
     database,
@@ -173,9 +175,12 @@ suite('a Postgres server', skipUnless('own postgres'), () => {
     await assert.rejects(write, (error) => passingFault(error)?.code === 'UNAVAILABLE');
     await database.db.execute(sql`alter database ${sql.identifier(name)} allow_connections false`);
     await database.db.execute(sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name}`);
-    const isClosed = () => own.db.$count(project).then(() => null, (error: unknown) => databaseErrorCode(error) === '55000' && error); // prettier-ignore
-    const error = await until(isClosed, { what: 'a database that takes no connections' });
-    assert.equal(passingFault(error)?.code, 'UNAVAILABLE');
+    const isAway = (error: unknown) => passingFault(error)?.code === 'UNAVAILABLE';
+    for (let n = 0; n < 5; n++) await assert.rejects(own.db.$count(project), isAway, `try ${n}`);
+    await assert.rejects(openDatabase({ url, dataDir: '' }), (error) => databaseErrorCode(error) === '55000' && isAway(error)); // prettier-ignore
+    await database.db.execute(sql`alter database ${sql.identifier(name)} allow_connections true`);
+    const isBack = () => own.db.$count(project).then(() => true, (error: unknown) => !isAway(error) && assert.fail(String(error))); // prettier-ignore
+    await until(isBack, { what: 'a database that takes connections again' });
     await own.close();
   });
 

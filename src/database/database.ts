@@ -13,6 +13,7 @@ import { workFigures } from '../figures.ts';
 import { begin } from './begin.ts';
 import { startEmbedded } from './embedded.ts';
 import { preparing } from './prepare.ts';
+import { isPlain, openSocket } from './socket.ts';
 
 type NoSchema = Record<string, never>;
 /** What reads take: the database itself or a transaction of it. */
@@ -59,19 +60,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   const embedded = options.url ? null : await startEmbedded(options.dataDir);
   const connect = (max: number) =>
     options.url
-      ? postgres(options.url, {
-          ...quiet,
-          max,
-          connect_timeout: 10,
-          // Seconds between a break and the next try of a connection. By default it triples with each connection that
-          // breaks: ten that break together would stay away for up to 20 s from a server that is back.
-          backoff: () => 0.05 + Math.random() * 0.2,
-          connection: {
-            application_name: 'astraml',
-            statement_timeout: options.statementTimeoutMs ?? 15_000,
-            idle_in_transaction_session_timeout: 5_000,
-          },
-        })
+      ? connectServer(options.url, max, options.statementTimeoutMs)
       : postgres({ ...quiet, max, path: embedded?.socketPath, user: 'postgres', database: 'postgres' });
   try {
     await migrateUnderLock(connect(1));
@@ -80,6 +69,25 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     throw error;
   }
   return wrap(connect(options.url ? (options.poolSize ?? 10) : 1), embedded);
+}
+
+/** Opens no connection before the first query. */
+function connectServer(url: string, max: number, statementTimeoutMs = 15_000): postgres.Sql {
+  const options = {
+    ...quiet,
+    max,
+    connect_timeout: 10,
+    // Seconds between a break and the next try of a connection. By default it triples with each connection that
+    // breaks: ten that break together would stay away for up to 20 s from a server that is back.
+    backoff: () => 0.05 + Math.random() * 0.2,
+    connection: {
+      application_name: 'astraml',
+      statement_timeout: statementTimeoutMs,
+      idle_in_transaction_session_timeout: 5_000,
+    },
+  };
+  const client = postgres(url, options);
+  return isPlain(client.options) ? postgres(url, { ...options, ...{ socket: openSocket } }) : client;
 }
 
 async function migrateUnderLock(client: postgres.Sql): Promise<void> {

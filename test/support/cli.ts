@@ -43,7 +43,7 @@ export function commandLine(signIn: () => Environment): CommandLine {
   const folder = mkdtempSync(join(tmpdir(), 'cli-'));
   const environment = (env: Environment = {}): Environment => ({
     NODE_DISABLE_COMPILE_CACHE: undefined,
-    NODE_COMPILE_CACHE: join(folder, 'cache'),
+    NODE_COMPILE_CACHE: join(process.env.ASTRAML_TEST_SHARED ?? folder, 'cache'),
     ASTRAML_DATA_DIR: undefined,
     ASTRAML_PROJECT: undefined,
     NO_COLOR: undefined,

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { type ClientOptions, WebSocket } from 'ws';
 import { readConfig } from '../../src/config.ts';
 import { type RunningGateway, startGateway } from '../../src/gateway/gateway.ts';
+import { seedDataDir } from './embedded.ts';
 import { newSecretKeys } from './secret-keys.ts';
 
 export const adminToken = 'x'.repeat(40);
@@ -24,6 +25,7 @@ export type Door = {
 /** A gateway on the embedded database, on a free port, with `adminToken` as its administrator. Takes 2–3 s. */
 export async function openDoor(env: Record<string, string> = {}): Promise<Door> {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-'));
+  if (!env['DATABASE_URL']) await seedDataDir(folder);
   const gateway = await startGateway(
     readConfig({
       ASTRAML_DATA_DIR: folder,

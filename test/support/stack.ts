@@ -7,6 +7,7 @@ import type { Client } from '../../src/client/client.ts';
 import { type Local, startLocal } from '../../src/cli/serve/local.ts';
 import { readConfig } from '../../src/config.ts';
 import { newTokenText } from '../../src/project/token.ts';
+import { seedDataDir } from './embedded.ts';
 
 export type Stack = Local & {
   readonly url: string;
@@ -22,6 +23,7 @@ export async function startStack(
   options: { env?: Record<string, string>; gpus?: number; places?: number; graceMs?: number; dataDir?: string } = {},
 ): Promise<Stack> {
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'astraml-stack-')));
+  if (!options.env?.['DATABASE_URL']) await seedDataDir(dataDir);
   const token = newTokenText();
   const local = await startLocal({
     config: readConfig({ ASTRAML_DATA_DIR: dataDir, PORT: '0', LOG_LEVEL: 'warn', ...options.env }),

@@ -15,6 +15,7 @@ import type { Assignment } from '../../src/protocol/control.ts';
 import { decodeBatch, type DecodedBatch, encodeBatch } from '../../src/protocol/record.ts';
 import { registerRunner, type Runner } from '../../src/runner/runner.ts';
 import { skipUnless } from './absent.ts';
+import { seedDataDir } from './embedded.ts';
 import { createDatabase, startPostgres } from './postgres.ts';
 
 export type TestStore = Store & { readonly admin: Actor; readonly runnerActor: Actor; close(): Promise<void> };
@@ -58,6 +59,7 @@ async function openAny(embedded: boolean) {
     return { database: await openDatabase({ url, dataDir: '' }), end: () => server.stop() };
   }
   const dataDir = await mkdtemp(join(tmpdir(), 'astraml-store-'));
+  await seedDataDir(dataDir);
   return { database: await openDatabase({ url: null, dataDir }), end: () => rm(dataDir, { recursive: true }) };
 }
 
