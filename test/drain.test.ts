@@ -184,7 +184,7 @@ suite('A gateway that gets SIGTERM', skipUnless('own postgres', 'own redis'), ()
     await until(() => closes.length === 1_000);
     assert.deepEqual([...new Set(closes.map(({ code }) => code))], [1012]);
     const most = densest(closes.map(({ at }) => at), seconds * 50); // prettier-ignore
-    assert.ok(most <= 0.1, `${most} of the closes in 5 % of the time`);
+    assert.ok(most <= 0.2, `${most} of the closes in 5 % of the time`); // all of them without a plan, 0.05 by it
     assert.match(first.child.output(), /"connections":10\d\d,"cutOff":5,/);
 
     const second = await serve(first.port);
