@@ -39,6 +39,7 @@ export async function compareBystanders(t: TestContext, installation: Installati
     failing.abort(new Error(`the flood met ${String(cause)}\n${lastWords(installation)}`, { cause }));
   });
   const probing = probe(installation, ending.signal);
+  await installation.loopDelay();
   try {
     const signal = AbortSignal.any([AbortSignal.timeout(patienceMs), failing.signal]);
     const beside = await runBystander(installation, project, signal).catch((error: unknown) => {
@@ -50,7 +51,9 @@ export async function compareBystanders(t: TestContext, installation: Installati
     );
   } finally {
     ending.abort();
-    t.diagnostic(`${installation.kind}: the slowest /livez took ${await probing} ms`);
+    const delay = await installation.loopDelay().catch(() => null); // it may have died
+    const loop = delay ? `; its event loop was late by p99 ${Math.round(delay.p99)} ms, ${Math.round(delay.max)} ms at most` : '';
+    t.diagnostic(`${installation.kind}: the slowest /livez took ${await probing} ms${loop}`);
   }
   await flooding;
   if (failing.signal.aborted) throw failing.signal.reason;
