@@ -52,7 +52,9 @@ export async function compareBystanders(t: TestContext, installation: Installati
   } finally {
     ending.abort();
     const delay = await installation.loopDelay().catch(() => null); // it may have died
-    const loop = delay ? `; its event loop was late by p99 ${Math.round(delay.p99)} ms, ${Math.round(delay.max)} ms at most` : '';
+    const loop = delay
+      ? `; its event loop was late by p99 ${Math.round(delay.p99)} ms, ${Math.round(delay.max)} ms at most`
+      : '';
     t.diagnostic(`${installation.kind}: the slowest /livez took ${await probing} ms${loop}`);
   }
   await flooding;
