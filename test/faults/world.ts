@@ -122,6 +122,7 @@ export async function startWorld(options: WorldOptions): Promise<World> {
   const portOf = (url: string) => Number(new URL(url).port);
 
   const gatewayEnvironment = (gateway: Gateway) => ({
+    NODE_OPTIONS: `--import ${new URL('./collecting.ts', import.meta.url).href}`,
     PORT: String(gateway.port),
     DATABASE_URL: via(database.url, gateway.links.postgres, roleOf(gateways.indexOf(gateway))),
     REDIS_URL: via(redis.url, gateway.links.redis),
