@@ -1,4 +1,4 @@
-// `astraml projects`, `tokens`, `runners`, `whoami`, and `edit`, `retry` and `wait` of jobs, as people and scripts meet
+// `astraml projects`, `tokens`, `runners`, `whoami`, `events`, and `edit`, `retry` and `wait` of jobs, as people and scripts meet
 // them: a process of its own against a real gateway with a real runner.
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
@@ -111,6 +111,63 @@ test('whoami says who, where and what for; runners lists the machines', async ()
   const [runner] = JSON.parse(listed.stdout) as { state: string; gpus: object[] }[];
   assert.deepEqual([runner?.state, runner?.gpus.length], ['ONLINE', 2]);
   assert.match((await run(['runners'])).stdout, /^\S+\tONLINE\t2\t0\t0\/4\tvirtual\t\t20/);
+});
+
+suite('events', () => {
+  type Event = { type: string; actor: { name: string } | null; message: string; job: { number: number } | null };
+  const events = async (args: string[], env = {}) => {
+    const { code, stdout, stderr } = await run(['events', ...args, '--json=type,actor,message,job,time'], { env });
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout) as (Event & { time: string })[];
+  };
+
+  test('say who did what to a project, a job and the platform, and only to those who may know', async () => {
+    const { id, number } = await submit(stack.client, project, { resources: { gpus: 64 } });
+    await run(['jobs', 'edit', id, '--tag', 'seen']);
+    await run(['cancel', id]);
+    const made = await run(['tokens', 'create', '--scope', 'read', '--name', 'auditor']);
+    const ofJob = await events([String(number)]);
+    const types = ofJob.map(({ type }) => type);
+    assert.deepEqual(types, ['SUBMITTED', 'EDITED', 'STATE_CHANGED']);
+    const all = await events(['--all']);
+    assert.deepEqual(all[0]?.type, 'PROJECT_CREATED', 'oldest first');
+    assert.deepEqual(
+      [all.at(-1)?.type, all.at(-1)?.message],
+      ['TOKEN_CREATED', 'Token auditor was created with READ.'],
+    );
+    assert.deepEqual(
+      all.filter(({ job }) => job?.number === number).map(({ type }) => type),
+      types,
+    );
+    assert.ok(all.every(({ time, message }) => time && message));
+    assert.deepEqual(await events(['-n', '2']), all.slice(-2));
+    assert.deepEqual(await events(['--type', 'edited,token-created', '-n', '1']), all.slice(-1));
+    assert.deepEqual(await events(['--since', all.at(-2)?.time ?? '']), all.slice(-2));
+    assert.deepEqual(await events(['--since', '1h']), all);
+    assert.ok((await events(['--platform'])).every(({ job }) => job === null));
+
+    const env = { ASTRAML_TOKEN: made.stdout.trim() };
+    assert.ok(!(await events(['--all'], env)).some(({ type }) => /^(TOKEN|SECRET)_/.test(type)));
+    assert.equal((await run(['events', '--platform'], { env })).code, 4);
+    const table = await run(['events', '-n', '1', '--header']);
+    assert.match(
+      table.stdout,
+      /^TIME\tWHO\tTYPE\tJOB\tWHAT\n20\S+\t[^\t]+\tTOKEN_CREATED\t\tToken auditor was created/,
+    );
+  });
+
+  test('of a type or since a time that there is not are a mistake of the command line', async () => {
+    for (const [args, hint] of [
+      [['--type', 'token-craeted'], /Did you mean "token-created"/],
+      [['--since', 'yesterday'], /For example 30m, 24h/],
+      [['@last', '--platform'], /not both/],
+      [['@last', '--type', 'policy-set'], /no type of such an event/],
+    ] as const) {
+      const { code, stderr } = await run(['events', ...args]);
+      assert.deepEqual([code, hint.test(stderr)], [2, true], stderr);
+    }
+    assert.equal((await run(['events', '-p', 'p-none'])).code, 3);
+  });
 });
 
 suite('jobs', () => {

@@ -7,6 +7,7 @@ import { type AddCommand, withGlobals } from './command.ts';
 import { allUsage, explain, exitCodes, usage } from './failure.ts';
 import { addInitCommand } from './init/commands.ts';
 import { addDefaultsCommands } from './defaults/commands.ts';
+import { addEventsCommand } from './events/commands.ts';
 import { addJobCommands } from './jobs/commands.ts';
 import { addPolicyCommands } from './policies/commands.ts';
 import { addProjectCommands } from './projects/commands.ts';
@@ -82,6 +83,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   addInitCommand(program, add);
   addSubmitCommand(program, add);
   addJobCommands(program, add);
+  addEventsCommand(program, add);
   addDefaultsCommands(program, add);
   addScheduleCommands(program, add);
   addPolicyCommands(program, add);

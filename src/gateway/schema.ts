@@ -5,6 +5,7 @@ import { builder } from '../graphql/builder.ts';
 import { version } from '../version.ts';
 import '../graphql/node.ts';
 import '../project/schema.ts';
+import '../project/event-schema.ts';
 import '../defaults/schema.ts';
 import '../policy/schema.ts';
 import '../secret/schema.ts';
@@ -87,6 +88,7 @@ const featuresOfSchema: Record<string, string> = {
   'migration-preview': 'Query.previewMigration',
   policies: 'Mutation.setPolicy',
   'policy-dry-run': 'SetPolicyInput.dryRun',
+  'project-events': 'Project.events',
   'policy-warnings': 'PolicyRule.enforcement',
   retries: 'JobSpecInput.maxRetries',
   schedules: 'Mutation.createSchedule',

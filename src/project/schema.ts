@@ -130,7 +130,7 @@ const ProjectConnection = connectionType('Project', ProjectRef, {
 });
 addTotalCount(ProjectConnection, 'projects');
 
-const Viewer = builder.objectRef<Actor>('Viewer').implement({
+export const ViewerRef = builder.objectRef<Actor>('Viewer').implement({
   description: 'The caller.',
   fields: (t) => ({
     token: t.field({
@@ -170,7 +170,7 @@ async function projectPage(context: Context, actor: Actor, request: PageRequest)
 
 builder.queryFields((t) => ({
   viewer: t.field({
-    type: Viewer,
+    type: ViewerRef,
     nullable: true,
     description: 'The caller; null when not signed in.',
     resolve: (_, __, { actor }) => actor,
