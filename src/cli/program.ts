@@ -16,6 +16,7 @@ import { addTokenCommands } from './tokens/commands.ts';
 import { addSecretCommands } from './secrets/commands.ts';
 import { addScheduleCommands } from './schedules/commands.ts';
 import { addSubmitCommand } from './submit/commands.ts';
+import { cleanText } from './text.ts';
 import type { DevOptions } from './serve/dev.ts';
 import type { RunnerStartOptions } from './serve/runner.ts';
 
@@ -61,6 +62,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
     .version(version, '--version', 'print the version')
     .enablePositionalOptions()
     .exitOverride()
+    .configureOutput({ writeErr: (text) => process.stderr.write(cleanText(text)) })
     .showHelpAfterError('  hint  Add --help for what there is.');
   const add: AddCommand = (parent, usageText, description, fields, load, options = {}) => {
     const command = withGlobals(parent.command(usageText, options).description(description), {

@@ -5,6 +5,7 @@ import { builder } from '../graphql/builder.ts';
 import { version } from '../version.ts';
 import '../graphql/node.ts';
 import '../project/schema.ts';
+import '../project/token-schema.ts';
 import '../project/event-schema.ts';
 import '../defaults/schema.ts';
 import '../policy/schema.ts';
@@ -20,6 +21,7 @@ import '../log/schema.ts';
 import '../metric/schema.ts';
 import '../metric/series-schema.ts';
 import '../schedule/schema.ts';
+import '../schedule/owner-schema.ts';
 
 const description = `AstraML: submit ML training jobs, follow their logs and metrics live.
 
