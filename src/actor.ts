@@ -10,6 +10,8 @@ export type Actor = {
   readonly name: string;
   /** The one project of the token; null for a token of the whole platform. */
   readonly projectId: string | null;
+  /** Projects whose jobs a token of scope RUNNER may claim; null for all. */
+  readonly runnerProjectIds: readonly string[] | null;
   /** Scopes of the token with what they include: ADMIN includes WRITE, WRITE includes READ. */
   readonly scopes: ReadonlySet<TokenScope>;
   readonly expiresAt: Date | null;

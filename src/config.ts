@@ -69,7 +69,7 @@ export const variables = {
   ASTRAML_HOSTS: variable(
     list.nullable(),
     null,
-    'Host names that are answered, comma-separated, any port; others get 421. By default that of the public URL, localhost, 127.0.0.1 and [::1].',
+    'Host names that are answered, comma-separated, any port; others get 421. By default that of the public URL, localhost, 127.0.0.1 and [::1]. It holds for /metrics too, where plain addresses are answered as well: name the service that Prometheus asks by.',
     'ml.example,localhost',
   ),
   ASTRAML_CORS_ORIGINS: variable(

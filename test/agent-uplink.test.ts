@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Spool } from '../src/agent/spool.ts';
 import { Uplink } from '../src/agent/uplink.ts';
 import { NotAppended } from '../src/bus/bus.ts';
+import { ApiError } from '../src/client/client.ts';
 import type { Acknowledgement, Directive } from '../src/protocol/control.ts';
 import { type Batch, decodeBatch, maxBatchBytes, numbersOf, type RunnerRecord } from '../src/protocol/record.ts';
 import { until } from './support/until.ts';
@@ -402,4 +403,97 @@ test('a backlog of 200,000 lines goes whole and in order, and memory stays bound
       assert.ok(seconds < 15, `${seconds} s`);
     },
   );
+});
+
+suite('a database that comes back older', () => {
+  const withSend = (batch: string, gateway: Gateway): Acknowledgement => ({
+    ...gateway.take(batch),
+    send: decodeBatch(batch)?.send,
+  });
+  const texts = (gateway: Gateway) => gateway.stored.map((record) => (record as { text?: string }).text ?? record);
+  const restore = (gateway: Gateway, mark: number) => {
+    gateway.mark = mark;
+    gateway.stored.splice(mark);
+  };
+
+  test('is told what the spool still has, behind a gap for what it gave away', async () => {
+    // Each answer comes three times: copies of a batch are answered each.
+    const deliver = (batch: string, gateway: Gateway, acknowledge: (answer: Acknowledgement) => void) => {
+      for (let copy = 0; copy < 3; copy++) acknowledge(withSend(batch, gateway));
+    };
+    await withUplink(deliver, async ({ uplink, gateway, add, spool }) => {
+      add('1', '2', '3', '4', '5');
+      await uplink.drained();
+      add('6');
+      await uplink.drained();
+      restore(gateway, 2);
+      add('7', '8');
+      await until(() => gateway.mark === spool.last, { what: 'the end of the spool' });
+      await uplink.drained();
+      const [gap] = gateway.stored.slice(2, 3) as { type: string; lines: number; reason: string }[];
+      assert.deepEqual([gap?.type, gap?.lines, gap?.reason], ['gap', 4, 'RESTORED']);
+      assert.deepEqual(texts(gateway).toSpliced(2, 1), ['1', '2', '7', '8']);
+      assert.equal(gateway.stored.length, 5, 'one gap');
+    });
+  });
+
+  test('is seen by a heartbeat of an attempt that says nothing, and over HTTP while the bus is away', async () => {
+    for (const away of [false, true]) {
+      let cut = false;
+      const deliver = (batch: string, gateway: Gateway, acknowledge: (answer: Acknowledgement) => void) => {
+        if (!cut) acknowledge(withSend(batch, gateway));
+      };
+      const renew = (gateway: Gateway) => Promise.resolve(gateway.acknowledge());
+      await withUplink(
+        deliver,
+        async ({ uplink, gateway, add }) => {
+          add('1', '2', '3');
+          await uplink.drained();
+          restore(gateway, 1);
+          cut = away;
+          if (away) {
+            await until(() => gateway.renewals > 1);
+            cut = false;
+          }
+          await until(() => gateway.mark === 3);
+          assert.equal((gateway.stored[1] as { lines: number }).lines, 2);
+        },
+        { heartbeatMs: 50, resendMs: 20, renew },
+      );
+    }
+  });
+
+  test('that does not know the attempt ends it after three heartbeats, and not before', async () => {
+    const unknown = new ApiError('Attempt att_1 does not exist.', {
+      code: 'NOT_FOUND',
+      retryable: false,
+      httpStatus: 404,
+    });
+    let since = 0;
+    await withUplink(
+      () => {},
+      async ({ obeyed, add }) => {
+        since = performance.now();
+        add('1');
+        await until(() => obeyed.length > 0);
+        assert.deepEqual(obeyed[0], { type: 'ABANDON' });
+        assert.ok(performance.now() - since >= 400, 'a heartbeat until it asks, three until it believes');
+      },
+      { heartbeatMs: 100, resendMs: 20, renew: () => Promise.reject(unknown) },
+    );
+  });
+
+  test('that is away, or refuses the token, costs no attempt', async () => {
+    for (const code of ['UNREACHABLE', 'UNAUTHENTICATED', 'INTERNAL']) {
+      await withUplink(
+        () => {},
+        async ({ obeyed, gateway, add }) => {
+          add('1');
+          await until(() => gateway.renewals > 30);
+          assert.deepEqual(obeyed, [], code);
+        },
+        { heartbeatMs: 20, resendMs: 10, renew: () => Promise.reject(new ApiError('No.', { code, retryable: true })) },
+      );
+    }
+  });
 });

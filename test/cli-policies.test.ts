@@ -47,7 +47,7 @@ suite('policies', () => {
 
   test('set changes one rule and keeps the others; list and --json show them', async () => {
     const first = await policies(['set', 'hyperparams.epochs', '--max', '20']);
-    assert.deepEqual(first, { code: 0, stdout: 'p-policies revision 1, 1 rule\n', stderr: '' });
+    assert.deepEqual(first, { code: 0, stdout: 'p-policies revision 1, 1 rule\n', stderr: `server  ${door.url}\n` });
     const flags = ['--default', 'cosine', '--allowed', 'cosine,constant', '--message', 'Ask the team.'];
     const second = await policies(['set', 'hyperparams.lr_scheduler', ...flags, '--json=revision,rules']);
     assert.equal((JSON.parse(second.stdout) as { revision: number }).revision, 2);

@@ -55,14 +55,14 @@ suite('secrets', () => {
     ];
     for (const [index, [input, size]] of sizes.entries()) {
       const ran = await secrets(['set', 'HF_TOKEN'], input);
-      assert.deepEqual(ran, { code: 0, stdout: `HF_TOKEN version ${index + 1}\n`, stderr: '' });
+      assert.deepEqual(ran, { code: 0, stdout: `HF_TOKEN version ${index + 1}\n`, stderr: `server  ${door.url}\n` });
       assert.equal(await sizeOf('HF_TOKEN'), size, JSON.stringify(input));
     }
   });
 
   test('set --from-env takes a variable as it is', async () => {
     const ran = await secrets(['set', 'FROM_ENV', '--from-env', 'MINE'], 'not this', { MINE: `${canary}\n` });
-    assert.deepEqual(ran, { code: 0, stdout: 'FROM_ENV version 1\n', stderr: '' });
+    assert.deepEqual(ran, { code: 0, stdout: 'FROM_ENV version 1\n', stderr: `server  ${door.url}\n` });
     assert.equal(await sizeOf('FROM_ENV'), canary.length + 1);
     const unset = await secrets(['set', 'FROM_ENV', '--from-env', 'MINE']);
     assert.deepEqual([unset.code, unset.stderr], [2, 'error: The environment variable MINE is not set.\n']);
@@ -114,7 +114,11 @@ suite('secrets', () => {
   });
 
   test('delete removes one, and tells the closest name for one that is not there', async () => {
-    assert.deepEqual(await secrets(['delete', 'FROM_ENV']), { code: 0, stdout: 'FROM_ENV deleted\n', stderr: '' });
+    assert.deepEqual(await secrets(['delete', 'FROM_ENV']), {
+      code: 0,
+      stdout: 'FROM_ENV deleted\n',
+      stderr: `server  ${door.url}\n`,
+    });
     const again = await secrets(['delete', 'HF_TOKN']);
     assert.equal(again.code, 3);
     assert.match(again.stderr, /Did you mean "HF_TOKEN"\?/);

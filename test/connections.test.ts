@@ -153,7 +153,7 @@ suite('A connection', () => {
 
   test('to /metrics is bounded too', async () => {
     const at = await freePort();
-    const metrics = await serveMetrics(at, '127.0.0.1');
+    const metrics = await serveMetrics(at, { ...readConfig({}), host: '127.0.0.1' });
     try {
       const lines = await Promise.all(Array.from({ length: 64 }, () => open(at)));
       const beyond = await open(at);
@@ -167,6 +167,33 @@ suite('A connection', () => {
       await metrics.stop();
     }
   });
+});
+
+test('/metrics answers known hosts and plain addresses only, which ends DNS rebinding', async () => {
+  const config = readConfig({ ASTRAML_HOSTS: 'gateway,localhost' });
+  const at = await freePort();
+  const metrics = await serveMetrics(at, config);
+  try {
+    const ask = (host: string) => send(at, { method: 'GET', path: '/metrics', headers: { host } });
+    for (const host of [
+      'gateway:9464',
+      'GATEWAY',
+      'localhost:1',
+      `127.0.0.1:${at}`,
+      '10.1.2.3:9464',
+      '[fd00::1]:9464',
+    ]) {
+      assert.equal((await ask(host)).status, 200, host);
+    }
+    for (const host of ['evil.example', 'gateway.evil.example', '127.0.0.1.evil.example', '1.2.3']) {
+      const { status, text } = await ask(host);
+      assert.equal(status, 421, host);
+      assert.match(text, /ASTRAML_HOSTS/);
+      assert.doesNotMatch(text, /process_cpu/);
+    }
+  } finally {
+    await metrics.stop();
+  }
 });
 
 test('more connections than sockets are wanted: by default 4,000, and no fewer are taken', () => {

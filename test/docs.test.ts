@@ -36,9 +36,11 @@ if (process.argv.includes('--write')) {
   writeFileSync(file('.env.example'), envExample());
 }
 
-test('every operation in the README is valid', () => {
-  const operations = [...readme().matchAll(/```graphql\n([^]*?)```/g)].map((match) => match[1] ?? '');
-  assert.ok(operations.length >= 7);
+const access = () => readFileSync(file('docs/access.md'), 'utf8');
+
+test('every operation in the README and in docs/access.md is valid', () => {
+  const operations = [...`${readme()}${access()}`.matchAll(/```graphql\n([^]*?)```/g)].map((match) => match[1] ?? '');
+  assert.ok(operations.length >= 8);
   for (const operation of operations) assert.deepEqual(validate(schema, parse(operation)), [], operation);
   for (const operation of operations.filter((text) => text.startsWith('mutation')))
     assert.match(operation, /\.\.\. on UserError/);

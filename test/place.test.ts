@@ -10,15 +10,24 @@ const gpusOf = (count: number, model = 'A100') =>
 function machine(id: string, gpus: number, more: Partial<Machine> & { model?: string } = {}): Machine {
   const { model, ...rest } = more;
   const all = gpusOf(gpus, model);
-  return { id, gpus: all, labels: [], free: all.map(({ index }) => index), places: 1_000, placesBusy: 0, ...rest };
+  return {
+    id,
+    gpus: all,
+    labels: [],
+    projectIds: null,
+    free: all.map(({ index }) => index),
+    places: 1_000,
+    placesBusy: 0,
+    ...rest,
+  };
 }
 
 let numbers = 0;
 function job(gpus: number, more: Partial<Omit<Queued, 'request'> & Queued['request']> = {}): Queued {
-  const { gpuModel = null, labels = [], ...rest } = more;
+  const { gpuModel = null, labels = [], projectId = 'p', ...rest } = more;
   const id = `job_${String(++numbers).padStart(6, '0')}`;
-  const request = { gpus, gpuModel, labels };
-  return { id, projectId: 'p', priority: 0, submittedAt: numbers, request, leftOut: [], ...rest };
+  const request = { projectId, gpus, gpuModel, labels };
+  return { id, priority: 0, submittedAt: numbers, request, leftOut: [], ...rest };
 }
 
 const cluster = (machines: Machine[], more: Partial<Cluster> = {}): Cluster => ({
@@ -51,7 +60,7 @@ suite('a runner gets', () => {
     const inUse = new Map([['a', 3]]);
     assert.equal(place([mine, theirs], cluster([machine('m', 1)], { inUse }), 'm')?.queued, theirs);
     assert.deepEqual(
-      rank([mine, job(1, { projectId: 'a' }), theirs], cluster([], { inUse })).map(({ projectId }) => projectId),
+      rank([mine, job(1, { projectId: 'a' }), theirs], cluster([], { inUse })).map(({ request }) => request.projectId),
       ['b', 'a', 'a'],
     );
   });
@@ -98,8 +107,51 @@ suite('a runner gets', () => {
   });
 });
 
+suite('a runner of some projects', () => {
+  const bound = (id: string, gpus: number, ...projectIds: string[]) => machine(id, gpus, { projectIds });
+
+  test('gets jobs of these only, however many of others stand before them', () => {
+    const [other, mine] = [job(1, { projectId: 'b', priority: 9 }), job(1, { projectId: 'a' })];
+    assert.equal(place([other, mine], cluster([bound('m', 1, 'a')]), 'm')?.queued, mine);
+    assert.equal(place([other], cluster([bound('m', 1, 'a', 'c')]), 'm'), null);
+    assert.equal(place([other], cluster([bound('m', 1, 'a', 'b')]), 'm')?.queued, other);
+    assert.equal(place([other], cluster([bound('m', 1)]), 'm'), null, 'of no project');
+  });
+
+  test('keeps no GPU for a job of another project, and a job has no turn for its sake', () => {
+    const [large, small] = [job(4, { projectId: 'b' }), job(1, { projectId: 'a' })];
+    const half = bound('m', 4, 'a');
+    const machines = [{ ...half, free: [0, 1] }, machine('n', 4, { free: [] })];
+    const at = cluster(machines, { sinceOldest: 3 });
+    assert.deepEqual(place([large, small], at, 'm')?.gpus, [0], 'n keeps its GPUs for it, not m');
+    const alone = cluster([{ ...half, free: [0, 1] }], { sinceOldest: 3 });
+    assert.equal(rank([large, small], alone)[0], small, 'nobody can run the large one: it has no turn');
+  });
+
+  test('is preferred to none for a job that failed elsewhere, if it takes its project', () => {
+    const burnt = job(1, { projectId: 'b', leftOut: ['m'] });
+    assert.equal(place([burnt], cluster([machine('m', 1), bound('n', 1, 'a')]), 'm')?.queued, burnt);
+    assert.equal(place([burnt], cluster([machine('m', 1), bound('n', 1, 'b')]), 'm'), null);
+  });
+
+  test('is named as the reason of a wait when it would do but for the project', () => {
+    const wait = explainWait(job(2, { projectId: 'b' }).request, [bound('m', 4, 'a'), machine('n', 1)]);
+    assert.equal(wait.code, 'WAITING_FOR_RUNNER');
+    assert.equal(wait.message, '1 runner online matches 2 GPUs, but takes jobs of other projects only.');
+    assert.match(wait.hint ?? '', /token for this project/);
+    const two = explainWait(job(0, { projectId: 'b' }).request, [bound('m', 4, 'a'), bound('n', 1, 'c')]);
+    assert.match(two.message, /^2 runners online match a job without GPUs, but take/);
+    assert.equal(explainWait(job(8, { projectId: 'b' }).request, [bound('m', 4, 'a')]).code, 'WAITING_FOR_RUNNER');
+    assert.match(
+      explainWait(job(8, { projectId: 'b' }).request, [bound('m', 4, 'a')]).message,
+      /^No runner online offers/,
+    );
+    assert.equal(explainWait(job(1, { projectId: 'a' }).request, [bound('m', 4, 'a')]).code, 'WAITING_FOR_GPUS');
+  });
+});
+
 test('a wait is explained by what is there and what is busy', () => {
-  const request = { gpus: 4, gpuModel: 'H100', labels: [] };
+  const request = { projectId: 'p', gpus: 4, gpuModel: 'H100', labels: [] };
   const none = explainWait(request, [machine('a', 2, { model: 'H100' })]);
   assert.equal(none.code, 'WAITING_FOR_RUNNER');
   assert.equal(none.message, 'No runner online offers 4 H100 GPUs; the largest has 2 GPUs.');
@@ -146,7 +198,7 @@ class Simulation {
   get inUse(): Map<string, number> {
     const inUse = new Map<string, number>();
     for (const { queued, gpus } of this.running)
-      inUse.set(queued.projectId, (inUse.get(queued.projectId) ?? 0) + weightOf(gpus.length));
+      inUse.set(queued.request.projectId, (inUse.get(queued.request.projectId) ?? 0) + weightOf(gpus.length));
     return inUse;
   }
 

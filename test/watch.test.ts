@@ -44,6 +44,18 @@ test('the page and its script are served as they lie, and nothing beside them', 
   }
 });
 
+test('the page shows hidden directions and controls of a text as what they are', async () => {
+  const page = await (await fetch(`${stack.url}/watch`)).text();
+  const source = /function shown\(text\) \{[^]*?\n {6}\}/.exec(page)?.[0] ?? '';
+  // eslint-disable-next-line @typescript-eslint/no-implied-eval -- the page's own code, as a browser runs it
+  const shown = new Function(`${source} return shown;`)() as (text: string) => string;
+  assert.equal(shown('invoice\u202egpj.exe \u2067x \u061cy\u200f'), 'invoice\\u202egpj.exe \\u2067x \\u061cy\\u200f');
+  assert.equal(shown('a\u001b[31mb\u001b]0;title\u0007c\u0000d <b> é 漢'), 'abc\ufffdd <b> é 漢');
+  const unshown = [...page.matchAll(/textContent = ([^;]+);/g)].map(([, value = '']) => value);
+  const ofOthers = unshown.filter((value) => /\b(name|message|text|title)\b/.test(value) && !value.includes('shown('));
+  assert.deepEqual(ofOthers, []);
+});
+
 suite('in a browser', skipUnless('chromium'), () => {
   test('it follows a job to its end, and asks nobody but the gateway', { timeout: 60_000 }, () =>
     inBrowser(stack.url, async (page, asked) => {
@@ -61,6 +73,24 @@ suite('in a browser', skipUnless('chromium'), () => {
       assert.match((await page.locator('#log div').last().textContent()) ?? '', /^<img .* the end$/);
       assert.deepEqual([...asked], [new URL(stack.url).host]);
       if (process.env['ASTRAML_SCREENSHOT']) await page.screenshot({ path: process.env['ASTRAML_SCREENSHOT'] });
+    }),
+  );
+
+  test('it shows hidden directions as what they are, in lines, names and metrics', { timeout: 60_000 }, () =>
+    inBrowser(stack.url, async (page) => {
+      const command = script(`console.log('invoice\\u202egpj.exe \\u2067x \\u061cy');
+        console.log('::astraml ' + JSON.stringify({ 'loss\\u202e': 1 }))`);
+      const { id } = await submit(stack.client, 'p-watch', {
+        command,
+        name: 'n\u202eame',
+        metrics: { windowSeconds: 1 },
+      });
+      await page.goto(`${stack.url}/watch#job=${id}&token=${stack.token}`);
+      await ended(page);
+      const text = (await page.locator('body').textContent()) ?? '';
+      assert.ok(text.includes('invoice\\u202egpj.exe \\u2067x \\u061cy'), text);
+      assert.ok(text.includes('n\\u202eame') && text.includes('loss\\u202e'), text);
+      assert.doesNotMatch(text, /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/);
     }),
   );
 

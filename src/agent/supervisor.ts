@@ -72,6 +72,7 @@ export class Supervisor implements RunningAttempt {
   /** Nothing of it runs any more. */
   #ended = false;
   #stopFile = '';
+  #startedAt: number | null = null;
   #abandoned = false;
   #warnedOfMarker = false;
   #warnedOfSpool = false;
@@ -140,6 +141,7 @@ export class Supervisor implements RunningAttempt {
       renew: () => renew(attemptId, leaseToken),
       heartbeatMs,
       onDirective: (directive) => this.#obey(directive),
+      onRestored: (lost) => this.#tellRestored(lost),
       onTrouble: this.#options.onTrouble,
     });
     try {
@@ -208,7 +210,8 @@ export class Supervisor implements RunningAttempt {
       onOutput: (stream, chunk) => splitters[stream].write(chunk),
     });
     this.#command = command;
-    this.#record({ type: 'started', time: Date.now() });
+    this.#startedAt = Date.now();
+    this.#record({ type: 'started', time: this.#startedAt });
     if (this.#stop) command.signal('SIGTERM'); // while it was being started
     const watch = this.#watch(command, assignment.timeoutSeconds);
     try {
@@ -303,6 +306,13 @@ export class Supervisor implements RunningAttempt {
     }
     // Somebody else has the job: nothing we say is stored any more, so nothing must go on.
     this.abandon(Math.min(shortGraceMs, this.#options.graceMs));
+  }
+
+  /** That the command runs may be among what is lost. */
+  #tellRestored(lost: number): void {
+    if (this.#ended) return;
+    if (this.#startedAt !== null) this.#record({ type: 'started', time: this.#startedAt });
+    this.#say(`The gateway's database came back older, from a backup: ${lost} records of this attempt are lost.`);
   }
 
   #takeOutput(text: string, truncated: boolean): void {

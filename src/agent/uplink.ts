@@ -1,8 +1,9 @@
 // The uplink of one attempt: sends what the spool holds, one batch in flight, and keeps it until the gateway says that
 // it is committed. A batch without an answer is sent again; without any for longer, the gateway is asked over HTTP.
 import { type Bus, NotAppended, streamOf } from '../bus/bus.ts';
+import { ApiError } from '../client/client.ts';
 import type { Acknowledgement, Directive } from '../protocol/control.ts';
-import { encodeBatch, maxBatchBytes, maxBatchRecords } from '../protocol/record.ts';
+import { encodeBatch, maxBatchBytes, maxBatchRecords, type RunnerRecord } from '../protocol/record.ts';
 import type { Spool } from './spool.ts';
 
 export type UplinkOptions = {
@@ -17,6 +18,8 @@ export type UplinkOptions = {
   /** Pause before a batch without an answer is sent again, the first time: a second, less in tests. */
   resendMs?: number;
   onDirective(directive: Directive): void;
+  /** The gateway's database is older than what it acknowledged: as many records as this are in neither any more. */
+  onRestored?: (lost: number) => void;
   /** A failure that it survives; told once, until a batch was answered. */
   onTrouble?: (error: unknown) => void;
 };
@@ -28,12 +31,22 @@ const defaultResendMs = 1_000;
 const longestPause = 30;
 /** A bus or a gateway that neither takes nor refuses is given up for this time. */
 const patienceMs = 10_000;
+/** An attempt that the gateway does not know for so many heartbeats is nobody's: its job may run elsewhere by then. */
+const unknownBeats = 3;
+/** A gateway that does not know our token may still take what the bus brings: only after so long it is given up. */
+const refusedMs = 3_600_000;
 /** An acknowledgement that is later than so many sends says nothing that we do not know. */
 const rememberedSends = 64;
 
 export class Uplink {
   readonly #options: UplinkOptions;
   #committed = 0;
+  /** Up to here the spool has given its records away. */
+  #released = 0;
+  /** How often the gateway's database came back older. */
+  #restores = 0;
+  /** Last number before what the newest send holds. */
+  #sentAfter = 0;
   #acknowledgements = 0;
   #heardAt = performance.now();
   #leasedAt = -Infinity;
@@ -43,6 +56,8 @@ export class Uplink {
   #ended = false;
   readonly #wakers = new Set<() => void>();
   #asked = false;
+  /** Since when the gateway says that there is no such attempt, or no such token; null while it does not. */
+  #unknownSince: number | null = null;
   /** A batch took not all that there was: the next follows at once. */
   #backlog = false;
   #troubled = false;
@@ -76,11 +91,23 @@ export class Uplink {
   acknowledge(acknowledgement: Acknowledgement): void {
     if (acknowledgement.attemptId !== this.#options.attemptId || this.#ended) return;
     this.#acknowledgements++;
+    this.#unknownSince = null;
     this.#heardAt = performance.now();
+    const { send, committed } = acknowledgement;
+    // Whoever answers our newest send had all that was committed before it, unless its database came back older.
+    if (send === this.#send && committed < this.#sentAfter) this.#goBack(committed);
     this.#leasedAt = Math.max(this.#leasedAt, this.#sentAt.get(acknowledgement.send ?? 0) ?? 0);
-    this.#committed = Math.max(this.#committed, acknowledgement.committed);
+    this.#committed = Math.max(this.#committed, committed);
     for (const directive of acknowledgement.directives) this.#options.onDirective(directive);
     this.#wake();
+  }
+
+  /** A backup was restored: on from what it has. What the spool gave away meanwhile becomes a gap. */
+  #goBack(committed: number): void {
+    this.#restores++;
+    this.#committed = committed;
+    this.#sentAfter = committed; // the same send may be answered again
+    this.#options.onRestored?.(Math.max(0, this.#released - committed));
   }
 
   /** Resolves when everything in the spool is committed, or the uplink was ended. */
@@ -125,15 +152,19 @@ export class Uplink {
   async #sendOne(): Promise<void> {
     const { attemptId, leaseToken, spool, append, resendMs = defaultResendMs } = this.#options;
     await spool.release(this.#committed);
-    const { first, last, records } = await spool.read(this.#committed, maxBatchRecords, maxBatchBytes);
+    this.#released = Math.max(this.#released, this.#committed);
+    const { first, last, records } = await this.#read();
     this.#backlog = last < spool.last;
     const send = ++this.#send;
+    this.#sentAfter = first - 1;
     this.#sentAt.set(send, performance.now()).delete(send - rememberedSends);
     const batch = encodeBatch({ version: 1, attemptId, leaseToken, first, send, records });
     const heard = this.#acknowledgements;
     // Only one that says more than we knew answers a batch. Another is late, for a batch that was sent twice: taking it
     // for the answer would send this one twice as well, and so on.
-    const isAnswered = () => (records.length > 0 ? this.#committed >= first : this.#acknowledgements !== heard);
+    const restores = this.#restores;
+    const isAnswered = () =>
+      this.#restores !== restores || (records.length > 0 ? this.#committed >= first : this.#acknowledgements !== heard);
     for (let pauseMs = resendMs, dueAt = 0; !this.#ended && !isAnswered();) {
       if (performance.now() >= dueAt) {
         let mayStand = true;
@@ -150,15 +181,37 @@ export class Uplink {
     this.#troubled = false;
   }
 
+  /** The records to send next. */
+  async #read(): Promise<{ first: number; last: number; records: RunnerRecord[] }> {
+    const [committed, lost] = [this.#committed, this.#released - this.#committed];
+    if (lost <= 0) return this.#options.spool.read(committed, maxBatchRecords, maxBatchBytes);
+    const gap = { type: 'gap', time: Date.now(), lines: lost, reason: 'RESTORED' } as const;
+    return { first: committed + 1, last: this.#released, records: [gap] };
+  }
+
   /** The lease goes on, and directives come, also when the bus is away. */
   async #askOverHttp(): Promise<void> {
     const { heartbeatMs, renew } = this.#options;
     if (this.#ended || performance.now() - this.#heardAt < heartbeatMs) return;
     const askedAt = performance.now();
-    const answer = await this.#inTime(renew());
+    const committed = this.#committed;
+    const answer = await this.#inTime(renew()).catch((error: unknown) => {
+      this.#giveUpUnknown(error);
+      throw error;
+    });
     if (!answer) return;
+    if (answer.committed < committed) this.#goBack(answer.committed);
     this.#leasedAt = Math.max(this.#leasedAt, askedAt);
     this.acknowledge(answer);
+  }
+
+  /** Who does not know the attempt never takes a record of it: its database is another one, or came back older. */
+  #giveUpUnknown(error: unknown): void {
+    const code = error instanceof ApiError ? error.code : '';
+    if (code !== 'NOT_FOUND' && code !== 'UNAUTHENTICATED') return;
+    this.#unknownSince ??= performance.now();
+    const patienceMs = code === 'NOT_FOUND' ? unknownBeats * this.#options.heartbeatMs : refusedMs;
+    if (performance.now() - this.#unknownSince >= patienceMs) this.#options.onDirective({ type: 'ABANDON' });
   }
 
   #report(error: unknown): void {

@@ -69,15 +69,15 @@ async function claimNext(
 
 /** The next job for the runner, which has these GPUs free by its own account. */
 async function findNext(tx: Tx, runner: Runner, said: readonly number[]): Promise<Placed | null> {
-  const { id, gpus, labels } = runner;
+  const { id, gpus, labels, projectIds } = runner;
   const cluster = await readCluster(tx);
   const active = (await loadActiveAttempts(tx, [id])).get(id) ?? [];
   const busy = new Set(active.flatMap((row) => row.gpus));
   const free = gpus.map(({ index }) => index).filter((index) => said.includes(index) && !busy.has(index));
   // It asks, so it is there, also when nothing was heard of it for long.
-  const asking = { id, gpus, labels, free, places: placesOf(runner), placesBusy: active.length };
+  const asking = { id, gpus, labels, projectIds, free, places: placesOf(runner), placesBusy: active.length };
   const machines = [...cluster.machines.filter((machine) => machine.id !== id), asking];
-  return place(await readQueue(tx), { ...cluster, machines }, id);
+  return place(await readQueue(tx, projectIds), { ...cluster, machines }, id);
 }
 
 /** Gives a queued job to a runner; null when it is queued no more. */

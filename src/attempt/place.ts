@@ -4,11 +4,11 @@
 // a large one among many small ones, unless there is always one of higher priority.
 import type { Gpu } from '../protocol/control.ts';
 
-export type Request = { gpus: number; gpuModel: string | null; labels: readonly string[] };
-export type Offer = { gpus: readonly Gpu[]; labels: readonly string[] };
+export type Request = { projectId: string; gpus: number; gpuModel: string | null; labels: readonly string[] };
+/** `projectIds` are the projects whose jobs the runner takes; null for all. */
+export type Offer = { gpus: readonly Gpu[]; labels: readonly string[]; projectIds: readonly string[] | null };
 export type Queued = {
   id: string;
-  projectId: string;
   priority: number;
   /** Milliseconds since the Unix epoch. */
   submittedAt: number;
@@ -36,6 +36,7 @@ export function weightOf(gpus: number): number {
 
 /** Indexes of the GPUs that the job would get from what is offered; null when it does not fit. */
 export function fit(request: Request, offer: Offer): number[] | null {
+  if (offer.projectIds && !offer.projectIds.includes(request.projectId)) return null;
   if (!request.labels.every((label) => offer.labels.includes(label))) return null;
   const suitable = suitableOf(request, offer.gpus);
   if (request.gpuModel !== null && suitable.length === 0) return null;
@@ -70,8 +71,8 @@ export function place(queue: readonly Queued[], cluster: Cluster, machineId: str
 export function rank(queue: readonly Queued[], cluster: Cluster): Queued[] {
   const oldest = turnOf(queue, cluster);
   const used = new Map(cluster.inUse);
-  const use = ({ projectId, request }: Queued) =>
-    used.set(projectId, (used.get(projectId) ?? 0) + weightOf(request.gpus));
+  const use = ({ request: { projectId, gpus } }: Queued) =>
+    used.set(projectId, (used.get(projectId) ?? 0) + weightOf(gpus));
   const ranked: Queued[] = [];
   if (oldest) {
     ranked.push(oldest);
@@ -80,9 +81,12 @@ export function rank(queue: readonly Queued[], cluster: Cluster): Queued[] {
   const rest = queue.filter((queued) => queued !== oldest).sort(byAge);
   const classes = [...Map.groupBy(rest, ({ priority }) => priority)].sort(([a], [b]) => b - a);
   for (const [, jobs] of classes) {
-    const lines = [...Map.groupBy(jobs, ({ projectId }) => projectId).values()].map((line) => ({ line, next: 0 }));
+    const lines = [...Map.groupBy(jobs, ({ request }) => request.projectId).values()].map((line) => ({
+      line,
+      next: 0,
+    }));
     for (let left = jobs.length; left > 0; left--) {
-      const share = ({ line, next }: (typeof lines)[number]) => used.get(line[next]?.projectId ?? '') ?? 0;
+      const share = ({ line, next }: (typeof lines)[number]) => used.get(line[next]?.request.projectId ?? '') ?? 0;
       let best: (typeof lines)[number] | undefined;
       for (const candidate of lines) {
         const [a, b] = [candidate.line[candidate.next], best?.line[best.next]];
@@ -159,6 +163,13 @@ export function explainWait(request: Request, runners: readonly Machine[]): Wait
     const why = withGpus.length > 0 ? 'it is not the turn of this job yet' : 'not enough GPUs are free';
     return { code: 'WAITING_FOR_GPUS', message: `${many} ${what}; ${why}.`, hint: null };
   }
+  const bound = runners.filter((runner) => fit(request, { ...runner, projectIds: null }));
+  if (bound.length > 0) {
+    const many = bound.length === 1 ? '1 runner online matches' : `${bound.length} runners online match`;
+    const takes = bound.length === 1 ? 'takes' : 'take';
+    const message = `${many} ${what}, but ${takes} jobs of other projects only.`;
+    return { code: 'WAITING_FOR_RUNNER', message, hint: boundHint };
+  }
   const most = Math.max(0, ...runners.map((runner) => runner.gpus.length));
   const message =
     runners.length === 0
@@ -166,6 +177,9 @@ export function explainWait(request: Request, runners: readonly Machine[]): Wait
       : `No runner online offers ${what}; the largest has ${most === 1 ? '1 GPU' : `${most} GPUs`}.`;
   return { code: 'WAITING_FOR_RUNNER', message, hint: 'Start a runner that does, or cancel the job and ask for less.' };
 }
+
+const boundHint =
+  'Start a runner with a token for this project, or for all projects. An administrator of the platform creates one.';
 
 const placesHint =
   'It starts when a job there ends. To run more jobs at once, start the runner with larger --places, or another runner.';

@@ -2,6 +2,7 @@
 import { and, asc, desc, eq, gt, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
+import { isOneOf } from '../database/rows.ts';
 import type { Job } from '../job/job.ts';
 import { job } from '../job/table.ts';
 import { listOnlineRunners, placesOf } from '../runner/runner.ts';
@@ -14,19 +15,27 @@ const queueDepth = 1_000;
 const offerMs = 30_000;
 
 /** What a job asks of a runner. */
-export function requestOf(row: Pick<Job, 'effective'>): Request {
-  return toRequest(row.effective['resources'] as Resources);
+export function requestOf(row: Pick<Job, 'effective' | 'projectId'>): Request {
+  return toRequest(row.projectId, row.effective['resources'] as Resources);
 }
 
 type Resources = { gpus: number; gpu_model?: string; labels?: string[] };
 
-function toRequest({ gpus, gpu_model: gpuModel, labels }: Resources): Request {
-  return { gpus, gpuModel: gpuModel ?? null, labels: labels ?? [] };
+function toRequest(projectId: string, { gpus, gpu_model: gpuModel, labels }: Resources): Request {
+  return { projectId, gpus, gpuModel: gpuModel ?? null, labels: labels ?? [] };
 }
 
-/** Queued jobs that may run now by the database's clock, the first of the queue. */
-export async function readQueue(db: Db): Promise<Queued[]> {
-  return readJobs(db, or(isNull(job.notBefore), lte(job.notBefore, now)));
+/**
+ * Queued jobs that may run now by the database's clock, the first of the queue. For a runner of some projects also the first
+ * of theirs, however many jobs of others stand before them.
+ */
+export async function readQueue(db: Db, projectIds: readonly string[] | null = null): Promise<Queued[]> {
+  const ready = or(isNull(job.notBefore), lte(job.notBefore, now));
+  const first = await readJobs(db, ready);
+  if (projectIds === null || first.length < queueDepth) return first;
+  const known = new Set(first.map(({ id }) => id));
+  const theirs = await readJobs(db, and(ready, isOneOf(job.projectId, projectIds)));
+  return [...first, ...theirs.filter(({ id }) => !known.has(id))];
 }
 
 async function readJobs(db: Db, condition: SQL | undefined, ...first: SQL[]): Promise<Queued[]> {
@@ -43,8 +52,8 @@ async function readJobs(db: Db, condition: SQL | undefined, ...first: SQL[]): Pr
     .where(and(eq(job.state, 'QUEUED'), condition))
     .orderBy(...first, desc(job.priority), asc(job.createdAt), asc(job.id))
     .limit(queueDepth);
-  return rows.map(({ createdAt, resources, ...row }) => {
-    return { ...row, submittedAt: createdAt.getTime(), request: toRequest(resources) };
+  return rows.map(({ createdAt, resources, projectId, ...row }) => {
+    return { ...row, submittedAt: createdAt.getTime(), request: toRequest(projectId, resources) };
   });
 }
 
@@ -61,7 +70,7 @@ export async function readCluster(db: Db): Promise<Cluster> {
   for (const { projectId, gpus } of active) inUse.set(projectId, (inUse.get(projectId) ?? 0) + weightOf(gpus.length));
   const busy = Map.groupBy(active, ({ runnerId }) => runnerId);
   const machines = runners.map(({ claimedAt, ...runner }): Machine => {
-    const { id, gpus, labels } = runner;
+    const { id, gpus, labels, projectIds } = runner;
     const [places, attempts] = [placesOf(runner), busy.get(id) ?? []];
     // A full runner does not ask, and its GPUs are free all the same.
     const offers = attempts.length >= places || (claimedAt !== null && Date.now() - claimedAt.getTime() < offerMs);
@@ -70,6 +79,7 @@ export async function readCluster(db: Db): Promise<Cluster> {
       id,
       gpus,
       labels,
+      projectIds,
       places,
       placesBusy: attempts.length,
       free: offers ? gpus.map(({ index }) => index).filter((index) => !taken.has(index)) : [],

@@ -9,7 +9,7 @@ import {
   ValidationError,
 } from '../graphql/mutation.ts';
 import { NodeInterface, registerNode } from '../graphql/node.ts';
-import { getJob, type Job, loadJobs, type StateReason } from '../job/job.ts';
+import { getJob, type Job, type JobPlan, loadJobs, type StateReason } from '../job/job.ts';
 import { JobPayloadRef } from '../job/edit-schema.ts';
 import { JobPreviewRef, JobRef, JobStateEnum, SubmitJobPayloadRef } from '../job/schema.ts';
 import { commit } from '../live/commit.ts';
@@ -242,20 +242,24 @@ builder.objectField(SubmitJobPayloadRef, 'warnings', (t) =>
   }),
 );
 
+function requestOfPlan({ spec, effective }: JobPlan & { ready: true }): Request {
+  return requestOf({ projectId: spec.project_id, effective });
+}
+
 builder.objectFields(JobPreviewRef, (t) => ({
   warnings: t.field({
     type: [WarningRef],
     description: 'Advice that does not block, e.g. a hyperparameter that nobody knows, or that no runner matches.',
     resolve: async (plan, _, context) => [
       ...plan.warnings,
-      ...(plan.ready ? await runnerWarnings(context, requestOf(plan)) : []),
+      ...(plan.ready ? await runnerWarnings(context, requestOfPlan(plan)) : []),
     ],
   }),
   matchingRunners: t.int({
     description: 'Runners that could take the job now.',
     async resolve(plan, _, context) {
       if (!plan.ready) return 0;
-      const request = requestOf(plan);
+      const request = requestOfPlan(plan);
       return (await clusterOf(context)).machines.filter((runner) => fit(request, runner)).length;
     },
   }),

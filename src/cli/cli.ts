@@ -23,7 +23,9 @@ export type Cli = {
   /** The project that the next command knows without a flag; null for none. */
   readonly lastingProject: string | null;
   requireProject(): string;
-  /** Reads, or a mutation that may be repeated; says so when it waits for the gateway. */
+  /** Says once on stderr which gateway is about to be changed. */
+  nameServer(): void;
+  /** Reads, or a mutation that may be repeated, which names the gateway first; says so when it waits for the gateway. */
   request<Data>(query: string, variables?: Variables, options?: RequestOptions & { patient?: boolean }): Promise<Data>;
   follow: Client['follow'];
 };
@@ -42,9 +44,15 @@ export function openCli(globals: Globals, json: readonly string[] | null): Cli {
     if (!token) throw notSignedIn(url);
     return createClient({ url, token, retryForMs });
   };
+  let named = false;
+  const nameServer = () => {
+    if (!named) out.note(`server  ${signIn().url}`);
+    named = true;
+  };
   return {
     globals,
     out,
+    nameServer,
     get server() {
       return signIn().url;
     },
@@ -61,6 +69,7 @@ export function openCli(globals: Globals, json: readonly string[] | null): Cli {
     },
     async request(query, variables, { patient = false, ...options } = {}) {
       const client = connect(patient ? patientTryMs : tryMs);
+      if (/^\s*mutation\b/.test(query)) nameServer();
       const say = setTimeout(() => out.note(`waiting for ${client.url} …`), sayAfterMs);
       try {
         return await client.request(query, variables, { repeatable: true, ...options });

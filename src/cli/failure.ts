@@ -114,7 +114,8 @@ export function exitCodeOf(code: string): number {
 export function explain(error: unknown, debug: boolean): { exitCode: number; text: string } {
   const { exitCode, lines } = describe(error);
   if (debug && error instanceof Error) lines.push(stackOf(error));
-  return { exitCode, text: lines.join('\n') };
+  // Here for every error, whoever made it: paths, names and what a gateway says may hold control sequences.
+  return { exitCode, text: lines.map(cleanText).join('\n') };
 }
 
 function describe(error: unknown): { exitCode: number; lines: string[] } {
@@ -124,14 +125,10 @@ function describe(error: unknown): { exitCode: number; lines: string[] } {
     const [only, ...others] = issues;
     if (only && others.length === 0 && only.message === error.message) {
       const place = only.specPath && !only.message.startsWith(only.specPath) ? `${only.specPath}: ` : '';
-      return { exitCode, lines: [`error: ${cleanText(place + only.message)}`, ...hintLine(only.hint ?? null)] };
+      return { exitCode, lines: [`error: ${place + only.message}`, ...hintLine(only.hint ?? null)] };
     }
     const said = issues.some((issue) => issue.hint === hint);
-    const lines = [
-      `error: ${cleanText(error.message)}`,
-      ...issues.flatMap(issueLines),
-      ...hintLine(said ? null : hint),
-    ];
+    const lines = [`error: ${error.message}`, ...issues.flatMap(issueLines), ...hintLine(said ? null : hint)];
     return { exitCode, lines };
   }
   if (error instanceof Failure) {
@@ -140,7 +137,7 @@ function describe(error: unknown): { exitCode: number; lines: string[] } {
   if (error instanceof ApiError) {
     const hint =
       error.hint ?? (error.code === 'UNAUTHENTICATED' ? 'Set ASTRAML_TOKEN to a token of this gateway.' : null);
-    return { exitCode: exitCodeOf(error.code), lines: [`error: ${cleanText(error.message)}`, ...hintLine(hint)] };
+    return { exitCode: exitCodeOf(error.code), lines: [`error: ${error.message}`, ...hintLine(hint)] };
   }
   const message = error instanceof Error ? error.message : String(error);
   // Known by name: their room is loaded only by the command that needs it.
@@ -149,21 +146,18 @@ function describe(error: unknown): { exitCode: number; lines: string[] } {
   }
   return {
     exitCode: exitCodes.unexpected,
-    lines: [
-      `error: unexpected: ${cleanText(message)}`,
-      ...hintLine('Run it again with --debug and report what it prints.'),
-    ],
+    lines: [`error: unexpected: ${message}`, ...hintLine('Run it again with --debug and report what it prints.')],
   };
 }
 
 /** One problem of a spec: its place, what is wrong, and under it what to do. */
 export function issueLines({ message, hint, specPath }: Pick<Issue, 'message' | 'hint' | 'specPath'>): string[] {
   const place = specPath && !message.startsWith(specPath) ? `${specPath}: ` : '';
-  return [`  ${cleanText(place + message)}`, ...(hint ? [`    hint  ${cleanText(hint)}`] : [])];
+  return [`  ${place + message}`, ...(hint ? [`    hint  ${hint}`] : [])];
 }
 
 function hintLine(hint: string | null): string[] {
-  return hint ? [`  hint  ${cleanText(hint)}`] : [];
+  return hint ? [`  hint  ${hint}`] : [];
 }
 
 function stackOf(error: Error): string {

@@ -7,6 +7,7 @@ import { type AddCommand, withGlobals } from './command.ts';
 import { allUsage, explain, exitCodes, usage } from './failure.ts';
 import { addInitCommand } from './init/commands.ts';
 import { addDefaultsCommands } from './defaults/commands.ts';
+import { addEventsCommand } from './events/commands.ts';
 import { addJobCommands } from './jobs/commands.ts';
 import { addPolicyCommands } from './policies/commands.ts';
 import { addProjectCommands } from './projects/commands.ts';
@@ -15,6 +16,7 @@ import { addTokenCommands } from './tokens/commands.ts';
 import { addSecretCommands } from './secrets/commands.ts';
 import { addScheduleCommands } from './schedules/commands.ts';
 import { addSubmitCommand } from './submit/commands.ts';
+import { cleanText } from './text.ts';
 import type { DevOptions } from './serve/dev.ts';
 import type { RunnerStartOptions } from './serve/runner.ts';
 
@@ -60,6 +62,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
     .version(version, '--version', 'print the version')
     .enablePositionalOptions()
     .exitOverride()
+    .configureOutput({ writeErr: (text) => process.stderr.write(cleanText(text)) })
     .showHelpAfterError('  hint  Add --help for what there is.');
   const add: AddCommand = (parent, usageText, description, fields, load, options = {}) => {
     const command = withGlobals(parent.command(usageText, options).description(description), {
@@ -82,6 +85,7 @@ function createProgram(setExitCode: (code: number) => void): Command {
   addInitCommand(program, add);
   addSubmitCommand(program, add);
   addJobCommands(program, add);
+  addEventsCommand(program, add);
   addDefaultsCommands(program, add);
   addScheduleCommands(program, add);
   addPolicyCommands(program, add);

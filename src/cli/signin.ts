@@ -67,6 +67,12 @@ function checkUrl(text: string): string {
   if (!url || !/^https?:$/.test(url.protocol)) {
     throw usage(`"${text}" is no address of a gateway.`, 'Give it as http://host:port or https://host.');
   }
+  if (url.username || url.password) {
+    throw usage(
+      "The gateway's address holds a user or a password.",
+      'Leave them out, and set ASTRAML_TOKEN to a token.',
+    );
+  }
   return text.replace(/\/+$/, '');
 }
 

@@ -5,6 +5,9 @@ import type { PgColumn } from 'drizzle-orm/pg-core';
 
 type Position = readonly unknown[];
 
+/** What rows are ordered by: a column, or an expression over columns that may be null. */
+export type Key = PgColumn | { readonly expression: SQL; readonly type: string };
+
 export type Keyset = {
   where: SQL[];
   orderBy: SQL[];
@@ -14,17 +17,19 @@ export type Keyset = {
 };
 
 /**
- * How to read a page: one row more than `limit`, from the end when `backward`. The columns are unique together and all
+ * How to read a page: one row more than `limit`, from the end when `backward`. The keys are unique together and all
  * go in one direction.
  */
 export function keyset(
-  columns: readonly PgColumn[],
+  keys: readonly Key[],
   options: { descending: boolean; backward: boolean; limit: number; after?: Position; before?: Position },
 ): Keyset {
-  const row = sql`(${sql.join([...columns], sql`, `)})`;
+  const columns = keys.map((key) => ('expression' in key ? key : { expression: sql`${key}`, type: key.getSQLType() }));
+  const expressions = columns.map(({ expression }) => expression);
+  const row = sql`(${sql.join(expressions, sql`, `)})`;
   const beyond = (position: Position, greater: boolean) =>
     sql`${row} ${greater ? sql`>` : sql`<`} (${sql.join(
-      position.map((value, index) => sql`${value}::${sql.raw(columns[index]?.getSQLType() ?? 'text')}`),
+      position.map((value, index) => sql`${value}::${sql.raw(columns[index]?.type ?? 'text')}`),
       sql`, `,
     )})`;
   const { descending, backward } = options;
@@ -33,7 +38,7 @@ export function keyset(
       ...(options.after ? [beyond(options.after, !descending)] : []),
       ...(options.before ? [beyond(options.before, descending)] : []),
     ],
-    orderBy: columns.map((column) => (descending === backward ? asc(column) : desc(column))),
+    orderBy: expressions.map((key) => (descending === backward ? asc(key) : desc(key))),
     limit: options.limit + 1,
     inOrder: (rows) => (backward ? rows.toReversed() : rows),
   };

@@ -20,20 +20,23 @@ export const jobEventTypes = [
   'EDITED',
 ] as const;
 export type JobEventType = (typeof jobEventTypes)[number];
-export type EventType =
-  | JobEventType
-  | 'PROJECT_CREATED'
-  | 'PROJECT_UPDATED'
-  | 'TOKEN_CREATED'
-  | 'TOKEN_REVOKED'
-  | 'POLICY_SET'
-  | 'SCHEDULE_CREATED'
-  | 'SCHEDULE_UPDATED'
-  | 'SCHEDULE_DELETED'
-  | 'SECRET_SET'
-  | 'SECRET_DELETED'
-  | 'DEFAULTS_PUBLISHED'
-  | 'DEFAULTS_CHOSEN';
+/** Types of all events of a project, or of the whole platform. */
+export const eventTypes = [
+  ...jobEventTypes,
+  'PROJECT_CREATED',
+  'PROJECT_UPDATED',
+  'TOKEN_CREATED',
+  'TOKEN_REVOKED',
+  'POLICY_SET',
+  'SCHEDULE_CREATED',
+  'SCHEDULE_UPDATED',
+  'SCHEDULE_DELETED',
+  'SECRET_SET',
+  'SECRET_DELETED',
+  'DEFAULTS_PUBLISHED',
+  'DEFAULTS_CHOSEN',
+] as const;
+export type EventType = (typeof eventTypes)[number];
 
 export type NewEvent = {
   type: EventType;

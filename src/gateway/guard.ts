@@ -7,7 +7,7 @@ import type { Config } from '../config.ts';
 export type Refused = { status: number; message: string; code?: string };
 
 /** Whether the Host header names us; else 421, which ends DNS rebinding. */
-export function checkHost(headers: IncomingHttpHeaders, config: Config): Refused | null {
+export function checkHost(headers: IncomingHttpHeaders, config: Pick<Config, 'hosts' | 'publicUrl'>): Refused | null {
   const name = hostName(headers.host ?? '');
   const publicName = config.publicUrl ? new URL(config.publicUrl).hostname : null;
   const known = config.hosts ?? ['localhost', '127.0.0.1', '[::1]', ...(publicName ? [publicName] : [])];

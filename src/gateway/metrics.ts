@@ -1,12 +1,15 @@
 // Figures to watch, for Prometheus: `/metrics` on a port of its own, so that it can be kept inside.
 import { once } from 'node:events';
+import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { collectDefaultMetrics } from 'prom-client';
+import type { Config } from '../config.ts';
 import { countWork } from '../attempt/queue.ts';
 import { registry, workFigures } from '../figures.ts';
 import type { Store } from '../live/commit.ts';
 import { createBoundedServer } from './connections.ts';
 import { CannotStart } from './gateway.ts';
+import { checkHost } from './guard.ts';
 
 export type Metrics = {
   /** Counts what the database knows too, from now on, each time that somebody asks. */
@@ -21,11 +24,17 @@ const countMs = 1_000;
 const maxConnections = 64;
 
 /** Starts to answer; rejects when the port is taken. */
-export async function serveMetrics(port: number, host: string): Promise<Metrics> {
+export async function serveMetrics(
+  port: number,
+  config: Pick<Config, 'host' | 'hosts' | 'publicUrl'>,
+): Promise<Metrics> {
+  const { host } = config;
   let count = async () => {};
   // The process's own figures are taken when somebody asks.
   if (!registry.getSingleMetric('process_cpu_seconds_total')) collectDefaultMetrics({ register: registry });
   const server = createBoundedServer({ maxConnections }, (request, response) => {
+    const refused = isAddress(request.headers.host ?? '') ? null : checkHost(request.headers, config);
+    if (refused) return void response.writeHead(refused.status).end(`${refused.message}\n`);
     if (request.method !== 'GET' || request.url?.split('?', 1)[0] !== '/metrics') {
       response.writeHead(404).end('The figures are at GET /metrics.\n');
       return;
@@ -64,4 +73,9 @@ export async function serveMetrics(port: number, host: string): Promise<Metrics>
       await (stopped ??= stop());
     },
   };
+}
+
+/** Prometheus often asks by address. No site can make a browser use its own name with one, so that it is as good as known. */
+function isAddress(host: string): boolean {
+  return isIP(host.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')) !== 0;
 }

@@ -5,6 +5,8 @@ import { builder } from '../graphql/builder.ts';
 import { version } from '../version.ts';
 import '../graphql/node.ts';
 import '../project/schema.ts';
+import '../project/token-schema.ts';
+import '../project/event-schema.ts';
 import '../defaults/schema.ts';
 import '../policy/schema.ts';
 import '../secret/schema.ts';
@@ -19,6 +21,7 @@ import '../log/schema.ts';
 import '../metric/schema.ts';
 import '../metric/series-schema.ts';
 import '../schedule/schema.ts';
+import '../schedule/owner-schema.ts';
 
 const description = `AstraML: submit ML training jobs, follow their logs and metrics live.
 
@@ -87,6 +90,7 @@ const featuresOfSchema: Record<string, string> = {
   'migration-preview': 'Query.previewMigration',
   policies: 'Mutation.setPolicy',
   'policy-dry-run': 'SetPolicyInput.dryRun',
+  'project-events': 'Project.events',
   'policy-warnings': 'PolicyRule.enforcement',
   retries: 'JobSpecInput.maxRetries',
   schedules: 'Mutation.createSchedule',

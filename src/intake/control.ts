@@ -76,6 +76,7 @@ async function makeAttempt(tx: Tx): Promise<{ attemptId: string; leaseToken: str
     tokenId: 'control',
     name: 'control',
     projectId: null,
+    runnerProjectIds: null,
     scopes: withIncluded(['ADMIN', 'RUNNER']),
     expiresAt: null,
   };

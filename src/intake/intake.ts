@@ -253,7 +253,8 @@ async function store(
         points.push(...pointsOf(record));
         break;
       case 'started':
-        await markStarted(tx, locked, attempt, new Date(record.time));
+        // Said again by a supervisor that does not know what a restored database has.
+        if (attempt.startedAt === null) await markStarted(tx, locked, attempt, new Date(record.time));
         break;
       case 'progress':
         locked.job.progress = advance(locked.job.progress, record, record.time);

@@ -20,6 +20,7 @@ import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../gr
 import { orderedText, readHorizon } from '../live/changes.ts';
 import { cursorInvalid, decodeCursor, decodeNumber, encodeCursor, isCount } from '../live/cursor.ts';
 import type { SharedStream } from '../live/feed.ts';
+import { ProjectEventRef } from '../project/event-schema.ts';
 import { getProject } from '../project/project.ts';
 import { getJob, loadJobs, readJob } from './job.ts';
 import { JobRef, JobStateEnum, requireFollowed } from './schema.ts';
@@ -84,6 +85,15 @@ const JobEventRef = builder.objectRef<JobEvent>('JobEvent').implement({
     }),
   }),
 });
+
+builder.objectField(ProjectEventRef, 'job', (t) =>
+  t.field({
+    type: JobRef,
+    nullable: true,
+    description: 'The job that it happened to, as it is now; null for an event of the project itself.',
+    resolve: (event, _, context) => (event.jobId === null ? null : load(context, loadJobs, event.jobId)),
+  }),
+);
 
 registerNode('evt', 'JobEvent', async (context, actor, id) => {
   const event = await load(context, loadJobEvents, id);

@@ -49,6 +49,10 @@ const GapReasonEnum = builder.enumType('GapReason', {
     RETENTION: { description: 'They are past the retention period.' },
     SPOOL_OVERFLOW: { description: "The runner's local spool overflowed while the gateway was unreachable." },
     LOG_LIMIT: { description: "The job exceeded the project's log limit." },
+    RESTORED: {
+      description:
+        "The gateway's database was restored from a backup that does not have them. Points are counted among them.",
+    },
     REFUSED: { description: 'The database refused the record, e.g. a line. An alert of the job says why.' },
   },
 });

@@ -24,6 +24,8 @@ export const accessToken = pgTable(
     id: text().primaryKey(),
     /** Null for a token of the whole platform. */
     projectId: text().references(() => project.id),
+    /** Projects whose jobs a token of scope RUNNER may claim; null for all. Never changed: runners keep a copy. */
+    runnerProjectIds: text().array(),
     name: text().notNull(),
     /** First characters, to recognise it by. */
     prefix: text().notNull(),

@@ -26,6 +26,8 @@ export type AccessToken = typeof accessToken.$inferSelect;
 
 export type NewToken = {
   projectId: string | null;
+  /** Projects that a token of scope RUNNER is bound to; null for none. */
+  projectIds: string[] | null;
   name: string;
   scopes: TokenScope[];
   expiresAt: Date | null;
@@ -33,6 +35,7 @@ export type NewToken = {
 };
 
 const tokenPrefix = 'astraml_';
+const maxRunnerProjects = 100;
 const usedEveryMs = 60_000;
 
 /** Creates a token. `secret` is its text, known here only; null when the mutation was replayed. */
@@ -42,11 +45,17 @@ export async function createToken(
   input: NewToken,
 ): Promise<{ token: AccessToken; secret: string | null; replayed: boolean }> {
   const { projectId } = input;
+  const runnerProjectIds = input.projectIds && [...new Set(input.projectIds)].sort();
   if (projectId === null) requirePlatformScope(actor, 'ADMIN', ['input', 'projectId']);
   if (projectId !== null) requireScope(actor, projectId, 'ADMIN', ['input', 'projectId']);
   const id = newId('tok');
   if (input.idempotencyKey !== null) {
-    const sent = { ...input, expiresAt: input.expiresAt?.toISOString(), idempotencyKey: undefined };
+    const sent = {
+      ...input,
+      projectIds: runnerProjectIds ?? undefined,
+      expiresAt: input.expiresAt?.toISOString(),
+      idempotencyKey: undefined,
+    };
     const scope = projectId ?? '*';
     const known = await takeKey(tx, {
       scope,
@@ -61,23 +70,27 @@ export async function createToken(
       return { token: earlier, secret: null, replayed: true };
     }
   }
-  if (projectId !== null) {
-    const project = await getProject(tx, actor, projectId);
-    if (!project) throw notFound('Project', projectId, ['input', 'projectId']);
-    requireActive(project, ['input', 'projectId']);
-  }
   const issues = tokenIssues(input);
   if (issues.length > 0) throw invalid(issues);
+  if (projectId !== null) await requireProject(tx, actor, projectId, ['input', 'projectId']);
+  for (const runnerProject of runnerProjectIds ?? [])
+    await requireProject(tx, actor, runnerProject, ['input', 'projectIds']);
   const secret = newTokenText();
-  const token = await insertToken(tx, secret, { id, ...input });
+  const token = await insertToken(tx, secret, { id, ...input, runnerProjectIds });
   await recordEvent(tx, {
     type: 'TOKEN_CREATED',
     projectId,
     actorId: actor.tokenId,
-    message: `Token ${token.name} was created with ${token.scopes.join(', ')}.`,
-    data: { tokenId: token.id },
+    message: `Token ${token.name} was created with ${token.scopes.join(', ')}${runnerProjectIds ? ` for ${runnerProjectIds.join(', ')}` : ''}.`,
+    data: { tokenId: token.id, ...(runnerProjectIds ? { projectIds: runnerProjectIds } : {}) },
   });
   return { token, secret, replayed: false };
+}
+
+async function requireProject(tx: Tx, actor: Actor, id: string, path: string[]): Promise<void> {
+  const project = await getProject(tx, actor, id);
+  if (!project) throw notFound('Project', id, path);
+  requireActive(project, path);
 }
 
 function tokenIssues(input: NewToken): Issue[] {
@@ -92,12 +105,29 @@ function tokenIssues(input: NewToken): Issue[] {
   }
   if (input.scopes.includes('RUNNER') && (input.projectId !== null || input.scopes.length > 1)) {
     const message = 'RUNNER stands alone, in a token of the whole platform.';
-    issues.push({ code: 'NOT_ALLOWED', path: at('scopes'), message, hint: 'Create two tokens.' });
+    const hint = input.scopes.length > 1 ? 'Create two tokens.' : 'Name the projects of a runner in projectIds.';
+    issues.push({ code: 'NOT_ALLOWED', path: at('scopes'), message, hint });
   }
+  issues.push(...runnerIssues(input));
   if (input.expiresAt && input.expiresAt.getTime() <= Date.now()) {
     issues.push({ code: 'OUT_OF_RANGE', path: at('expiresAt'), message: 'expiresAt is in the past.' });
   }
   return issues;
+}
+
+function runnerIssues({ projectId, projectIds, scopes }: NewToken): Issue[] {
+  const path = ['input', 'projectIds'];
+  if (projectIds === null) return [];
+  if (projectId !== null) {
+    return [{ code: 'NOT_ALLOWED', path, message: 'projectId and projectIds exclude each other.' }];
+  }
+  if (!scopes.includes('RUNNER')) {
+    const hint = 'For other scopes create one token for each project, with projectId.';
+    return [{ code: 'NOT_ALLOWED', path, message: 'projectIds binds a runner: it takes the scope RUNNER.', hint }];
+  }
+  if (projectIds.length >= 1 && projectIds.length <= maxRunnerProjects) return [];
+  const message = `projectIds takes 1 to ${maxRunnerProjects} projects, got ${projectIds.length}.`;
+  return [{ code: 'OUT_OF_RANGE', path, message, hint: 'Leave it out for a runner of all projects.' }];
 }
 
 /** A token text: the prefix, 32 random bytes in base64url, and 6 characters of checksum. */
@@ -120,16 +150,28 @@ export async function ensureToken(
     .select()
     .from(accessToken)
     .where(eq(accessToken.hash, hashToken(text)));
-  if (!known) await insertToken(tx, text, { id: newId('tok'), expiresAt: null, ...values });
+  if (!known) await insertToken(tx, text, { id: newId('tok'), expiresAt: null, runnerProjectIds: null, ...values });
 }
 
 async function insertToken(
   tx: Tx,
   text: string,
-  values: { id: string; name: string; scopes: TokenScope[]; projectId: string | null; expiresAt: Date | null },
+  values: Pick<NewToken, 'name' | 'scopes' | 'projectId' | 'expiresAt'> & {
+    id: string;
+    runnerProjectIds: string[] | null;
+  },
 ): Promise<AccessToken> {
-  const { id, name, scopes, projectId, expiresAt } = values;
-  const row = { id, name, scopes, projectId, expiresAt, hash: hashToken(text), prefix: text.slice(0, 12) };
+  const { id, name, scopes, projectId, runnerProjectIds, expiresAt } = values;
+  const row = {
+    id,
+    name,
+    scopes,
+    projectId,
+    runnerProjectIds,
+    expiresAt,
+    hash: hashToken(text),
+    prefix: text.slice(0, 12),
+  };
   const [inserted] = await tx.insert(accessToken).values(row).onConflictDoNothing().returning();
   if (!inserted) throw new Error('A token with this text exists already.');
   return inserted;
@@ -183,6 +225,7 @@ function toActor(token: AccessToken): Actor {
     tokenId: token.id,
     name: token.name,
     projectId: token.projectId,
+    runnerProjectIds: token.runnerProjectIds,
     scopes: withIncluded(token.scopes as TokenScope[]),
     expiresAt: token.expiresAt,
   };

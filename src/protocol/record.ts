@@ -52,8 +52,13 @@ const record = z.discriminatedUnion('type', [
     title: text,
     text,
   }),
-  // Takes `lines` numbers of the stream, as the lost lines did.
-  z.object({ type: z.literal('gap'), time, lines: z.number().int().positive(), reason: z.enum(['SPOOL_OVERFLOW']) }),
+  // Takes `lines` numbers of the stream, as the lost lines did; of a restored database, as the lost records of any kind did.
+  z.object({
+    type: z.literal('gap'),
+    time,
+    lines: z.number().int().positive(),
+    reason: z.enum(['SPOOL_OVERFLOW', 'RESTORED']),
+  }),
   z.object({
     type: z.literal('finished'),
     time,

@@ -23,7 +23,8 @@ const seenEverySeconds = 5;
 export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequest): Promise<Runner> {
   requirePlatformScope(actor, 'RUNNER');
   const { name, version, labels, gpus, places = null, bootId } = request;
-  const values = { name, version, labels, gpus, places, bootId, lastSeenAt: now, drainingAt: null };
+  const projectIds = actor.runnerProjectIds === null ? null : [...actor.runnerProjectIds];
+  const values = { name, version, labels, gpus, places, projectIds, bootId, lastSeenAt: now, drainingAt: null };
   const [row] = await tx
     .insert(runner)
     .values({ id: newId('run'), tokenId: actor.tokenId, ...values })

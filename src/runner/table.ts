@@ -10,6 +10,8 @@ export const runner = pgTable(
     /** Unique for the token that it signs on with: a restarted runner is the same one. */
     name: text().notNull(),
     tokenId: text().notNull(),
+    /** Projects whose jobs it takes, those of its token; null for all. */
+    projectIds: text().array(),
     gpus: jsonb().$type<Gpu[]>().notNull(),
     labels: text().array().notNull(),
     /** Attempts that it runs at once; null for a runner of an older build, which does not say: it has the default. */

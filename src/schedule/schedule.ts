@@ -168,7 +168,14 @@ export async function triggerSchedule(
 /** The schedule as who submits: it may do so in its own project only. */
 export function actorOf(row: Schedule): Actor {
   const name = `schedule ${row.name}`;
-  return { tokenId: row.id, name, projectId: row.projectId, scopes: withIncluded(['WRITE']), expiresAt: null };
+  return {
+    tokenId: row.id,
+    name,
+    projectId: row.projectId,
+    runnerProjectIds: null,
+    scopes: withIncluded(['WRITE']),
+    expiresAt: null,
+  };
 }
 
 /** The schedule, or null when there is none or the actor may not see it. */

@@ -308,10 +308,10 @@ export async function submitJob(port: number, projectId: string, token = adminTo
 }
 
 /** The id of a new schedule, due once a year. */
-export async function createSchedule(port: number, projectId: string): Promise<string> {
+export async function createSchedule(port: number, projectId: string, token = adminToken): Promise<string> {
   const query = `mutation ($input: CreateScheduleInput!) {
     createSchedule(input: $input) { ... on CreateSchedulePayload { schedule { id } } ${typedError} } }`;
   const input = { spec: { projectId, model: 'model', dataset: 'dataset' }, cron: '0 0 1 1 *' };
-  const data = await dataOf(port, { query, variables: { input } });
+  const data = await dataOf(port, { query, variables: { input }, token });
   return String((data['createSchedule'] as unknown as { schedule: { id: string } }).schedule.id);
 }

@@ -27,7 +27,7 @@ export function actor(
   projectId: string | null = null,
   tokenId = `tok_${scopes.join('')}`,
 ): Actor {
-  return { tokenId, name: tokenId, projectId, scopes: withIncluded(scopes), expiresAt: null };
+  return { tokenId, name: tokenId, projectId, runnerProjectIds: null, scopes: withIncluded(scopes), expiresAt: null };
 }
 
 /** Opens a store with the project `p-test`, whose command is `["true"]`. */

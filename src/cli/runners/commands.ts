@@ -12,6 +12,7 @@ export const runnerFields = {
   places: '',
   placesBusy: '',
   labels: '',
+  projects: '{ id }',
   version: '',
   lastSeenAt: '',
 };

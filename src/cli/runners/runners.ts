@@ -16,6 +16,8 @@ type Runner = {
   places: number;
   placesBusy: number;
   labels: string[];
+  /** Null for all; without those that one may not see. */
+  projects: { id: string }[] | null;
   lastSeenAt: string;
 };
 
@@ -34,10 +36,14 @@ export async function runRunners(cli: Cli, { header }: RunnerListOptions): Promi
     `${runner.placesBusy}/${runner.places}`,
     [...new Set(runner.gpus.map(({ model }) => cell(model)))].join(','),
     runner.labels.map(cell).join(','),
+    runner.projects === null ? 'all' : runner.projects.map(({ id }) => id).join(',') || 'others',
     out.tty ? `${formatAge(runner.lastSeenAt, now)} ago` : runner.lastSeenAt,
   ]);
   if (out.json) await out.printJson(runners);
   else if (rows.length === 0) out.note('No runner has signed on.');
-  else await out.table(['NAME', 'STATE', 'GPUS', 'BUSY', 'PLACES', 'MODEL', 'LABELS', 'SEEN'], rows, { header });
+  else
+    await out.table(['NAME', 'STATE', 'GPUS', 'BUSY', 'PLACES', 'MODEL', 'LABELS', 'PROJECTS', 'SEEN'], rows, {
+      header,
+    });
   return exitCodes.done;
 }

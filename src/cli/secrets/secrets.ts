@@ -5,7 +5,7 @@ import type { Cli } from '../cli.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
 import { secretFields, select } from '../fields.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { formatAge } from '../text.ts';
+import { cleanText, formatAge } from '../text.ts';
 
 export type SecretListOptions = { header?: boolean };
 export type SecretSetOptions = { fromEnv?: string };
@@ -47,6 +47,7 @@ function age(cli: Cli, time: string): string {
 
 export async function runSecretsSet(cli: Cli, { fromEnv }: SecretSetOptions, [name = '']: string[]): Promise<number> {
   const projectId = cli.requireProject();
+  cli.nameServer(); // before the value is typed
   const value = fromEnv === undefined ? await readValue(name) : fromVariable(fromEnv);
   const mutation = `mutation($input: SetSecretInput!) {
     setSecret(input: $input) { __typename ... on SecretPayload { secret ${select(secretFields)} } ...Problem }
@@ -91,7 +92,7 @@ function readValue(name: string): Promise<string> {
 
 async function askValue(name: string): Promise<string> {
   const { isCancel, password } = await import('@clack/prompts');
-  const value = await password({ message: `Value of ${name}`, output: process.stderr });
+  const value = await password({ message: `Value of ${cleanText(name)}`, output: process.stderr });
   if (isCancel(value)) throw new Failure(exitCodes.detached, 'Nothing was set.');
   if (value) return value;
   throw usage('The value is empty: nothing was set.');

@@ -14,6 +14,7 @@ import { oneOf, whole } from '../../config.ts';
 import { maxPlaces } from '../../protocol/control.ts';
 import { version } from '../../version.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
+import { cleanText } from '../text.ts';
 
 export type RunnerStartOptions = {
   name?: string;
@@ -143,7 +144,7 @@ function listenForSignals(): { first: Promise<void>; second: Promise<void> } {
 
 function say(event: string, details: Record<string, unknown>): void {
   const line = process.stderr.isTTY
-    ? `${event}  ${Object.values(details).map(String).join('  ')}`
+    ? cleanText(`${event}  ${Object.values(details).map(String).join('  ')}`)
     : JSON.stringify({ time: new Date().toISOString(), event, ...details });
   process.stderr.write(`${line}\n`);
 }

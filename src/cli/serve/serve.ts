@@ -18,7 +18,7 @@ const hurryMs = 1_500;
 export async function runServe(): Promise<number> {
   const config = readEnvironment();
   const { first: ended, second } = signalledTwice();
-  const metrics = config.metricsPort === 0 ? null : await serveMetrics(config.metricsPort, config.host);
+  const metrics = config.metricsPort === 0 ? null : await serveMetrics(config.metricsPort, config);
   const gateway = await Promise.race([startGateway(config), ended]);
   if (!gateway) return 0; // ended before it had begun, e.g. while it waited for the database
   metrics?.countIn(gateway.store);

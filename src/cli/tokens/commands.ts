@@ -10,6 +10,7 @@ export const tokenFields = {
   prefix: '',
   scopes: '',
   project: '{ id }',
+  projects: '{ id }',
   createdAt: '',
   expiresAt: '',
   lastUsedAt: '',
@@ -41,12 +42,16 @@ export function addTokenCommands(program: Command, add: AddCommand): void {
     .option('--scope <scope>', 'read, write, admin or runner (repeat; default: read)', collect)
     .option('--name <text>', 'name for people (default: its scopes)')
     .option('--expires <duration>', 'stop working after, e.g. 90d (default: never)')
-    .option('--platform', 'for the whole platform instead of a project');
+    .option('--platform', 'for the whole platform instead of a project')
+    .addHelpText(
+      'after',
+      '\nA token of scope runner claims jobs of the named projects only (-p p-a,p-b), with --platform of all projects.',
+    );
   add<object>(
     tokens,
     'revoke',
     'revoke tokens at once, with all that they have open',
-    () => ['deletedId'],
+    () => ['deletedId', 'schedules'],
     async () => (await load()).runTokensRevoke,
   ).argument('<ids...>', 'ids of tokens (tok_…)');
 }

@@ -19,6 +19,8 @@ type Token = {
   prefix: string;
   scopes: string[];
   project: { id: string } | null;
+  /** Null for the whole platform; without those that one may not see. */
+  projects: { id: string }[] | null;
   createdAt: string;
   expiresAt: string | null;
   lastUsedAt: string | null;
@@ -37,11 +39,16 @@ export async function runTokens(cli: Cli, { platform, header }: TokenListOptions
     token.scopes.join(','),
     cell(token.expiresAt),
     age(token.lastUsedAt),
+    projectsOf(token),
   ]);
   if (cli.out.json) await cli.out.printJson(tokens);
   else if (rows.length === 0) cli.out.note('No token.');
-  else await cli.out.table(['ID', 'NAME', 'PREFIX', 'SCOPES', 'EXPIRES', 'USED'], rows, { header });
+  else await cli.out.table(['ID', 'NAME', 'PREFIX', 'SCOPES', 'EXPIRES', 'USED', 'PROJECTS'], rows, { header });
   return exitCodes.done;
+}
+
+function projectsOf({ projects }: Token): string {
+  return projects === null ? 'all' : projects.map(({ id }) => id).join(',');
 }
 
 async function listOfPlatform(cli: Cli): Promise<Token[]> {
@@ -66,7 +73,7 @@ export async function runTokensCreate(cli: Cli, options: NewTokenOptions): Promi
   const seconds = options.expires === undefined ? null : toSeconds('--expires', options.expires);
   const input = {
     idempotencyKey: `cli-${randomUUID()}`,
-    projectId: options.platform ? null : cli.requireProject(),
+    ...(options.platform ? {} : forProjects(cli.requireProject(), chosen)),
     name: options.name ?? chosen.join('-').toLowerCase(),
     scopes: chosen,
     expiresAt: seconds === null ? null : new Date(Date.now() + seconds * 1000).toISOString(),
@@ -88,6 +95,11 @@ export async function runTokensCreate(cli: Cli, options: NewTokenOptions): Promi
   return exitCodes.done;
 }
 
+/** A runner's token is one of the platform, bound to projects. */
+function forProjects(named: string, chosen: readonly string[]): { projectId: string } | { projectIds: string[] } {
+  return chosen.includes('RUNNER') ? { projectIds: named.split(',').map((id) => id.trim()) } : { projectId: named };
+}
+
 function toScope(text: string): string {
   const scope = text.trim().toUpperCase();
   if (scopes.includes(scope)) return scope;
@@ -98,15 +110,20 @@ function toScope(text: string): string {
 
 export async function runTokensRevoke(cli: Cli, _options: object, ids: string[]): Promise<number> {
   const mutation = `mutation($input: RevokeTokenInput!) {
-    revokeToken(input: $input) { __typename ... on DeletePayload { deletedId } ...Problem }
+    revokeToken(input: $input) { __typename ... on DeletePayload { deletedId schedules { id name project { id } } } ...Problem }
   } ${problemFragment}`;
-  const revoked: { deletedId: string }[] = [];
+  type Revoked = { deletedId: string; schedules: { id: string; name: string; project: { id: string } }[] };
+  const revoked: Revoked[] = [];
   for (const id of ids) {
-    type Answer = { revokeToken: { deletedId: string } | Problem };
+    type Answer = { revokeToken: Revoked | Problem };
     const { revokeToken: result } = await cli.request<Answer>(mutation, { input: { id } });
     if (!('deletedId' in result)) throw refusedBy(result);
     revoked.push(result);
     if (!cli.out.json) await cli.out.print(`${result.deletedId} revoked`);
+    for (const schedule of result.schedules) {
+      const name = `${cell(schedule.name)} (${schedule.id}) of ${schedule.project.id}`;
+      cli.out.warn(`Schedule ${name}, which it created, goes on: astraml schedules pause or delete it.`);
+    }
   }
   if (cli.out.json) await cli.out.printJson(revoked);
   return exitCodes.done;
@@ -124,7 +141,7 @@ export async function runWhoami(cli: Cli): Promise<number> {
     ['token', `${cell(token.name)} (${token.id}, ${cell(token.prefix)}…)`],
     ['server', cell(cli.server)],
     ['scopes', token.scopes.join(',')],
-    ['for', token.project?.id ?? 'the whole platform'],
+    ['for', token.projects === null ? 'the whole platform' : projectsOf(token) || 'some projects'],
     ['project', cell(cli.project)],
     ['expires', token.expiresAt ?? 'never'],
   ];

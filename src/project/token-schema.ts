@@ -1,0 +1,191 @@
+// How people ask for access tokens, create and revoke them.
+import { type Actor, canSee, requireActor, type TokenScope } from '../actor.ts';
+import { builder, load, loadExisting } from '../graphql/builder.ts';
+import {
+  addMutation,
+  deletion,
+  IdempotencyConflictError,
+  InvalidStateError,
+  NotFoundError,
+  PermissionError,
+  TokenScopeEnum,
+  ValidationError,
+} from '../graphql/mutation.ts';
+import { ActorInterface, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';
+import { commit } from '../live/commit.ts';
+import { listTokens, loadProjects } from './project.ts';
+import { revokeToken } from './revocation.ts';
+import { ProjectRef, ViewerRef } from './schema.ts';
+import { type AccessToken, createToken, loadTokens } from './token.ts';
+
+export const AccessTokenRef = builder.objectRef<AccessToken>('AccessToken');
+
+registerNode('tok', 'AccessToken', async (context, actor, id) => {
+  const token = await load(context, loadTokens, id);
+  if (!token || token.revokedAt) return null;
+  return maySee(actor, token) ? token : null;
+});
+
+registerActor('tok', loadTokens);
+
+/** Tokens are seen by the administrators of their project, or of the platform. */
+function mayManage(actor: Actor, projectId: string | null): boolean {
+  if (!actor.scopes.has('ADMIN')) return false;
+  return actor.projectId === null || actor.projectId === projectId;
+}
+
+function maySee(actor: Actor | null, token: AccessToken): boolean {
+  return actor !== null && (token.id === actor.tokenId || mayManage(actor, token.projectId));
+}
+
+AccessTokenRef.implement({
+  description:
+    'An access token. Of one that the caller may not see, e.g. as the actor of an event, only `id` and `name` show: all else is null.',
+  interfaces: [NodeInterface, ActorInterface],
+  fields: (t) => ({
+    id: t.exposeID('id', { description: 'Global id of the token.' }),
+    name: t.exposeString('name', { description: 'Name of the token.' }),
+    prefix: t.string({
+      nullable: true,
+      description: 'First characters of the token text, to recognise it by.',
+      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.prefix : null),
+    }),
+    scopes: t.field({
+      type: [TokenScopeEnum],
+      nullable: true,
+      description: 'Scopes of the token.',
+      resolve: (token, _, { actor }) => (maySee(actor, token) ? (token.scopes as TokenScope[]) : null),
+    }),
+    createdAt: t.field({
+      type: 'DateTime',
+      nullable: true,
+      description: 'Timestamp of when the token was created.',
+      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.createdAt : null),
+    }),
+    expiresAt: t.field({
+      type: 'DateTime',
+      nullable: true,
+      description: 'Timestamp of when the token stops working; null for never.',
+      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.expiresAt : null),
+    }),
+    lastUsedAt: t.field({
+      type: 'DateTime',
+      nullable: true,
+      description: 'Timestamp of when the token was last used; null for never.',
+      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.lastUsedAt : null),
+    }),
+    project: t.field({
+      type: ProjectRef,
+      nullable: true,
+      description: 'Project of the token; null for a token of the whole platform, or of several projects.',
+      resolve: (token, _, context) =>
+        token.projectId !== null && maySee(context.actor, token) ? load(context, loadProjects, token.projectId) : null,
+    }),
+    projects: t.field({
+      type: [ProjectRef],
+      nullable: true,
+      description:
+        'Projects of the token, of those that the caller can see; null for a token of the whole platform. A token of scope `RUNNER` claims jobs of these projects only.',
+      async resolve(token, _, context) {
+        const { actor } = context;
+        const ids = token.projectId === null ? token.runnerProjectIds : [token.projectId];
+        if (!ids || !actor || !maySee(actor, token)) return null;
+        const projects = ids.filter((id) => canSee(actor, id)).map((id) => loadExisting(context, loadProjects, id));
+        return Promise.all(projects);
+      },
+    }),
+  }),
+});
+
+builder.objectField(ProjectRef, 'tokens', (t) =>
+  t.field({
+    type: [AccessTokenRef],
+    nullable: true,
+    description: 'Tokens of the project. The token text is shown once, at creation.',
+    resolve: (project, _, { actor, database }) =>
+      actor && mayManage(actor, project.id) ? listTokens(database.db, project.id) : null,
+  }),
+);
+
+builder.objectFields(ViewerRef, (t) => ({
+  token: t.field({
+    type: AccessTokenRef,
+    description: 'Token in use.',
+    resolve: (actor, _, context) => loadExisting(context, loadTokens, actor.tokenId),
+  }),
+  platformTokens: t.field({
+    type: [AccessTokenRef],
+    nullable: true,
+    description: "Tokens of the whole platform, runners' among them; null unless the caller administers it.",
+    resolve: (actor, _, { database }) => (mayManage(actor, null) ? listTokens(database.db, null) : null),
+  }),
+}));
+
+addMutation('createToken', {
+  description: 'Creates an access token.',
+  inputDescription: 'The token.',
+  input: builder.inputType('CreateTokenInput', {
+    description: 'Input of `createToken`.',
+    fields: (t) => ({
+      idempotencyKey: t.string({ description: 'Key that makes retries safe.' }),
+      projectId: t.id({
+        description:
+          "Project of the token; null for a token of the whole platform, such as a runner's, which only a platform administrator can create.",
+      }),
+      projectIds: t.idList({
+        description:
+          'Projects whose jobs a token of scope `RUNNER` may claim, at most 100; null for all. Beside `projectId` it is refused.',
+      }),
+      name: t.string({ required: true, description: 'Name of the token.' }),
+      scopes: t.field({ type: [TokenScopeEnum], required: true, description: 'Scopes of the token.' }),
+      expiresAt: t.field({
+        type: 'DateTime',
+        description: 'Timestamp of when the token stops working; null for never.',
+      }),
+    }),
+  }),
+  payload: builder
+    .objectRef<{ token: AccessToken; secret: string | null; replayed: boolean }>('CreateTokenPayload')
+    .implement({
+      description: 'Success of `createToken`.',
+      fields: (t) => ({
+        token: t.expose('token', { type: AccessTokenRef, description: 'The token.' }),
+        secret: t.exposeString('secret', {
+          nullable: true,
+          description:
+            'Text of the token, shown this once; null when the mutation was replayed: revoke the token and create another.',
+        }),
+        replayed: t.exposeBoolean('replayed', {
+          description: 'Indicates an earlier mutation with the same idempotency key was returned.',
+        }),
+      }),
+    }),
+  errors: [ValidationError, NotFoundError, PermissionError, InvalidStateError, IdempotencyConflictError],
+  async resolve(input, context) {
+    const actor = requireActor(context.actor);
+    const token = {
+      projectId: input.projectId ?? null,
+      projectIds: input.projectIds ?? null,
+      name: input.name,
+      scopes: input.scopes,
+      expiresAt: input.expiresAt ?? null,
+      idempotencyKey: input.idempotencyKey ?? context.idempotencyKey,
+    };
+    return commit(context, (tx) => createToken(tx, actor, token));
+  },
+});
+
+addMutation('revokeToken', {
+  ...deletion,
+  description: 'Revokes an access token at once, also for open subscriptions.',
+  inputDescription: 'Which token.',
+  input: builder.inputType('RevokeTokenInput', {
+    description: 'Input of `revokeToken`.',
+    fields: (t) => ({ id: t.id({ required: true, description: 'Id of the token.' }) }),
+  }),
+  async resolve({ id }, context) {
+    const actor = requireActor(context.actor);
+    await commit(context, (tx) => revokeToken(tx, actor, id));
+    return { deletedId: id };
+  },
+});
