@@ -68,7 +68,7 @@ export async function installRefusals(databaseUrl: string): Promise<void> {
         return new;
       end $$;
       create trigger refuse before insert on log_chunk for each row execute function harness.refuse();
-      ${refuseWhen('refuse_line', 'before insert on log_chunk', `new.size >= ${refusedRowBytes} and ${isHostile}`)}
+      ${refuseWhen('refuse_line', 'before insert or update on log_chunk', `new.size >= ${refusedRowBytes} and ${isHostile}`)}
       ${refuseWhen('refuse_metric', 'before insert on metric', `new.name = '${refusedMetric}'`)}
       ${refuseWhen('refuse_event', 'before insert on event', `new.type = 'CHECKPOINT' and position('${refusedPath}' in new.message) > 0`)}
       ${refuseWhen('refuse_start', 'before update on attempt', `new.state = 'RUNNING' and ${isOfKind('nostart')}`)}
