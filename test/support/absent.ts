@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { findGroupFolder } from '../../src/agent/control-group.ts';
 import { mayMakeCgroup } from './cgroup.ts';
 import { findProgram } from './install.ts';
 import { mayHavePostgres } from './postgres.ts';
@@ -13,6 +14,8 @@ interface Need {
   otherwise: string;
   isHere(): boolean;
 }
+
+const groupFolder = await findGroupFolder();
 
 const needs = {
   postgres: {
@@ -46,6 +49,10 @@ const needs = {
   'cgroup freezer': {
     otherwise: 'no freezer of cgroups version 1 that we may write (a process that SIGKILL does not end)',
     isHere: () => mayMakeCgroup('freezer'),
+  },
+  'cgroup v2': {
+    otherwise: 'no control groups of version 2 that we may write to (a group for each attempt)',
+    isHere: () => groupFolder !== null,
   },
   'cgroup memory': {
     otherwise: 'no memory controller of cgroups that we may write (a real lack of memory)',
