@@ -1,7 +1,18 @@
 // Commands as processes: real ones, with all the ways in which they end, and do not end.
 import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn, type StdioOptions } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, suite, test } from 'node:test';
@@ -9,6 +20,8 @@ import { environmentOf } from '../src/agent/environment.ts';
 import type { AttemptName, CommandOptions, Executor, RunningCommand } from '../src/agent/executor.ts';
 import { countOomKills } from '../src/agent/memory.ts';
 import { findGroupFolder } from '../src/agent/control-group.ts';
+import type { User } from '../src/agent/user.ts';
+import { wrap } from '../src/agent/wrapper.ts';
 import { processExecutor } from '../src/agent/process.ts';
 import type { Assignment } from '../src/protocol/control.ts';
 import { skipUnless } from './support/absent.ts';
@@ -17,6 +30,7 @@ import { isAlive } from './support/processes.ts';
 import { until } from './support/until.ts';
 
 const root = realpathSync(mkdtempSync(join(tmpdir(), 'process-')));
+chmodSync(root, 0o711);
 after(async () => {
   for (const run of runs) await untilGone(run); // its control group goes too
   rmSync(root, { recursive: true, force: true });
@@ -32,9 +46,15 @@ const groupFolder = await findGroupFolder();
 const kinds = [
   { kind: 'in a control group', executor: processExecutor(groupFolder), skip: skipUnless('cgroup v2') },
   { kind: 'without control groups', executor: processExecutor(null), skip: {} },
+  {
+    kind: 'under a uid of its own',
+    executor: processExecutor(groupFolder),
+    skip: skipUnless('own uids'),
+    user: { uid: 70_000, groups: [], home: '/' },
+  },
 ];
 
-function startWith(executor: Executor, folder: string) {
+function startWith(executor: Executor, folder: string, user?: User) {
   return async (command: string[], options: Partial<CommandOptions> = {}): Promise<Run> => {
     const id = `${process.pid}_${++jobs}`;
     const name = { attemptId: `att_${id}`, jobId: `job_${id}`, attempt: '1' };
@@ -44,6 +64,7 @@ function startWith(executor: Executor, folder: string) {
       attemptId: name.attemptId,
       command,
       cwd: folder,
+      user,
       env: { PATH: process.env['PATH'] ?? '', TMPDIR: folder, ...names, ...options.env },
       onOutput: (stream, chunk) => void (output[stream] += chunk.toString()),
       ...(options.cwd ? { cwd: options.cwd } : {}),
@@ -67,10 +88,11 @@ async function untilGone(run: Run, timeoutMs = 5_000): Promise<void> {
   await until(() => run.command.isGone(), { timeoutMs, what: 'all processes are gone' });
 }
 
-for (const { kind, executor, skip } of kinds) {
+for (const { kind, executor, skip, user } of kinds) {
   const folder = join(root, kind);
   mkdirSync(folder);
-  const start = startWith(executor, folder);
+  if (user && !skip.skip) chownSync(folder, user.uid, user.uid);
+  const start = startWith(executor, folder, user);
   suite(kind, skip, () => {
     suite('a command', () => {
       test('ends with its exit code', async () => {
@@ -145,7 +167,27 @@ for (const { kind, executor, skip } of kinds) {
         assert.equal(run.output.STDOUT, 'nothing\n');
       });
 
-      test('has two pipes, which are read to their ends', async () => {
+      test('starts soon: what it costs beside a bare process is printed', async (t) => {
+      const median = async (work: () => Promise<unknown>) => {
+        const times: number[] = [];
+        for (let n = 0; n < 11; n++) {
+          const startedAt = performance.now();
+          await work();
+          times.push(performance.now() - startedAt);
+        }
+        return times.toSorted((a, b) => a - b)[5] ?? 0;
+      };
+      const env = { ASTRAML_JOB_ID: 'job', ASTRAML_ATTEMPT: '1' };
+      const wrapped = wrap(['/bin/true'], env, { user, enters: false });
+      const options = { stdio: ['ignore', 'ignore', 'ignore', 'ignore', 'ignore'] as StdioOptions };
+      const bare = await median(() => once(spawn('/bin/true', { ...options, env }), 'exit'));
+      const shell = await median(() => once(spawn(wrapped.file, wrapped.args, { ...options, env: wrapped.env }), 'exit'));
+      const whole = await median(async () => (await start(['/bin/true'])).command.ended);
+      const figures = { bare, wrapped: shell, added: shell - bare, 'with pipes and group': whole };
+      t.diagnostic(Object.entries(figures).map(([what, ms]) => `${what} ${ms.toFixed(1)} ms`).join(', '));
+    });
+
+    test('has two pipes, which are read to their ends', async () => {
         const run = await start(
           node(`
       const text = 'x'.repeat(999) + '\\n';
