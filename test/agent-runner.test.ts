@@ -48,7 +48,7 @@ function optionsFor(url: string, troubles: unknown[], workDir: string) {
     url,
     token: 'token',
     attempts: { in: 'process' as const, bus: memoryBus() },
-    executor: processExecutor,
+    executor: processExecutor(null),
     name: 'r',
     version: '1',
     labels: [],
@@ -142,13 +142,13 @@ test('what an earlier life left and cannot be ended keeps its GPU, and is not sa
   });
   const troubles: unknown[] = [];
   const gone = Promise.withResolvers<void>();
-  const endStrays: Executor['endStrays'] = async (_jobId, _attempt, onLeft) => {
+  const endStrays: Executor['endStrays'] = async (_name, onLeft) => {
     onLeft?.([4711]);
     await gone.promise;
     return 1;
   };
   const options = optionsFor(url, troubles, join(root, 'undying'));
-  const runner = await startRunner({ ...options, executor: { ...processExecutor, endStrays } });
+  const runner = await startRunner({ ...options, executor: { ...processExecutor(null), endStrays } });
   await until(() => claims.length === 1);
   assert.deepEqual([claims[0]?.freeGpus, lost], [[], []]);
   assert.match(String(troubles[0]), /job_1 .*4711/);

@@ -6,11 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { findGroupFolder } from '../src/agent/control-group.ts';
 import type { Executor } from '../src/agent/executor.ts';
 import { processExecutor } from '../src/agent/process.ts';
-import { Supervisor } from '../src/agent/supervisor.ts';
-import type { Directive } from '../src/protocol/control.ts';
-import { decodeBatch, nextLinesCrc, numbersOf, type RecordOf, type RunnerRecord } from '../src/protocol/record.ts';
+import { nextLinesCrc } from '../src/protocol/record.ts';
+import { type AttemptOptions, startAttempt as start } from './support/attempt.ts';
 import { isAlive, listProcessesOf } from './support/processes.ts';
 import { until } from './support/until.ts';
 
@@ -20,84 +20,21 @@ after(async () => {
   await expectNoLeaks();
 });
 
-let attempts = 0;
+const groupFolder = await findGroupFolder();
 
-function startAttempt(
-  source: string,
-  options: {
-    executor?: Executor;
-    workDir?: string;
-    graceMs?: number;
-    leaseMs?: number;
-    spec?: object;
-    spoolBytes?: number;
-  } = {},
-) {
-  const attemptId = `att_${++attempts}`;
-  const records: RunnerRecord[] = [];
-  const troubles: unknown[] = [];
-  const gateway = { away: false, committed: 0, directives: [] as Directive[], heardAt: 0 };
-  const workDir = options.workDir ?? root;
-  const supervisor = new Supervisor({
-    assignment: {
-      attemptId,
-      attemptNumber: 1,
-      leaseToken: 'lease',
-      gpus: [],
-      job: { id: `job_${process.pid}_${attempts}`, number: 1, name: 'n', projectId: 'p', scheduleId: null },
-      spec: { ...options.spec },
-      command: [process.execPath, '-e', source],
-      env: {},
-      secretEnv: [],
-      timeoutSeconds: null,
-      committed: 0,
-    },
-    executor: options.executor ?? processExecutor,
-    workDir,
-    gatewayUrl: 'http://gateway',
-    place: 'here',
-    virtualGpus: true,
-    append: async (_stream, text) => {
-      if (gateway.away) throw new Error('away');
-      const batch = decodeBatch(text);
-      assert.ok(batch);
-      let number = batch.first;
-      for (const record of batch.records as RunnerRecord[]) {
-        if (number === gateway.committed + 1) {
-          records.push(record);
-          gateway.committed += numbersOf(record);
-        }
-        number += numbersOf(record);
-      }
-      const { committed, directives } = gateway;
-      gateway.heardAt = performance.now();
-      setImmediate(() => supervisor.acknowledge({ attemptId, committed, directives, send: batch.send }));
-    },
-    renew: () => Promise.reject(new Error('away')),
-    heartbeatMs: (options.leaseMs ?? 30_000) / 3,
-    leaseMs: options.leaseMs ?? 30_000,
-    whenCut: 'continue',
-    graceMs: options.graceMs ?? 1_000,
-    spoolBytes: options.spoolBytes,
-    host: process.env,
-    onTrouble: (error) => void troubles.push(error),
-  });
-  const lines = (stream: string) =>
-    records
-      .filter((record): record is RecordOf<'line'> => record.type === 'line' && record.stream === stream)
-      .map(({ text }) => text);
-  const finished = () => records.at(-1) as RecordOf<'finished'>;
-  return { supervisor, gateway, records, troubles, lines, finished, folder: join(workDir, 'attempts', attemptId) };
+function startAttempt(source: string, options: Partial<AttemptOptions> = {}) {
+  const command = [process.execPath, '-e', source];
+  return start({ executor: processExecutor(groupFolder), workDir: root, command, ...options });
 }
 
 /** Runs commands, and puts a file where the spool's folder should be before it starts one. */
 function breakingDisk(folder: () => string): Executor {
   return {
-    ...processExecutor,
+    ...processExecutor(groupFolder),
     start(options) {
       rmSync(join(folder(), 'spool'), { recursive: true, force: true });
       writeFileSync(join(folder(), 'spool'), 'no folder');
-      return processExecutor.start(options);
+      return processExecutor(groupFolder).start(options);
     },
   };
 }

@@ -67,7 +67,22 @@ describe('docker-compose.yml', () => {
     const published = Object.values(services).flatMap(({ ports }) => ports);
     assert.deepEqual(published, ['127.0.0.1:4000:4000']);
     assert.equal(networks['facts']?.internal, true);
-    assert.ok(!services['runner']?.networks.includes('facts'), 'jobs must not reach Postgres');
+    assert.deepEqual(services['runner']?.networks, ['runners'], 'jobs must not reach Postgres, nor /metrics of a gateway');
+  });
+
+  test('gives nobody a capability that is not needed, and jobs of the runner none', () => {
+    const added = Object.fromEntries(Object.entries(services).map(([name, { cap_add: caps = [] }]) => [name, caps]));
+    const ofRunner = ['SETUID', 'SETGID', 'SETPCAP', 'CHOWN', 'FOWNER', 'DAC_OVERRIDE', 'KILL'];
+    const ofPostgres = ['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'SETGID', 'SETUID'];
+    assert.deepEqual(added, { postgres: ofPostgres, redis: [], gateway: [], proxy: [], runner: ofRunner });
+    for (const [name, service] of Object.entries(services)) {
+      assert.deepEqual([service.cap_drop, service.security_opt], [['ALL'], ['no-new-privileges:true']], name);
+      assert.ok(service.pids_limit, name);
+    }
+    assert.equal(services['runner']?.user, 'root');
+    assert.equal(services['runner'].environment['ASTRAML_RUNNER_ISOLATE'], 'users');
+    const reached = Object.entries(services).filter(([, { networks }]) => networks.includes('runners'));
+    assert.deepEqual(reached.map(([name]) => name).toSorted(), ['proxy', 'redis', 'runner']);
   });
 
   test('lets Redis take no argument that is larger than an entry of the uplink', () => {

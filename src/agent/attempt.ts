@@ -28,7 +28,13 @@ export type RunningAttempt = {
 
 /** In the folder of an attempt while it runs: for the next start of the runner, should this one be killed. */
 export const attemptFileName = 'attempt.json';
-const attemptFile = z.object({ jobId: z.string(), attempt: z.string(), gpus: z.array(z.number()) });
+const attemptFile = z.object({
+  jobId: z.string(),
+  attempt: z.string(),
+  gpus: z.array(z.number()),
+  /** Of its command, once it runs: see AttemptName. */
+  life: z.string().nullish(),
+});
 export type AttemptFile = z.output<typeof attemptFile>;
 
 /** Undefined when there is none: the attempt ended in order. Null for half a file: its command was not started. */

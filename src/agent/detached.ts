@@ -21,6 +21,11 @@ export const order = z.object({
   workDir: z.string(),
   place: z.string(),
   virtualGpus: z.boolean(),
+  /** Where attempts have their control groups; null where there are none. */
+  groupFolder: z.string().nullable(),
+  /** Under whom the command runs, and why it must not be started. */
+  user: z.object({ uid: z.number(), groups: z.array(z.number()).readonly(), home: z.string() }).optional(),
+  refusal: z.string().optional(),
   heartbeatMs: z.number(),
   leaseMs: z.number(),
   whenCut: z.enum(['continue', 'stop']),

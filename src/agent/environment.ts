@@ -1,8 +1,13 @@
 // What a job's command finds in its environment: the contract with training scripts. The host's own environment is not
 // inherited, but for the names below.
+import { join } from 'node:path';
 import type { Assignment } from '../protocol/control.ts';
+import type { User } from './user.ts';
 
 const inherited = /^(PATH|HOME|USER|LANG|LC_.*|TZ|LD_LIBRARY_PATH|CUDA_HOME|NVIDIA_.*|HF_HOME|TMPDIR|SSL_CERT_.*)$/;
+
+/** Of those, what belongs to the runner's own user. */
+const ownOfUser = new Set(['HOME', 'USER', 'HF_HOME', 'TMPDIR']);
 
 export type Folders = { work: string; output: string; config: string; stopFile: string };
 
@@ -15,13 +20,18 @@ export function environmentOf(
     gatewayUrl: string;
     virtualGpus: boolean;
     now: number;
+    user?: User | undefined;
   },
 ): Record<string, string> {
   const { job, spec, env, gpus, attemptNumber, timeoutSeconds } = assignment;
   const hyperparams = (spec['hyperparams'] ?? {}) as Record<string, unknown>;
-  const host = Object.entries(options.host).filter(([name, value]) => inherited.test(name) && value !== undefined);
+  const { user } = options;
+  const host = Object.entries(options.host).filter(
+    ([name, value]) => inherited.test(name) && value !== undefined && !(user && ownOfUser.has(name)),
+  );
   return {
     ...(Object.fromEntries(host) as Record<string, string>),
+    ...(user ? variablesOf(user) : {}),
     PYTHONUNBUFFERED: '1',
     COLUMNS: '120',
     TQDM_MININTERVAL: '5',
@@ -49,6 +59,12 @@ export function environmentOf(
     ...(timeoutSeconds === null ? {} : { ASTRAML_DEADLINE: String(Math.round(options.now / 1000 + timeoutSeconds)) }),
     ASTRAML_URL: options.gatewayUrl,
   };
+}
+
+/** There is no account: programs that ask for its name, such as torch, take it from here. */
+function variablesOf({ uid, home }: User): Record<string, string> {
+  const name = `astraml-${uid}`;
+  return { HOME: home, USER: name, LOGNAME: name, XDG_CACHE_HOME: join(home, '.cache') };
 }
 
 /** One variable each: `ASTRAML_HP_BATCH_SIZE=32`; what is inside of an object gets its path. Strings have no quotes. */

@@ -1,11 +1,25 @@
 // PORT: how a command is run. Processes of this machine today; containers would be another adapter.
+import type { User } from './user.ts';
+
+/** An attempt by all its names. */
+export type AttemptName = {
+  attemptId: string;
+  jobId: string;
+  /** Its number, as text. */
+  attempt: string;
+  /** The process that its command began with, once it runs: a pid with its start. */
+  life?: string | null | undefined;
+};
 
 export type CommandOptions = {
+  attemptId: string;
   command: readonly string[];
-  /** The whole environment: nothing is inherited beyond it. */
+  /** The whole environment: nothing is inherited beyond it. It names the job and the attempt. */
   env: Readonly<Record<string, string>>;
   /** Working directory. */
   cwd: string;
+  /** Under whom it runs; the user of this process by default. */
+  user?: User | undefined;
   onOutput(stream: 'STDOUT' | 'STDERR', chunk: Buffer): void;
 };
 
@@ -17,17 +31,23 @@ export type CommandEnd = {
 };
 
 export type RunningCommand = {
-  /** Resolves when the command itself ended and its output was read. */
+  /** Resolves when the command itself ended and its output was read; rejects when it could not begin. */
   readonly ended: Promise<CommandEnd>;
+  /** Its first process, see AttemptName; null where nobody can say. */
+  readonly life: string | null;
   /** Sends a signal to the command and everything it started. */
   signal(name: 'SIGTERM' | 'SIGKILL'): void;
-  /** Whether no process of the job is left, also none that went its own way. */
+  /** Processes of the job that are left, for people. */
+  listLeft(): Promise<{ pid: number; command: string }[]>;
+  /** Whether no process of the job is left, also none that went its own way; then its control group goes too. */
   isGone(): Promise<boolean>;
 };
 
 export type Guard = {
   /** All ends at this time, by `performance.now()`, unless a later one is said before. */
   endAt(time: number): void;
+  /** The command runs: its first process, see AttemptName. */
+  know(life: string | null): void;
   /** The attempt is over. */
   release(): void;
 };
@@ -40,10 +60,10 @@ export type Executor = {
    * however long that takes: how many there were; null where nobody can say. `onLeft` is called once, with pids, when
    * some are still there after 5 s.
    */
-  endStrays(jobId: string, attempt: string, onLeft?: (pids: number[]) => void): Promise<number | null>;
+  endStrays(name: AttemptName, onLeft?: (pids: number[]) => void): Promise<number | null>;
   /**
    * Has the attempt watched from outside of this process: its processes are killed at the time that the guard is told, and
    * when this process is gone. Start it before the command. Not where there is no /proc.
    */
-  guard(jobId: string, attempt: string): Promise<Guard>;
+  guard(name: AttemptName): Promise<Guard>;
 };

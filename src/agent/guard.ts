@@ -4,17 +4,20 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import type { Guard } from './executor.ts';
+import type { AttemptName, Guard } from './executor.ts';
 
 /** Milliseconds of a clock that all processes of the machine share and that nobody sets. */
 export function monotonicMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
 
+/** What a guard is told, one JSON object a line; times by `monotonicMs`. */
+export type GuardWord = { endAtMs: number } | { life: string | null };
+
 /** Rejects when it cannot be started. */
-export async function startGuard(jobId: string, attempt: string): Promise<Guard> {
+export async function startGuard(name: AttemptName, groupFolder: string | null): Promise<Guard> {
   const file = fileURLToPath(new URL('./guard-process.ts', import.meta.url));
-  const child = spawn(process.execPath, [file, jobId, attempt], {
+  const child = spawn(process.execPath, [file, JSON.stringify({ name, groupFolder })], {
     detached: true,
     stdio: ['pipe', 'ignore', 'ignore'],
   });
@@ -22,8 +25,10 @@ export async function startGuard(jobId: string, attempt: string): Promise<Guard>
   child.unref();
   child.stdin.on('error', () => {}); // it was killed
   if (child.stdin instanceof Socket) child.stdin.unref();
+  const say = (word: GuardWord) => void child.stdin.write(`${JSON.stringify(word)}\n`);
   return {
-    endAt: (time) => void child.stdin.write(`${monotonicMs() + time - performance.now()}\n`),
+    endAt: (time) => say({ endAtMs: monotonicMs() + time - performance.now() }),
+    know: (life) => say({ life }),
     release: () => void child.stdin.end(),
   };
 }

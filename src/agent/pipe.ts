@@ -1,7 +1,7 @@
 // A pipe for a command's output. Those that Node makes are sockets, which a command cannot open again by name:
 // `echo … > /dev/stderr` and `tee /dev/stderr`, of which shell scripts are full, would fail.
 import { execFile } from 'node:child_process';
-import { closeSync, constants, openSync } from 'node:fs';
+import { chownSync, closeSync, constants, openSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -17,12 +17,13 @@ export type OutputPipe = {
   release(): void;
 };
 
-/** So many pipes, or null where there is no `mkfifo`. Nothing of them is left in the file system. */
-export async function makePipes(count: number): Promise<OutputPipe[] | null> {
+/** So many pipes, for a command under this uid, or null where there is no `mkfifo`. Nothing is left in the file system. */
+export async function makePipes(count: number, uid?: number): Promise<OutputPipe[] | null> {
   const folder = await mkdtemp(join(tmpdir(), 'astraml-pipe-'));
   try {
     const files = Array.from({ length: count }, (_, index) => join(folder, String(index)));
     await promisify(execFile)('mkfifo', ['-m', '600', ...files]);
+    if (uid !== undefined) for (const file of files) chownSync(file, uid, uid); // else it cannot open them by name
     return files.map(openPipe);
   } catch {
     return null;

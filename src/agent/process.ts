@@ -1,14 +1,20 @@
-// Commands as process groups of this machine. "Gone" is proved, not assumed: no process but zombies in the group, and
-// none elsewhere whose environment names this job and attempt, since children that call setsid survive the group.
+// Commands as processes of this machine. "Gone" is proved, not assumed: the attempt's control group is empty, and no
+// process elsewhere names this job and attempt in its environment, e.g. one that moved out of the group as root. Without
+// control groups it is what `process-tree.ts` knows.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
+import { closeSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
-import type { CommandEnd, CommandOptions, Executor, RunningCommand } from './executor.ts';
+import { ControlGroup } from './control-group.ts';
+import type { AttemptName, CommandEnd, CommandOptions, Executor, RunningCommand } from './executor.ts';
 import { startGuard } from './guard.ts';
 import { countOomKills } from './memory.ts';
 import { makePipes } from './pipe.ts';
+import { type FoundProcess, lifeOf, ProcessTree } from './process-tree.ts';
+import { requireProgram } from './program.ts';
+import { notBegun, readStatus, wrap, wrapperDescriptors } from './wrapper.ts';
 
 /** A child that left its pipe to a grandchild must not keep the attempt open after its end. */
 const drainMs = 2_000;
@@ -16,91 +22,173 @@ const drainMs = 2_000;
 const straysMs = 5_000;
 /** Between looks at whether all processes are gone: each looks at every process of the machine. */
 const [lookMs, longestLookMs] = [20, 500];
+/** Of what the wrapper says, nothing but a few words. */
+const maxWords = 1_000;
 
-export const processExecutor: Executor = {
-  guard: startGuard,
-  async start(options) {
-    const [file = '', ...args] = options.command;
-    const pipes = await makePipes(2);
-    const killsBefore = await countOomKills();
-    let child: ChildProcess;
-    try {
-      child = spawn(file, args, {
-        cwd: options.cwd,
-        env: { ...options.env },
-        detached: true, // a process group of its own: signals reach its children too
-        stdio: ['ignore', pipes?.[0]?.writer ?? 'pipe', pipes?.[1]?.writer ?? 'pipe'],
-      });
-    } catch (error) {
-      pipes?.forEach(({ reader }) => reader.destroy());
-      throw error;
-    } finally {
-      pipes?.forEach((pipe) => pipe.release());
-    }
-    const outputs = pipes?.map(({ reader }) => reader) ?? [child.stdout, child.stderr].filter((one) => one !== null);
-    for (const [index, output] of outputs.entries()) {
-      const stream = index === 0 ? 'STDOUT' : 'STDERR';
-      output.on('data', (chunk: Buffer) => options.onOutput(stream, chunk));
-    }
-    const ended = endOf(child, outputs, killsBefore);
-    await Promise.race([once(child, 'spawn'), ended]).catch((error: unknown) => {
-      outputs.forEach((output) => output.destroy());
-      throw new Error(explain(error, file), { cause: error });
+/** `groupFolder` is where attempts have their control groups; null where there are none. */
+export function processExecutor(groupFolder: string | null): Executor {
+  const groupOf = (attemptId: string) => (groupFolder === null ? null : new ControlGroup(groupFolder, attemptId));
+  return {
+    guard: (name) => startGuard(name, groupFolder),
+    start: (options) => start(options, groupOf(options.attemptId)),
+    endStrays: (name, onLeft) => endStrays(name, groupOf(name.attemptId), onLeft),
+  };
+}
+
+async function start(options: CommandOptions, group: ControlGroup | null): Promise<RunningCommand> {
+  const { command, env, cwd, user } = options;
+  const [file = '', ...args] = command;
+  const wraps = process.platform === 'linux';
+  if (wraps) requireProgram(file, { cwd, path: env['PATH'], user });
+  const wrapped = wraps ? wrap(command, env, { user, enters: group !== null }) : { file, args, env: { ...env } };
+  const pipes = await makePipes(2, user?.uid);
+  const killsBefore = await countOomKills();
+  let entrance: number | undefined;
+  let child: ChildProcess;
+  try {
+    entrance = group?.make();
+    child = spawn(wrapped.file, wrapped.args, {
+      cwd,
+      env: wrapped.env,
+      detached: true, // a session of its own: signals to its process group reach its children too
+      stdio: [
+        'ignore',
+        pipes?.[0]?.writer ?? 'pipe',
+        pipes?.[1]?.writer ?? 'pipe',
+        ...(wraps ? [entrance ?? ('ignore' as const), 'pipe' as const] : []),
+      ],
     });
-    return running(child, ended, options);
-  },
-  async endStrays(jobId, attempt, onLeft) {
-    if (!(await listPids())) return null;
-    const seen = new Set<string>();
-    const sayAt = performance.now() + straysMs;
-    let said = false;
-    // One that forks and ends while we look is seen neither itself nor in its child: none were found twice in a row.
-    for (let [misses, pauseMs] = [0, lookMs]; misses < 2; pauseMs = Math.min(2 * pauseMs, longestLookMs)) {
-      const found = await findProcesses({ jobId, attempt, seen });
-      misses = found.length === 0 ? misses + 1 : 0;
-      for (const { pid, life } of found) {
-        kill(pid, 'SIGKILL');
-        seen.add(life);
-      }
-      if (found.length > 0 && performance.now() > sayAt && !said) {
-        said = true;
-        onLeft?.(found.map(({ pid }) => pid));
-      }
-      if (misses < 2) await sleep(misses > 0 ? lookMs : pauseMs);
-    }
-    return seen.size;
-  },
-};
+  } catch (error) {
+    pipes?.forEach(({ reader }) => reader.destroy());
+    group?.remove();
+    throw error;
+  } finally {
+    pipes?.forEach((pipe) => pipe.release());
+    if (entrance !== undefined) closeSync(entrance);
+  }
+  const outputs = pipes?.map(({ reader }) => reader) ?? [child.stdout, child.stderr].filter((one) => one !== null);
+  for (const [index, output] of outputs.entries()) {
+    const stream = index === 0 ? 'STDOUT' : 'STDERR';
+    output.on('data', (chunk: Buffer) => options.onOutput(stream, chunk));
+  }
+  const words = child.stdio[wrapperDescriptors.words] as Readable | undefined;
+  const ended = endOf(child, outputs, words, killsBefore);
+  await Promise.race([once(child, 'spawn'), ended]).catch((error: unknown) => {
+    for (const each of [...outputs, words]) each?.destroy();
+    group?.remove();
+    throw new Error(explain(error, file), { cause: error });
+  });
+  return running(child, ended, options, group);
+}
 
-function running(child: ChildProcess, ended: Promise<CommandEnd>, { env }: CommandOptions): RunningCommand {
+function running(
+  child: ChildProcess,
+  ended: Promise<CommandEnd>,
+  { env }: CommandOptions,
+  group: ControlGroup | null,
+): RunningCommand {
   const pid = child.pid ?? 0;
-  const find = () => findProcesses({ jobId: env['ASTRAML_JOB_ID'], attempt: env['ASTRAML_ATTEMPT'], group: pid });
+  const life = lifeOf(pid);
+  const tree = new ProcessTree({ jobId: env['ASTRAML_JOB_ID'] ?? '', attempt: env['ASTRAML_ATTEMPT'] ?? '', life });
+  if (!group) tree.watch();
+  const find = async () => (await findLeft(tree, group, pid)) ?? new Map<string, number>();
   return {
     ended,
+    life,
     signal(name) {
-      if (pid > 0) kill(-pid, name);
-      void find().then((found) => found.filter(({ inGroup }) => !inGroup).forEach((stray) => kill(stray.pid, name)));
+      const members = group?.listPids() ?? [];
+      if (group && name === 'SIGKILL') group.kill();
+      else if (group) for (const member of members) kill(member, name);
+      else if (pid > 0) kill(-pid, name);
+      const isReached = (one: FoundProcess) => (group ? members.includes(one.pid) : one.group === pid);
+      void tree.find().then((found) => found?.forEach((one) => isReached(one) || kill(one.pid, name)));
+    },
+    async listLeft() {
+      const pids = [...(await find()).values()];
+      return Promise.all(pids.map(async (left) => ({ pid: left, command: await commandOf(left) })));
     },
     async isGone() {
       // A process that forks and ends while we look is seen neither itself nor in its child: hence twice.
-      return (await find()).length === 0 && (await find()).length === 0;
+      if ((await find()).size > 0 || (await find()).size > 0 || group?.isPopulated()) return false;
+      tree.stop();
+      group?.remove();
+      return true;
     },
   };
+}
+
+/** Pids of all that is left, by their lives where that can be said. */
+async function findLeft(
+  tree: ProcessTree,
+  group: ControlGroup | null,
+  processGroup = 0,
+): Promise<Map<string, number> | null> {
+  const found = await tree.find();
+  if (found === null) return processGroup > 0 && isAlive(-processGroup) ? new Map([['', processGroup]]) : null;
+  const members = group?.listPids() ?? [];
+  return new Map([
+    ...found.map(({ life, pid }) => [life, pid] as const),
+    ...members.map((pid) => [lifeOf(pid) ?? String(pid), pid] as const),
+  ]);
+}
+
+async function endStrays(
+  { jobId, attempt, life }: AttemptName,
+  group: ControlGroup | null,
+  onLeft?: (pids: number[]) => void,
+): Promise<number | null> {
+  const tree = new ProcessTree({ jobId, attempt, life });
+  const seen = new Set<string>();
+  const sayAt = performance.now() + straysMs;
+  let said = false;
+  // One that forks and ends while we look is seen neither itself nor in its child: none were found twice in a row.
+  for (let [misses, pauseMs] = [0, lookMs]; misses < 2; pauseMs = Math.min(2 * pauseMs, longestLookMs)) {
+    const left = await findLeft(tree, group);
+    if (!left) return null;
+    group?.kill();
+    for (const [life, pid] of left) {
+      kill(pid, 'SIGKILL');
+      seen.add(life);
+    }
+    misses = left.size === 0 && !group?.isPopulated() ? misses + 1 : 0;
+    if (left.size > 0 && performance.now() > sayAt && !said) {
+      said = true;
+      onLeft?.([...left.values()]);
+    }
+    if (misses < 2) await sleep(misses > 0 ? lookMs : pauseMs);
+  }
+  group?.remove();
+  return seen.size - (life && seen.has(life) ? 1 : 0); // the wrapper is ours, not the job's
 }
 
 async function endOf(
   child: ChildProcess,
   outputs: readonly Readable[],
+  words: Readable | undefined,
   killsBefore: number | null,
 ): Promise<CommandEnd> {
   const drained = Promise.allSettled(outputs.map((output) => once(output, 'close')));
-  const [exitCode, signal] = (await once(child, 'exit')) as [number | null, string | null];
-  await Promise.race([drained, sleep(drainMs, undefined, { ref: false })]);
+  let said = '';
+  words?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(0, maxWords)));
+  const wordsRead = words ? once(words, 'close').catch(() => {}) : undefined;
+  const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];
+  const late = sleep(drainMs, undefined, { ref: false });
+  await Promise.race([Promise.all([drained, wordsRead]), late]);
   await setImmediate(); // what stands in the pipe is read, also when we come late because we were busy
-  outputs.forEach((output) => output.destroy());
+  for (const each of [...outputs, words]) each?.destroy();
+  if (status === notBegun && said !== '')
+    throw new Error(`The command could not enter its control group: ${said.trim()}`);
+  const end = words && status !== null ? readStatus(status, said) : { exitCode: status, signal };
   const kills = await countOomKills();
   const oomKilled = killsBefore !== null && kills !== null && kills > killsBefore;
-  return { exitCode, signal, ...(oomKilled ? { oomKilled } : {}) };
+  return { ...end, ...(oomKilled ? { oomKilled } : {}) };
+}
+
+/** For people: a title that was written over is shown as it is; the name that the kernel keeps where there is none. */
+async function commandOf(pid: number): Promise<string> {
+  const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '');
+  const command = (await read('cmdline')).replaceAll('\0', ' ').trim();
+  return command || (await read('comm')).trim();
 }
 
 function kill(pid: number, signal: 'SIGTERM' | 'SIGKILL'): void {
@@ -111,55 +199,6 @@ function kill(pid: number, signal: 'SIGTERM' | 'SIGKILL'): void {
   }
 }
 
-function explain(error: unknown, file: string): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  if (code === 'ENOENT') return `${file} was not found on the runner.`;
-  if (code === 'EACCES') return `${file} may not be executed on the runner.`;
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** `life` is its pid with its start: a pid alone is given out again. */
-type Found = { pid: number; life: string; inGroup: boolean };
-
-/**
- * Living processes of the group, those whose environment names the job and the attempt, and those that were seen before:
- * one that is ending has no environment any more, but may still hold a GPU. Without /proc (not Linux) only the group can be
- * asked, whether it exists.
- */
-async function findProcesses({
-  jobId = '',
-  attempt = '',
-  group,
-  seen,
-}: {
-  jobId?: string | undefined;
-  attempt?: string | undefined;
-  group?: number;
-  seen?: ReadonlySet<string>;
-}): Promise<Found[]> {
-  const marks = [`ASTRAML_JOB_ID=${jobId}`, `ASTRAML_ATTEMPT=${attempt}`];
-  const pids = await listPids();
-  if (pids === null) return group !== undefined && isAlive(-group) ? [{ pid: group, life: '', inGroup: true }] : [];
-  const found = await Promise.all(
-    pids.map(async (pid) => {
-      const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      const [state = '', , pgrp] = fields;
-      const life = `${pid} ${fields[19]}`;
-      if (state === '' || state === 'Z' || state === 'X' || pid === process.pid) return null;
-      if (Number(pgrp) === group || seen?.has(life)) return { pid, life, inGroup: Number(pgrp) === group };
-      const variables = (await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')).split('\0');
-      return marks.every((mark) => variables.includes(mark)) ? { pid, life, inGroup: false } : null;
-    }),
-  );
-  return found.filter((process) => process !== null);
-}
-
-async function listPids(): Promise<number[] | null> {
-  const names = await readdir('/proc').catch(() => null);
-  return names && names.filter((name) => /^\d+$/.test(name)).map(Number);
-}
-
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -167,4 +206,11 @@ function isAlive(pid: number): boolean {
   } catch {
     return false;
   }
+}
+
+function explain(error: unknown, file: string): string {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (code === 'ENOENT') return `${file} was not found on the runner.`;
+  if (code === 'EACCES') return `${file} may not be executed on the runner.`;
+  return error instanceof Error ? error.message : String(error);
 }

@@ -1,7 +1,5 @@
 // The runner: signs on, claims jobs for its free GPUs, and keeps one supervisor an attempt until it ends.
 import { randomUUID } from 'node:crypto';
-import { readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Bus, channels } from '../bus/bus.ts';
 import { ApiError } from '../client/client.ts';
@@ -18,10 +16,13 @@ import {
 } from '../protocol/control.ts';
 import type { Executor } from './executor.ts';
 import { virtualModel } from './gpus.ts';
-import { attemptFileName, parseJson, readAttemptFile, type RunningAttempt, type WhenCut } from './attempt.ts';
+import { parseJson, type RunningAttempt, type WhenCut } from './attempt.ts';
 import { answerMs, type Control, createControl } from './control.ts';
 import { findSupervisors, spawnSupervisor } from './detached.ts';
+import { describePlace } from './sentences.ts';
+import { endStray, findStrays } from './strays.ts';
 import { Supervisor } from './supervisor.ts';
+import { type ProjectUsers, userFor } from './user.ts';
 
 export type RunnerOptions = {
   /** Address of the gateway, and a token of scope RUNNER. */
@@ -29,9 +30,12 @@ export type RunnerOptions = {
   token: string;
   /**
    * Where attempts run: in this process, over this bus; or each in a process of its own that outlives this one, over the
-   * Redis that is named here or, for null, the one that the gateway names.
+   * Redis that is named here or, for null, the one that the gateway names. Those have an executor of their own, with
+   * control groups in this folder; null for none.
    */
-  attempts: { in: 'process'; bus: Pick<Bus, 'append' | 'subscribe'> } | { in: 'own process'; redisUrl: string | null };
+  attempts:
+    | { in: 'process'; bus: Pick<Bus, 'append' | 'subscribe'> }
+    | { in: 'own process'; redisUrl: string | null; groupFolder: string | null };
   executor: Executor;
   name: string;
   version: string;
@@ -46,6 +50,8 @@ export type RunnerOptions = {
   whenCut?: WhenCut;
   /** Bytes of records that each attempt may keep on disk while no gateway takes them. */
   spoolBytes?: number;
+  /** The users of projects; without, all jobs run as the user of this process. */
+  users?: ProjectUsers | undefined;
   /** Environment of the host, of which jobs inherit a little. */
   host: Readonly<Record<string, string | undefined>>;
   onAttempt?: (event: 'started' | 'ended', assignment: Assignment) => void;
@@ -220,19 +226,10 @@ function begin(
   signedOn: RegisterAnswer,
   assignment: Assignment,
 ): RunningAttempt {
-  const {
-    attempts,
-    executor,
-    workDir,
-    url,
-    token,
-    graceMs,
-    whenCut = 'continue',
-    spoolBytes,
-    host,
-    onTrouble,
-  } = options;
+  const { attempts, executor, workDir, url, token, graceMs, whenCut = 'continue', spoolBytes } = options;
+  const { host, onTrouble } = options;
   const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
+  const { user, refusal } = userFor(options.users, assignment, virtualGpus);
   const place = describePlace(options, assignment, virtualGpus);
   const heartbeatMs = signedOn.heartbeatSeconds * 1000;
   const leaseMs = signedOn.leaseSeconds * 1000;
@@ -247,6 +244,9 @@ function begin(
       workDir,
       place,
       virtualGpus,
+      groupFolder: attempts.groupFolder,
+      user,
+      refusal,
       heartbeatMs,
       leaseMs,
       whenCut,
@@ -269,16 +269,10 @@ function begin(
     graceMs,
     spoolBytes,
     host,
+    user,
+    refusal,
     onTrouble,
   });
-}
-
-function describePlace({ name, gpus }: RunnerOptions, assignment: Assignment, virtual: boolean): string {
-  const slots = assignment.gpus.join(', ');
-  if (slots === '') return `runner ${name}, without GPU`;
-  if (virtual) return `runner ${name}, virtual slot ${slots} (this machine has no GPU: the slot only counts)`;
-  const model = gpus.find((gpu) => gpu.index === assignment.gpus[0])?.model;
-  return `runner ${name}, GPU ${slots} (${model})`;
 }
 
 function placesOf({ places, gpus }: RunnerOptions): number {
@@ -307,49 +301,4 @@ async function register(
       await sleep(retryMs, undefined, { signal });
     }
   }
-}
-
-/**
- * What an earlier life of this runner left running, but for attempts that are still supervised: it is being ended, and
- * `left` says how, see `endStray`. Until then its GPUs are not free.
- */
-async function findStrays(
-  options: RunnerOptions,
-  supervised: ReadonlySet<string>,
-): Promise<{ attempt: RunningAttempt; left: Promise<boolean> }[]> {
-  const strays: { attempt: RunningAttempt; left: Promise<boolean> }[] = [];
-  for (const attemptId of await readdir(join(options.workDir, 'attempts')).catch(() => [])) {
-    const file = supervised.has(attemptId) ? undefined : await readAttemptFile(folderOf(options, attemptId));
-    if (file === undefined) continue;
-    const left = endStray(options, attemptId);
-    const done = left.then(
-      () => {},
-      () => {},
-    );
-    const attempt = { attemptId, gpus: file?.gpus ?? [], done, acknowledge() {}, ask() {}, stop() {}, abandon() {} };
-    strays.push({ attempt, left });
-  }
-  return strays;
-}
-
-/**
- * Ends what is left of an attempt whose supervisor is gone: its processes, and its files but for what the job made. True
- * when it did not end in order, and nothing of it runs any more.
- */
-async function endStray(options: RunnerOptions, attemptId: string): Promise<boolean> {
-  const { executor, onTrouble } = options;
-  const folder = folderOf(options, attemptId);
-  const file = await readAttemptFile(folder);
-  if (file === undefined) return false;
-  const sayLeft = (pids: number[]) =>
-    onTrouble?.(new Error(`Processes of ${file?.jobId} are not ended by SIGKILL yet: ${pids.join(', ')}.`));
-  const ended = file ? await executor.endStrays(file.jobId, file.attempt, sayLeft) : 0;
-  if (ended) onTrouble?.(new Error(`Ended ${ended} processes that were left of ${file?.jobId}.`));
-  await rm(join(folder, 'spool'), { recursive: true, force: true });
-  await rm(join(folder, attemptFileName), { force: true });
-  return ended !== null;
-}
-
-function folderOf({ workDir }: RunnerOptions, attemptId: string): string {
-  return join(workDir, 'attempts', attemptId);
 }

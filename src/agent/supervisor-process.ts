@@ -21,7 +21,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE'] as const) proces
 
 const supervisor = new Supervisor({
   assignment: assigned,
-  executor: processExecutor,
+  executor: processExecutor(given.groupFolder),
   workDir: given.workDir,
   gatewayUrl: given.url,
   place: given.place,
@@ -33,7 +33,9 @@ const supervisor = new Supervisor({
   whenCut: given.whenCut,
   graceMs: given.graceMs,
   spoolBytes: given.spoolBytes,
-  host: process.env,
+  host: { ...process.env, ASTRAML_RUNNER_TOKEN: given.token, ASTRAML_REDIS_PASSWORD: passwordOf(given.redisUrl) },
+  user: given.user,
+  refusal: given.refusal,
   onTrouble: (error) => console.error(error),
 });
 
@@ -54,6 +56,11 @@ function readJson(json: string): unknown {
   } catch {
     throw new Error(`The order is no JSON: ${json.length} characters.`);
   }
+}
+
+/** What the runner was given must not be told, though it stands in no environment any more. */
+function passwordOf(url: string): string {
+  return decodeURIComponent(new URL(url).password);
 }
 
 function obey(said: z.output<typeof command> | undefined): void {

@@ -1,20 +1,20 @@
 // One attempt, from its assignment to its proven end: workspace, command, output to records, records to the gateway.
 // The order of an end: output drained, processes gone, `finished` last, everything acknowledged.
-import { renameSync, writeFileSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '../bus/bus.ts';
 import type { Acknowledgement, Assignment, Directive } from '../protocol/control.ts';
-import { maxLineBytes, type RunnerRecord } from '../protocol/record.ts';
-import { type AttemptFile, attemptFileName, type Outcome, type RunningAttempt, type WhenCut } from './attempt.ts';
-import { environmentOf, type Folders } from './environment.ts';
+import type { RunnerRecord } from '../protocol/record.ts';
+import type { Outcome, RunningAttempt, WhenCut } from './attempt.ts';
+import { environmentOf } from './environment.ts';
 import type { CommandEnd, Executor, Guard, RunningCommand } from './executor.ts';
-import { cutText, LineSplitter } from './lines.ts';
-import { markerPrefix, maxMarkerBytes, parseMarker } from './point.ts';
+import { CommandOutput } from './output.ts';
 import { Redactor, secretValues } from './redact.ts';
+import { describeCommand, describeLeft, notStarted } from './sentences.ts';
 import { Spool } from './spool.ts';
 import { Uplink } from './uplink.ts';
+import type { User } from './user.ts';
+import { Workspace } from './workspace.ts';
 
 export type SupervisorOptions = {
   assignment: Assignment;
@@ -35,13 +35,15 @@ export type SupervisorOptions = {
   /** Bytes of its records on disk: past that its oldest lines are given up, see spool.ts. */
   spoolBytes?: number;
   host: Readonly<Record<string, string | undefined>>;
+  /** Under whom its command runs; the user of this process by default. */
+  user?: User | undefined;
+  /** Why its command must not be started. */
+  refusal?: string | undefined;
   /** Failures that the attempt survives. */
   onTrouble?: (error: unknown) => void;
 };
 
 const watchMs = 100;
-/** A command may be megabytes long; the log shows its start. */
-const maxCommandBytes = 2_000;
 /** What a command leaves behind, and what nobody wants any more, has so long between SIGTERM and SIGKILL at most. */
 const shortGraceMs = 5_000;
 /** Of a lease that nobody prolongs: when all must be gone, and how much of it SIGTERM has before SIGKILL. */
@@ -50,6 +52,8 @@ const [goneBefore, longestCutGrace] = [0.9, 1 / 6];
 const guardedBefore = 0.95;
 /** Between looks at whether all processes are gone: each looks at every process of the machine. */
 const [goneCheckMs, longestGoneCheckMs] = [20, 500];
+/** What ends by itself within this time after the command was not left behind. */
+const settleMs = 200;
 const leaseCheckMs = 10;
 /** Records that wait in memory, because the disk takes nothing and the gateway neither, may take so much. */
 const maxHeldBytes = 64 * 1024 * 1024;
@@ -61,6 +65,8 @@ export class Supervisor implements RunningAttempt {
   readonly done: Promise<void>;
   readonly #options: SupervisorOptions;
   readonly #redactor: Redactor;
+  readonly #workspace: Workspace;
+  readonly #output: CommandOutput;
   #spool!: Spool;
   #uplink!: Uplink;
   #command: RunningCommand | undefined;
@@ -71,17 +77,18 @@ export class Supervisor implements RunningAttempt {
   #killAt = Infinity;
   /** Nothing of it runs any more. */
   #ended = false;
-  #stopFile = '';
   #startedAt: number | null = null;
   #abandoned = false;
-  #warnedOfMarker = false;
   #warnedOfSpool = false;
   #warnedOfLoss = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
     this.#redactor = new Redactor(secretValues(options.assignment, options.host));
+    this.#output = new CommandOutput(this.#redactor, (record) => this.#record(record));
     this.attemptId = options.assignment.attemptId;
+    const folder = join(options.workDir, 'attempts', this.attemptId);
+    this.#workspace = new Workspace(folder, options.assignment, options.user);
     this.gpus = options.assignment.gpus;
     this.done = this.#run();
   }
@@ -105,7 +112,11 @@ export class Supervisor implements RunningAttempt {
     this.#killAt = Math.min(this.#killAt, performance.now() + graceMs);
     if (this.#stop) return;
     this.#stop = outcome;
-    this.#announceStop();
+    try {
+      this.#workspace.announceStop(outcome, this.#killAt - performance.now());
+    } catch (error) {
+      this.#options.onTrouble?.(error);
+    }
     this.#command?.signal('SIGTERM');
   }
 
@@ -114,18 +125,6 @@ export class Supervisor implements RunningAttempt {
     this.#abandoned = true;
     this.stop('DRAINED', graceMs);
     void this.#uplink?.end();
-  }
-
-  /** Whole at once, and before the signal: a script may look for it in its handler. */
-  #announceStop(): void {
-    if (!this.#stopFile) return;
-    const deadline = Math.round((Date.now() + this.#killAt - performance.now()) / 1000);
-    try {
-      writeFileSync(`${this.#stopFile}.new`, JSON.stringify({ reason: this.#stop, deadline }));
-      renameSync(`${this.#stopFile}.new`, this.#stopFile);
-    } catch (error) {
-      this.#options.onTrouble?.(error);
-    }
   }
 
   async #run(): Promise<void> {
@@ -145,7 +144,7 @@ export class Supervisor implements RunningAttempt {
       onTrouble: this.#options.onTrouble,
     });
     try {
-      const end = await this.#execute(folder).catch((error: unknown) => notStarted(error, this.#redactor));
+      const end = await this.#execute().catch((error: unknown) => notStarted(error, this.#redactor));
       this.#ended = true;
       this.#guard?.release();
       if (!this.#abandoned) {
@@ -165,60 +164,48 @@ export class Supervisor implements RunningAttempt {
       }
     } finally {
       await this.#uplink.end();
-      const removed = [this.#spool.remove(), rm(join(folder, attemptFileName), { force: true })];
+      const removed = [this.#spool.remove(), this.#workspace.forget()];
       await Promise.all(removed).catch((error: unknown) => this.#options.onTrouble?.(error));
     }
   }
 
-  async #execute(folder: string): Promise<CommandEnd & { outcome: Outcome; message: string }> {
-    const { assignment, executor, host, gatewayUrl, virtualGpus } = this.#options;
-    const folders: Folders = {
-      work: join(folder, 'work'),
-      output: join(folder, 'output'),
-      config: join(folder, 'config.json'),
-      stopFile: join(folder, 'stop.json'),
-    };
-    await mkdir(folders.work, { recursive: true });
-    await mkdir(folders.output, { recursive: true });
-    await writeFile(folders.config, JSON.stringify(assignment.spec, null, 2));
-    const { job, attemptNumber } = assignment;
-    const left: AttemptFile = { jobId: job.id, attempt: String(attemptNumber), gpus: assignment.gpus };
-    await writeFile(join(folder, attemptFileName), JSON.stringify(left));
-    this.#stopFile = folders.stopFile;
-    this.#say(
-      `Attempt ${attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command, this.#redactor)}`,
+  async #execute(): Promise<CommandEnd & { outcome: Outcome; message: string }> {
+    const { assignment, executor, host, gatewayUrl, virtualGpus, user } = this.#options;
+    if (this.#options.refusal) throw new Error(this.#options.refusal);
+    const { folders, name } = this.#workspace;
+    await this.#workspace.make(assignment.spec);
+    this.#output.say(
+      `Attempt ${assignment.attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command, this.#redactor)}`,
     );
     if (this.#stopsWhenCut) {
-      this.#guard = await executor.guard(job.id, String(attemptNumber));
+      this.#guard = await executor.guard(name);
       await this.#leased();
       this.#extendGuard();
     }
     const early = this.#stop;
     if (early) return { outcome: early, exitCode: null, signal: null, message: 'Stopped before it began.' };
 
-    const redactor = this.#redactor;
-    const takeOutput = (text: string, truncated: boolean) => this.#takeOutput(text, truncated);
-    const splitters = {
-      STDOUT: new LineSplitter(takeOutput, { maxBytes: maxMarkerBytes, redactor }),
-      STDERR: new LineSplitter((text, truncated) => this.#takeLine('STDERR', text, truncated), { redactor }),
-    };
-    const env = environmentOf(assignment, folders, { host, gatewayUrl, virtualGpus, now: Date.now() });
+    const env = environmentOf(assignment, folders, { host, gatewayUrl, virtualGpus, now: Date.now(), user });
     const command = await executor.start({
+      attemptId: this.attemptId,
       command: assignment.command,
       env,
       cwd: folders.work,
-      onOutput: (stream, chunk) => splitters[stream].write(chunk),
+      user,
+      onOutput: (stream, chunk) => this.#output.write(stream, chunk),
     });
     this.#command = command;
+    this.#guard?.know(command.life);
     this.#startedAt = Date.now();
     this.#record({ type: 'started', time: this.#startedAt });
     if (this.#stop) command.signal('SIGTERM'); // while it was being started
     const watch = this.#watch(command, assignment.timeoutSeconds);
     try {
+      const kept = this.#workspace.keepLife(command.life).catch((error: unknown) => this.#options.onTrouble?.(error));
       const end = await command.ended;
+      await kept;
       const outcome = this.#stop ?? (end.signal ? 'SIGNALLED' : 'EXITED');
-      splitters.STDOUT.end();
-      splitters.STDERR.end();
+      this.#output.end();
       await this.#endRest(command);
       return { ...end, outcome, message: '' };
     } finally {
@@ -231,7 +218,7 @@ export class Supervisor implements RunningAttempt {
     const timeoutAt = timeoutSeconds === null ? Infinity : performance.now() + timeoutSeconds * 1000;
     return setInterval(() => {
       if (performance.now() >= timeoutAt && !this.#stop) {
-        this.#say(`The timeout of ${timeoutSeconds} s is over: stopping.`);
+        this.#output.say(`The timeout of ${timeoutSeconds} s is over: stopping.`);
         this.stop('TIMEOUT');
       }
       this.#watchSpool();
@@ -259,7 +246,7 @@ export class Supervisor implements RunningAttempt {
     const leftMs = goneAt - performance.now();
     if (leftMs > Math.min(graceMs, leaseMs * longestCutGrace)) return;
     if (!this.#stop)
-      this.#say('No gateway was heard for most of the lease: stopping, before another runner may start.');
+      this.#output.say('No gateway was heard for most of the lease: stopping, before another runner may start.');
     this.stop('CUT_OFF', Math.max(0, leftMs));
   }
 
@@ -281,17 +268,21 @@ export class Supervisor implements RunningAttempt {
     if (!failure) return;
     if (!this.#warnedOfSpool) {
       this.#warnedOfSpool = true;
-      this.#say('The disk of the runner takes no records at present; they wait in its memory.');
+      this.#output.say('The disk of the runner takes no records at present; they wait in its memory.');
       this.#options.onTrouble?.(new Error(`The spool of ${this.attemptId} cannot be written.`, { cause: failure }));
     }
     if (heldBytes < maxHeldBytes || this.#stop) return;
-    this.#say('Neither the disk of the runner nor the gateway takes any more records: stopping.');
+    this.#output.say('Neither the disk of the runner nor the gateway takes any more records: stopping.');
     this.stop('DRAINED');
   }
 
-  /** The command ended; what it left behind is asked to end, then made to. Returns when it is proved that all are gone. */
+  /** What the command left behind is named, asked to end, then made to. Returns when all are proved to be gone. */
   async #endRest(command: RunningCommand): Promise<void> {
-    if (await command.isGone()) return;
+    for (const settledAt = performance.now() + settleMs; performance.now() < settledAt; await sleep(goneCheckMs)) {
+      if (await command.isGone()) return;
+    }
+    const left = await command.listLeft();
+    if (left.length > 0) this.#output.say(describeLeft(left, this.#redactor));
     command.signal('SIGTERM');
     this.#killAt = Math.min(this.#killAt, performance.now() + Math.min(shortGraceMs, this.#options.graceMs));
     for (let pauseMs = goneCheckMs; !(await command.isGone()); pauseMs = Math.min(2 * pauseMs, longestGoneCheckMs)) {
@@ -312,33 +303,9 @@ export class Supervisor implements RunningAttempt {
   #tellRestored(lost: number): void {
     if (this.#ended) return;
     if (this.#startedAt !== null) this.#record({ type: 'started', time: this.#startedAt });
-    this.#say(`The gateway's database came back older, from a backup: ${lost} records of this attempt are lost.`);
-  }
-
-  #takeOutput(text: string, truncated: boolean): void {
-    if (!text.startsWith(markerPrefix)) return this.#takeLine('STDOUT', text, truncated);
-    const record = truncated ? null : parseMarker(text, Date.now());
-    // Joined names and unusual escapes may hold a secret that the line did not show.
-    if (record) return this.#record(this.#redactor.redactRecord(record));
-    if (!this.#warnedOfMarker)
-      this.#say('A line starts with "::astraml " but is no marker that can be read; it stays in the log.');
-    this.#warnedOfMarker = true;
-    this.#takeLine('STDOUT', text, truncated);
-  }
-
-  #takeLine(stream: 'STDOUT' | 'STDERR', whole: string, wasCut: boolean): void {
-    const text = cutText(whole, maxLineBytes);
-    const truncated = wasCut || text.length < whole.length;
-    this.#record({ type: 'line', time: Date.now(), stream, text, ...(truncated ? { truncated } : {}) });
-  }
-
-  #say(text: string): void {
-    this.#record({
-      type: 'line',
-      time: Date.now(),
-      stream: 'SYSTEM',
-      text: cutText(this.#redactor.redact(text), maxLineBytes),
-    });
+    this.#output.say(
+      `The gateway's database came back older, from a backup: ${lost} records of this attempt are lost.`,
+    );
   }
 
   #record(record: RunnerRecord): void {
@@ -346,18 +313,4 @@ export class Supervisor implements RunningAttempt {
     this.#spool.append(record);
     this.#uplink.notify();
   }
-}
-
-/** On one line; words that are not plain are quoted. */
-function describeCommand(command: readonly string[], redactor: Redactor): string {
-  const plain = command.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(' ');
-  const words = redactor.redact(plain); // before it is cut: half a secret is not found
-  const shown = cutText(words, maxCommandBytes);
-  return shown.length < words.length ? `${shown} …` : shown;
-}
-
-function notStarted(error: unknown, redactor: Redactor): CommandEnd & { outcome: Outcome; message: string } {
-  const said = redactor.redact(error instanceof Error ? error.message : String(error)); // it may name the command
-  const message = cutText(said, maxCommandBytes);
-  return { outcome: 'NOT_STARTED', exitCode: null, signal: null, message };
 }

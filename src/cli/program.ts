@@ -132,6 +132,8 @@ function addRunnerCommands(program: Command, add: AddCommand): void {
     .option('--work-dir <folder>', 'its files (default: ASTRAML_RUNNER_WORK_DIR, else /var/lib/astraml)')
     .option('--grace <seconds>', 'between SIGTERM and SIGKILL (default: 30)', toWhole('--grace', 3_600))
     .option('--drain-timeout <seconds>', 'how long a drain waits (default: 3600)', toWhole('--drain-timeout', 1e9))
+    .option('--token-file <file>', 'file with its token (default: ASTRAML_RUNNER_TOKEN_FILE)')
+    .option('--isolate <what>', 'users: a uid of its own for each project; as root only (default: none)')
     .option('--when-cut <what>', 'when no gateway is heard: continue or stop (default: continue)')
     .option(
       '--spool-bytes <bytes>',

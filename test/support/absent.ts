@@ -3,6 +3,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { findGroupFolder } from '../../src/agent/control-group.ts';
+import { becoming } from '../../src/agent/user.ts';
 import { mayMakeCgroup } from './cgroup.ts';
 import { findProgram } from './install.ts';
 import { mayHavePostgres } from './postgres.ts';
@@ -13,6 +15,8 @@ interface Need {
   otherwise: string;
   isHere(): boolean;
 }
+
+const groupFolder = await findGroupFolder();
 
 const needs = {
   postgres: {
@@ -34,18 +38,26 @@ const needs = {
   haproxy: { otherwise: 'no haproxy here', isHere: () => findProgram('haproxy') !== undefined },
   'container engine': {
     otherwise: 'neither docker nor podman answers here',
-    isHere: () => runs('docker', 'info') || runs('podman', 'info'),
+    isHere: () => runs('docker', ['info']) || runs('podman', ['info']),
   },
-  gpu: { otherwise: 'no NVIDIA GPU here (nvidia-smi lists none)', isHere: () => runs('nvidia-smi', '-L') },
-  python: { otherwise: 'no Python 3 here', isHere: () => runs('python3', '-c', '') },
+  gpu: { otherwise: 'no NVIDIA GPU here (nvidia-smi lists none)', isHere: () => runs('nvidia-smi', ['-L']) },
+  python: { otherwise: 'no Python 3 here', isHere: () => runs('python3', ['-c', '']) },
   root: { otherwise: 'a file of another user can be made by root only', isHere: () => process.getuid?.() === 0 },
   tmpfs: {
     otherwise: 'mounting a small tmpfs (a disk that fills up) needs root on Linux',
-    isHere: () => runs('unshare', '--mount', 'mount', '-t', 'tmpfs', '-o', 'size=64k', 'none', tmpdir()),
+    isHere: () => runs('unshare', ['--mount', 'mount', '-t', 'tmpfs', '-o', 'size=64k', 'none', tmpdir()]),
   },
   'cgroup freezer': {
     otherwise: 'no freezer of cgroups version 1 that we may write (a process that SIGKILL does not end)',
     isHere: () => mayMakeCgroup('freezer'),
+  },
+  'cgroup v2': {
+    otherwise: 'no control groups of version 2 that we may write to (a group for each attempt)',
+    isHere: () => groupFolder !== null,
+  },
+  'own uids': {
+    otherwise: 'a uid for each project takes root on Linux, setpriv, and a Node that other users can run',
+    isHere: () => runs(...becoming({ uid: 70_000, groups: [], home: '/' }, [process.execPath, '-e', ''])),
   },
   'cgroup memory': {
     otherwise: 'no memory controller of cgroups that we may write (a real lack of memory)',
@@ -58,7 +70,7 @@ const needs = {
   chromium: { otherwise: 'no Chromium or Chrome here', isHere: () => chromium() !== undefined },
   'npm registry': {
     otherwise: 'no npm registry answers, or it lacks a package of examples/clients',
-    isHere: () => runs('npm', 'view', 'graphql-ws@6.4.2', 'version'),
+    isHere: () => runs('npm', ['view', 'graphql-ws@6.4.2', 'version']),
   },
   'linux /proc': { otherwise: 'this system has no /proc', isHere: () => existsSync('/proc/self/stat') },
 } satisfies Record<string, Need>;
@@ -108,6 +120,6 @@ function reasonOf(name: NeedName): string {
   return `needs ${name}: ${needs[name].otherwise}`;
 }
 
-function runs(program: string, ...args: string[]): boolean {
+function runs(program: string, args: string[]): boolean {
   return spawnSync(program, args, { stdio: 'ignore', timeout: 10_000 }).status === 0;
 }

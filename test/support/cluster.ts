@@ -16,11 +16,15 @@ import { until } from './until.ts';
 const binary = fileURLToPath(new URL('../../bin/astraml.mjs', import.meta.url));
 const startMs = 120_000;
 
+/** Flags and variables of a runner, over those that it has anyway. */
+export type RunnerStart = { args?: string[]; env?: Record<string, string | undefined> };
+
 export type Cluster = {
   readonly postgres: PostgresServer;
   readonly redis: RedisServer;
   readonly databaseUrl: string;
   readonly token: string;
+  readonly runnerToken: string;
   /** Folder of the runner's files. */
   readonly workDir: string;
   /** Addresses of the gateways; a restarted one keeps its own. */
@@ -32,7 +36,7 @@ export type Cluster = {
   startGateway(index: number): Promise<void>;
   startRunner(): Promise<void>;
   /** Another runner beside it, as on a machine of its own. */
-  startRunnerElsewhere(name: string, workDir: string): Promise<Child>;
+  startRunnerElsewhere(name: string, workDir: string, options?: RunnerStart): Promise<Child>;
   /** What all processes printed, ended ones too. */
   output(): string;
   stop(): Promise<void>;
@@ -42,6 +46,7 @@ export async function startCluster(options: {
   gateways: number;
   leaseSeconds?: number;
   logLevel?: string;
+  runner?: RunnerStart;
 }): Promise<Cluster> {
   const [postgres, redis] = await Promise.all([startPostgres(), startRedis()]);
   const { url: databaseUrl } = await createDatabase(postgres);
@@ -55,7 +60,7 @@ export async function startCluster(options: {
   let runner: Child | undefined;
   const others: Child[] = [];
 
-  const begin = (args: string[], env: Record<string, string>): Child => {
+  const begin = (args: string[], env: Record<string, string | undefined>): Child => {
     const child = spawnNode([binary, ...args], { env });
     all.push(child);
     return child;
@@ -79,18 +84,19 @@ export async function startCluster(options: {
       );
     await until(answers, { timeoutMs: startMs, what: `gateway ${index}: ${gateways[index].output()}` });
   };
-  const beginRunner = (name: string, folder: string) =>
-    begin(['runner', 'start', '--name', name, '--work-dir', folder, '--grace', '2'], {
+  const beginRunner = (name: string, folder: string, { args = [], env = {} }: RunnerStart = {}) =>
+    begin(['runner', 'start', '--name', name, '--work-dir', folder, '--grace', '2', ...args], {
       ASTRAML_URL: urls[0] ?? '',
       ASTRAML_RUNNER_TOKEN: runnerToken,
+      ...env,
     });
   const untilReady = (child: Child) => child.untilLine(/"event":"ready"/, { timeoutMs: startMs });
   const startRunner = async () => {
-    runner = beginRunner('test', workDir);
+    runner = beginRunner('test', workDir, options.runner);
     await untilReady(runner);
   };
-  const startRunnerElsewhere = async (name: string, folder: string) => {
-    const child = beginRunner(name, folder);
+  const startRunnerElsewhere = async (name: string, folder: string, start?: RunnerStart) => {
+    const child = beginRunner(name, folder, start);
     others.push(child);
     await untilReady(child);
     return child;
@@ -103,6 +109,7 @@ export async function startCluster(options: {
     redis,
     databaseUrl,
     token,
+    runnerToken,
     workDir,
     urls,
     gateways,

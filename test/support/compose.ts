@@ -27,6 +27,11 @@ const service = z.strictObject({
       start_period: z.string().optional(),
     })
     .optional(),
+  cap_drop: z.array(z.string()).optional(),
+  cap_add: z.array(z.string()).optional(),
+  security_opt: z.array(z.string()).optional(),
+  mem_limit: z.string().optional(),
+  pids_limit: z.number().optional(),
   shm_size: z.string().optional(),
   stop_signal: z.string().optional(),
   stop_grace_period: z.string().optional(),

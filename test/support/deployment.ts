@@ -1,7 +1,7 @@
 // The services of docker-compose.yml as processes of this machine: their commands and environment, with names and ports
 // of the compose network replaced by loopback.
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -122,7 +122,11 @@ export async function deploy(): Promise<Deployment> {
       ends.push(() => proxy.stop());
       url = `http://127.0.0.1:${proxy.port}`;
     }
-    start('runner', [['http://proxy:4000', url]], { ASTRAML_RUNNER_WORK_DIR: join(folder, 'runner') });
+    chmodSync(folder, 0o711); // other uids pass through to what is theirs
+    start('runner', [['http://proxy:4000', url]], {
+      ASTRAML_RUNNER_WORK_DIR: join(folder, 'runner'),
+      ...(isHere('own uids') ? {} : { ASTRAML_RUNNER_ISOLATE: '' }),
+    });
     return { url, gateways, stop, output: () => children.map((child) => child.output()).join('\n') };
   } catch (error) {
     await stop();

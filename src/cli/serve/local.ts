@@ -2,6 +2,7 @@
 // afar (HTTP for control, the bus for records); only the bus is inside of the process.
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { findGroupFolder, withoutGroups } from '../../agent/control-group.ts';
 import { findGpus } from '../../agent/gpus.ts';
 import { processExecutor } from '../../agent/process.ts';
 import { type RunnerOptions, type RunningRunner, startRunner } from '../../agent/runner.ts';
@@ -44,12 +45,14 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     { text: token, name: 'local administrator', scopes: ['ADMIN'] },
     { text: runnerToken, name: 'local runner', scopes: ['RUNNER'] },
   ]);
+  const groupFolder = await findGroupFolder();
+  if (process.platform === 'linux' && groupFolder === null) options.onTrouble?.(new Error(withoutGroups));
   try {
     const runner = await startRunner({
       url: gateway.url,
       token: runnerToken,
       attempts: { in: 'process', bus: gateway.store.bus },
-      executor: processExecutor,
+      executor: processExecutor(groupFolder),
       name: hostname() || 'local',
       version,
       labels: [],

@@ -4,16 +4,19 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import { findGroupFolder, withoutGroups } from '../../agent/control-group.ts';
 import { enterWorkDir } from '../../agent/detached.ts';
 import { findGpus } from '../../agent/gpus.ts';
 import { processExecutor } from '../../agent/process.ts';
 import { isRefusal, type RunningRunner, startRunner } from '../../agent/runner.ts';
 import { defaultSpoolBytes, leastSpoolBytes } from '../../agent/spool.ts';
+import { ProjectUsers, readUidRange } from '../../agent/user.ts';
 import { ApiError } from '../../client/client.ts';
 import { oneOf, whole } from '../../config.ts';
 import { maxPlaces } from '../../protocol/control.ts';
 import { version } from '../../version.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
+import { takeSecrets } from './handover.ts';
 import { cleanText } from '../text.ts';
 
 export type RunnerStartOptions = {
@@ -26,6 +29,8 @@ export type RunnerStartOptions = {
   drainTimeout?: number;
   whenCut?: string;
   spoolBytes?: number;
+  tokenFile?: string;
+  isolate?: string;
 };
 
 const list = (text: string) =>
@@ -54,6 +59,8 @@ const environment = z.object({
   ASTRAML_RUNNER_DRAIN_SECONDS: whole(0).default(3_600),
   ASTRAML_RUNNER_WHEN_CUT: oneOf(whatWhenCut).default('continue'),
   ASTRAML_RUNNER_SPOOL_BYTES: whole(leastSpoolBytes).default(defaultSpoolBytes),
+  ASTRAML_RUNNER_ISOLATE: oneOf(['users']).optional(),
+  ASTRAML_RUNNER_UIDS: z.string().default('70000-99999'),
   // Read by each supervisor, which inherits the environment; here it is only checked.
   ASTRAML_RUNNER_REDACT_VARS: z
     .string()
@@ -66,7 +73,7 @@ const environment = z.object({
  * back at once.
  */
 export async function runRunner(options: RunnerStartOptions): Promise<number> {
-  const env = readEnvironment();
+  const env = readEnvironment(options.tokenFile);
   const workDir = resolve(options.workDir ?? env.ASTRAML_RUNNER_WORK_DIR);
   try {
     mkdirSync(workDir, { recursive: true, mode: 0o700 });
@@ -74,6 +81,7 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
   } catch (error) {
     throw usage(`The work folder ${workDir} cannot be used: ${error instanceof Error ? error.message : String(error)}`);
   }
+  const users = usersOf(workDir, options.isolate ?? env.ASTRAML_RUNNER_ISOLATE, env.ASTRAML_RUNNER_UIDS);
   const graceMs = (options.grace ?? env.ASTRAML_RUNNER_GRACE_SECONDS) * 1000;
   const drainMs = (options.drainTimeout ?? env.ASTRAML_RUNNER_DRAIN_SECONDS) * 1000;
   const whenCut = whatWhenCut.find((what) => what === (options.whenCut ?? env.ASTRAML_RUNNER_WHEN_CUT));
@@ -83,12 +91,14 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
     throw usage(`--spool-bytes takes ${leastSpoolBytes} (1 MiB) at least, got ${spoolBytes}.`);
   const name = options.name ?? env.ASTRAML_RUNNER_NAME ?? hostname();
   const gpus = await findGpus(options.gpus ?? env.ASTRAML_RUNNER_GPUS);
+  const groupFolder = await findGroupFolder();
+  if (process.platform === 'linux' && groupFolder === null) say('no control groups', { message: withoutGroups });
   const signals = listenForSignals();
   const runner = await startRunner({
     url: env.ASTRAML_URL.replace(/\/$/, ''),
     token: env.ASTRAML_RUNNER_TOKEN,
-    attempts: { in: 'own process', redisUrl: env.REDIS_URL ?? null },
-    executor: processExecutor,
+    attempts: { in: 'own process', redisUrl: env.REDIS_URL ?? null, groupFolder },
+    executor: processExecutor(groupFolder),
     name,
     version,
     labels: options.label ?? env.ASTRAML_RUNNER_LABELS ?? [],
@@ -99,6 +109,7 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
     whenCut,
     spoolBytes,
     host: process.env,
+    users,
     onAttempt: (event, { job, attemptId }) =>
       say(`attempt ${event}`, { attemptId, job: `${job.projectId}/${job.number}` }),
     onTrouble: (error) => say('trouble', { message: error instanceof Error ? error.message : String(error) }),
@@ -117,16 +128,40 @@ async function drain(runner: RunningRunner, hurry: Promise<void>, drainMs: numbe
   if (!inTime) await runner.stop(graceMs + 10_000);
 }
 
-function readEnvironment(): z.output<typeof environment> {
-  const set = Object.entries(process.env).filter(([, value]) => value);
+function readEnvironment(tokenFile?: string): z.output<typeof environment> {
+  const set = Object.entries({ ...process.env, ...takeSecrets() }).filter(([, value]) => value);
   const env: Record<string, string | undefined> = Object.fromEntries(set);
+  if (tokenFile) env['ASTRAML_RUNNER_TOKEN'] = readTokenFile(tokenFile);
   const file = env['ASTRAML_RUNNER_TOKEN_FILE'];
-  if (file) env['ASTRAML_RUNNER_TOKEN'] ??= readFileSync(file, 'utf8').trim();
+  if (file) env['ASTRAML_RUNNER_TOKEN'] ??= readTokenFile(file);
   const parsed = environment.safeParse(env);
   if (parsed.success) return parsed.data;
   throw usage(
     `The runner cannot start:\n${parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`).join('\n')}`,
   );
+}
+
+function readTokenFile(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    throw usage(`The token file ${file} cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function usersOf(workDir: string, isolate: string | undefined, uids: string): ProjectUsers | undefined {
+  if (isolate === undefined) return undefined;
+  if (isolate !== 'users') throw usage(`--isolate takes users, got "${isolate}".`);
+  const range = readUidRange(uids);
+  if (!range) throw usage(`ASTRAML_RUNNER_UIDS takes a range of numbers from 1000, e.g. 70000-99999, got "${uids}".`);
+  try {
+    return new ProjectUsers(workDir, range);
+  } catch (error) {
+    throw usage(
+      `--isolate users: ${error instanceof Error ? error.message : String(error)}`,
+      'Without it all jobs run as the user of the runner, and can reach each other.',
+    );
+  }
 }
 
 function explain(error: unknown): never {

@@ -1,0 +1,137 @@
+// Control groups of version 2, one an attempt: what is started in one stays in it, whatever it does with its session, its
+// environment and its title, and one write ends it all. No controller is needed, so an empty hierarchy beside version 1
+// (`/sys/fs/cgroup/unified`) is as good.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Beside the groups of other programs; it goes with the last attempt. */
+const folderName = 'astraml';
+const probeMs = 2_000;
+/** Another attempt that ends may remove the common folder just when this one is made. */
+const makeTries = 5;
+
+export class ControlGroup {
+  readonly #path: string;
+
+  constructor(folder: string, name: string) {
+    this.#path = join(folder, name);
+  }
+
+  /** Makes the group. The descriptor is its `cgroup.procs`: who writes 0 there enters, also under another uid. */
+  make(): number {
+    for (let tries = 1; ; tries++) {
+      try {
+        mkdirSync(this.#path, { recursive: true });
+        return openSync(join(this.#path, 'cgroup.procs'), 'w');
+      } catch (error) {
+        if (tries === makeTries) throw error;
+      }
+    }
+  }
+
+  /** Whether a process but zombies is in it or in a group below; `cgroup.procs` would list its own members only. */
+  isPopulated(): boolean {
+    return /^populated 1$/m.test(readOrEmpty(join(this.#path, 'cgroup.events')));
+  }
+
+  /** Processes in it and in groups that the job made below. */
+  listPids(): number[] {
+    const pids = groupsAt(this.#path).flatMap((group) => readOrEmpty(join(group, 'cgroup.procs')).split('\n'));
+    return pids.map(Number).filter((pid) => pid > 1); // 0 is a process of another pid namespace
+  }
+
+  /** Ends all processes in it at once, also those that are being forked. */
+  kill(): void {
+    try {
+      writeFileSync(join(this.#path, 'cgroup.kill'), '1');
+    } catch {
+      // it is gone already
+    }
+  }
+
+  /** When nothing is in it any more. */
+  remove(): void {
+    const groups = [...groupsAt(this.#path).toReversed(), dirname(this.#path)];
+    for (const group of groups) {
+      try {
+        rmdirSync(group);
+      } catch {
+        // it is gone, or the common folder holds another attempt
+      }
+    }
+  }
+}
+
+/**
+ * The folder for the groups of attempts, below the group of this process; null where there is no version 2, or where a
+ * process that is started cannot be moved there and killed.
+ */
+export async function findGroupFolder(proc = '/proc'): Promise<string | null> {
+  const own = /^0::(.*)$/m.exec(readOrEmpty(join(proc, 'self/cgroup')))?.[1];
+  if (own === undefined) return null;
+  const mounts = readOrEmpty(join(proc, 'self/mounts'))
+    .split('\n')
+    .map((line) => line.split(' '))
+    .filter(([, , type]) => type === 'cgroup2')
+    .map(([, path = '']) => path.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8))));
+  // In a container the path may be the host's, and our own group is what is mounted.
+  for (const folder of mounts.flatMap((mount) => [join(mount, own, folderName), join(mount, folderName)])) {
+    if (await holdsProcesses(folder)) return folder;
+  }
+  return null;
+}
+
+/** What a runner says at its start, once, where it has no folder for groups. */
+export const withoutGroups =
+  'No control group of version 2 can be written to here. Processes of a job are followed by session and descent, so ' +
+  'one that leaves both between two looks, and changes its environment, is not found.';
+
+let probes = 0;
+
+async function holdsProcesses(folder: string): Promise<boolean> {
+  const group = new ControlGroup(folder, `probe-${process.pid}-${++probes}`);
+  let procs: number | undefined;
+  try {
+    procs = group.make();
+    const child = spawn('/bin/sh', ['-c', 'echo 0 >&3 && exec sleep 60'], {
+      stdio: ['ignore', 'ignore', 'ignore', procs],
+    });
+    const ended = once(child, 'exit') as Promise<[number | null, string | null]>;
+    ended.catch(() => {});
+    const deadline = performance.now() + probeMs;
+    while (!group.isPopulated() && child.exitCode === null && performance.now() < deadline) await sleep(1);
+    const entered = group.isPopulated();
+    group.kill();
+    await Promise.race([ended, sleep(probeMs, undefined, { ref: false })]);
+    if (entered && child.signalCode === 'SIGKILL' && !group.isPopulated()) return true;
+    child.kill('SIGKILL');
+    await ended;
+    return false;
+  } catch {
+    return false;
+  } finally {
+    if (procs !== undefined) closeSync(procs);
+    group.remove();
+  }
+}
+
+/** A group and all below it, each before its own. */
+function groupsAt(path: string): string[] {
+  try {
+    const below = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    return [path, ...below.flatMap(({ name }) => groupsAt(join(path, name)))];
+  } catch {
+    return [];
+  }
+}
+
+function readOrEmpty(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return '';
+  }
+}
