@@ -7,22 +7,14 @@ export const redacted = '[REDACTED]';
 
 /** The text up to `end`, which ranges may cross, with each range replaced; ranges that overlap are replaced as one. */
 export function replaceRanges(text: string, ranges: readonly Range[], end = text.length): string {
-  let result = '';
+  if (ranges.length === 0) return text.slice(0, end);
+  const pieces: string[] = [];
   let copied = 0;
-  for (const { from, to } of merged(ranges)) {
-    if (from >= end) break;
-    result += text.slice(copied, from) + redacted;
-    copied = to;
-  }
-  return copied === 0 ? text.slice(0, end) : result + text.slice(copied, Math.max(copied, end));
-}
-
-function merged(ranges: readonly Range[]): Range[] {
-  const result: Range[] = [];
   for (const { from, to } of ranges.toSorted((a, b) => a.from - b.from)) {
-    const last = result.at(-1);
-    if (last && from < last.to) last.to = Math.max(last.to, to);
-    else result.push({ from, to });
+    if (from >= end) break;
+    if (copied === 0 || from >= copied) pieces.push(text.slice(copied, from), redacted);
+    copied = Math.max(copied, to);
   }
-  return result;
+  pieces.push(text.slice(copied, Math.max(copied, end)));
+  return pieces.join('');
 }

@@ -93,7 +93,8 @@ export class Redactor {
   #find(whole: string, goesOn = false): Range[] {
     if (this.lookahead === 0) return [];
     const { text, places } = visible(whole);
-    const ranges = [...this.#plain.find(text, goesOn), ...this.#encoded.find(text)];
+    const ranges = this.#encoded.find(text);
+    for (const range of this.#plain.find(text, goesOn)) ranges.push(range);
     if (!places) return ranges;
     return ranges.map(({ from, to }) => ({ from: places[from] ?? 0, to: (places[to - 1] ?? 0) + 1 }));
   }
