@@ -51,13 +51,26 @@ suite('secrets', () => {
     const sizes: [string, number][] = [
       [`${canary}\n`, canary.length],
       [`${canary}\r\n`, canary.length],
-      [' é\nb\n\n', 6],
+      [' é\nlonger\n\n', 11],
     ];
     for (const [index, [input, size]] of sizes.entries()) {
       const ran = await secrets(['set', 'HF_TOKEN'], input);
       assert.deepEqual(ran, { code: 0, stdout: `HF_TOKEN version ${index + 1}\n`, stderr: `server  ${door.url}\n` });
       assert.equal(await sizeOf('HF_TOKEN'), size, JSON.stringify(input));
     }
+  });
+
+  test('set warns of a value that is too short to be masked, and sets it', async () => {
+    const warning =
+      /^warning: PIN has no line of 6 characters or more, so it is not masked [^]*set a longer value\.\n$/;
+    for (const input of ['12345\n', '1234\n 567 \n890\n']) {
+      const { code, stdout, stderr } = await secrets(['set', 'PIN'], input);
+      assert.deepEqual([code, stdout.startsWith('PIN version ')], [0, true]);
+      assert.match(stderr, warning);
+    }
+    const long = await secrets(['set', 'PIN', '--json'], '123456\n');
+    assert.equal(long.stderr, '');
+    assert.equal((await secrets(['delete', 'PIN'])).code, 0);
   });
 
   test('set --from-env takes a variable as it is', async () => {

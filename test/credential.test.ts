@@ -10,7 +10,7 @@ import { planJob, submitJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
 import { setPolicy } from '../src/policy/policy.ts';
 import { createProject } from '../src/project/project.ts';
-import { newTokenText } from '../src/project/token.ts';
+import { ensureToken, newTokenText } from '../src/project/token.ts';
 import { createSchedule } from '../src/schedule/schedule.ts';
 import { findCredentials } from '../src/spec/credential.ts';
 import { fromInput, toInput } from '../src/spec/input.ts';
@@ -49,6 +49,19 @@ const credentials: Record<string, string> = {
   'a URL with a password, without a user': 'redis://:hunter2@cache:6379',
   'a signed URL': `https://b.example/d.tar?X-Amz-Signature=${'0123456789abcdef'.repeat(4)}`,
   'a token of this platform': newTokenText(),
+  'a URL with a password, with a slash': 'postgres://app:hunt/er2@db.example/train',
+  'a URL with a password, with a dollar sign': 'postgres://app:$ecret!23@db.example/train',
+  'a URL with a token': `https://${alnum.slice(0, 24)}@git.example/x.git`,
+  'a SendGrid key': join('SG.', alnum.slice(0, 22), '.', alnum, 'abc'),
+  'a Databricks token': join('dapi', '0123456789abcdef'.repeat(2)),
+  'a Discord token': join('MT', alnum.slice(0, 24), '.', alnum.slice(0, 6), '.', alnum.slice(0, 30)),
+  'a Discord token, of a webhook': join('https://discord.com/api/', 'webhooks/123456789012345678/', alnum, alnum),
+  'a Telegram token': join('123456789:', 'AA', alnum.slice(0, 33)),
+  'an OpenRouter key': join('sk-or-', 'v1-', '0123456789abcdef'.repeat(4)),
+  'a private key, in base64': Buffer.from('-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA').toString('base64'),
+  'a private key, in base64 of more': Buffer.from('#\n-----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKC').toString('base64'),
+  'a password in a command': `curl -u user:pw https://api.example`,
+  'a password in a command, of mysql': 'mysql -uroot -pPW train -e 1',
   'a bearer token': `curl -H 'Authorization: Bearer ${alnum}'`,
 };
 
@@ -61,6 +74,15 @@ const openVariables: [name: string, value: string][] = [
   ['API_KEY', '550e8400-e29b-41d4-a716-446655440000'],
   ['MY_TOKEN', alnum.slice(0, 24)],
   ['ENCRYPTION_KEY', 'q1w2e3r4t5y6'],
+  ['GITHUB_PAT', 'k3yk3y-9xQ2'],
+  ['SMTP_PASS', 'Winter2024!'],
+  ['DB_PWD', 'tr0ub4dor&3'],
+  ['dbPass', 'tr0ub4dor&3'],
+  ['DB_PASSWORD', '/9xK!m2Qz'],
+  ['DB_PASSWORD', '.hidden9xQ2'],
+  ['DB_PASSWORD', '$ecret!23'],
+  ['DB_PASSWORD', '~Tilde9xQ2'],
+  ['ASTRAML_BOOTSTRAP_TOKEN', 'at-least-as-long-as-a-token-must-be'],
   ['AWS_SECRET_ACCESS_KEY', join('wJalrXUtnFEMI/K7MDENG/', 'bPxRfiCYEXAMPLEKEY')],
 ];
 
@@ -139,6 +161,26 @@ const harmless: Record<string, Record<string, unknown>> = {
   },
   'names of secrets': { env: [{ name: 'OPENAI_API_KEY', from: { secret: 'OPENAI_KEY_PROD1a' } }] },
   placeholders: { notes: `hf_${'x'.repeat(34)} and https://user:****@host and password: ********` },
+  'counts of tokens': { hyperparams: { max_new_token: 'abc123def456ghi7', num_token: 'abc123def456ghi7' } },
+  'passes, folders and paths': {
+    hyperparams: { forward_pass: 'bf16-mixed2x', second_pass: 'a1b2c3d4e5', pass: 'a1b2c3d4e5', pat: 'x1y2z3a4b5' },
+    env: [
+      { name: 'PWD', from: { value: '/home/u1/x9Y8z7' } },
+      { name: 'APP_CREDENTIALS', from: { value: '/secrets/gcp-sa1.json' } },
+      { name: 'OLD_PWD', from: { value: '~/x9Y8z7' } },
+      { name: 'DB_PASSWORD', from: { value: '$DB_PASS1' } },
+    ],
+  },
+  'flags of commands': {
+    command: [
+      'sh',
+      '-c',
+      'docker run -u 1000:1000 -p8080:80 x; curl -u "$USER:$PASS" http://h; mysql -p"$PW" -p; cut -d: -f1',
+    ],
+    notes: 'mkdir -p data1 && python -u train.py --token-count 40960 --tokenizer bert-base2',
+  },
+  'a port and a path': { dataset: 'https://registry.example:8080/x/y@v2', notes: 'dvc://repo:main/data@v1' },
+  'certificates in base64': { notes: Buffer.from('-----BEGIN CERTIFICATE-----\nMIIEpAIBAAKCAQEA').toString('base64') },
   'parameters of a URL': { dataset: 'https://example.com/d?key=train&token=first&page=2' },
 };
 
@@ -190,6 +232,50 @@ suite('a credential is refused', () => {
         assert.ok(!JSON.stringify(issues).includes(value));
       }
     }
+  });
+
+  test('that is a password with blanks, in quotes or alone', () => {
+    for (const value of ['correct horse battery staple', 'Winter is 4 coming', 'pass, word; x1']) {
+      const places: Record<string, unknown>[] = [
+        variable('DB_PASSWORD', value),
+        { hyperparams: { db_pass: value } },
+        { command: ['sh', '-c', `PASSWORD='${value}' run`] },
+        { command: ['sh', '-c', `run --password="${value}"`] },
+        { notes: `password: "${value}"` },
+      ];
+      for (const part of places) assert.equal(open(part).length, 1, JSON.stringify(part));
+    }
+    assert.deepEqual(open({ hyperparams: { password: 'ask the administrator' } }), []);
+  });
+
+  test('that follows a flag of its program, as a word or within a text', () => {
+    const commands: [command: string[], place: number][] = [
+      [['curl', '-s', '-u', 'bob:hunter2', 'https://x.example'], 3],
+      [['sudo', '/usr/bin/curl', '--user=bob:hunter2'], 2],
+      [['curl', '--proxy-user', 'bob:hunter2'], 2],
+      [['mysqldump', '-u', 'root', '-phunter2', 'train'], 3],
+      [['sshpass', '-p', 'hunter2', 'ssh', 'x'], 2],
+      [['redis-cli', '-a', 'hunter2', 'ping'], 2],
+      [['docker', 'login', '-u', 'bob', '-p', 'hunter2'], 5],
+      [['run', '--password', 'Winter2024!'], 2],
+    ];
+    for (const [command, place] of commands) {
+      const paths = (part: Record<string, unknown>) => open(part).map(({ specPath }) => specPath);
+      assert.deepEqual(paths({ command }), [`command.${place}`], command.join(' '));
+      assert.deepEqual(paths({ command: ['sh', '-c', `cd x && ${command.join(' ')}`] }), ['command.2']);
+    }
+  });
+
+  test('that is a bootstrap token, whatever its form, once the gateway knows it', async () => {
+    const token = ['just', 'some', 'words', 'that', 'nobody', 'guesses'].join(' ');
+    assert.deepEqual(open({ notes: `use ${token}!` }), []);
+    await commit(store, (tx) => ensureToken(tx, token, { name: 'bootstrap', scopes: ['ADMIN'], projectId: null }));
+    assert.equal(open({ notes: `use ${token}!` })[0]?.message.includes('a token of this platform'), true);
+  });
+
+  test('also behind a placeholder of the same kind', () => {
+    const notes = `hf_${'x'.repeat(34)} or ${credentials['a Hugging Face token']}`;
+    assert.equal(open({ notes }).length, 1);
   });
 
   test('also as a key, which is not repeated', () => {

@@ -43,9 +43,12 @@ suite('a job with a secret, in one process', () => {
 
   const setSecret = async () => {
     const query = `mutation ($input: SetSecretInput!) {
-      setSecret(input: $input) { ... on SecretPayload { secret { version } } ... on UserError { message } } }`;
-    const answer = await stack.client.request(query, { input: { projectId: project, name: 'CANARY', value: canary } });
-    assert.deepEqual(answer, { setSecret: { secret: { version: 1 } } });
+      setSecret(input: $input) { ... on SecretPayload { secret { version } warnings { code path } } ... on UserError { message } } }`;
+    const set = (value: string, name = 'CANARY') =>
+      stack.client.request(query, { input: { projectId: project, name, value } });
+    assert.deepEqual(await set(canary), { setSecret: { secret: { version: 1 }, warnings: [] } });
+    const warnings = [{ code: 'SECRET_TOO_SHORT', path: ['input', 'value'] }];
+    assert.deepEqual(await set('12345', 'PIN'), { setSecret: { secret: { version: 1 }, warnings } });
   };
   const env = [{ name: 'MY_SECRET', from: { secret: 'CANARY' } }];
 

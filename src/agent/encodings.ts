@@ -1,71 +1,105 @@
-// The texts in which a secret value may appear in an output: as it is, and in the encodings that programs print. Each is
-// whole where it stands alone; in base64 also what is left of it inside of a longer encoded text.
+// The texts in which a secret value may appear in an output: as it is, and as programs escape it. What is encoded to other
+// alphabets is found by decoding, see encoded-finder.ts.
+import { linesOf, minSecretLength } from '../protocol/secret.ts';
+import { visible } from './invisible.ts';
 
-/** A shorter text is no secret that could be told from others. */
-export const minSecretLength = 6;
-
-/** Columns after which `base64`, PEM and `xxd -p` break a line. */
-const wrapColumns = [76, 64, 60];
-
-/** Everything to look for, for one value: the value and each of its lines in every encoding. */
+/** Everything to look for, for one value: each of its texts, and each of their lines, escaped in every way. */
 export function formsOf(value: string): Set<string> {
-  const lines = value.split(/\r\n|\n|\r/);
-  const parts = new Set([value, value.trim(), ...lines, ...lines.map((line) => line.trim())]);
   const forms = new Set<string>();
-  for (const part of parts) {
+  for (const part of textsOf(value).flatMap((text) => [
+    text,
+    text.trim(),
+    ...text.split(/\r\n|\n|\r/),
+    ...linesOf(text),
+  ])) {
     if (part.length < minSecretLength) continue;
-    // A line never holds a line feed: of a value with several, only what has them encoded can be found whole.
-    if (!part.includes('\n')) forms.add(part);
-    for (const form of [...base64Forms(part), ...hexForms(part), ...urlForms(part), ...escapedForms(part)]) {
-      if (form.length >= minSecretLength && !form.includes('\n')) forms.add(form);
+    for (const form of [
+      part,
+      part.toUpperCase(),
+      part.toLowerCase(),
+      ...lastLines(part),
+      ...urlForms(part),
+      ...escapedForms(part),
+    ]) {
+      // A line never holds a line feed: of a value with several, only what has them escaped can be found whole.
+      const { text } = visible(form);
+      if (text.length >= minSecretLength && !text.includes('\n')) forms.add(text);
     }
   }
   return forms;
 }
 
-/**
- * Inside of a longer encoded text a value starts at one of three places of a group. What is encoded together with its
- * neighbours there, up to two characters at its ends, is not known and tells next to nothing.
- */
-function base64Forms(value: string): string[] {
-  const bytes = Buffer.from(value);
-  const inner = [0, 1, 2].map((before) => {
-    const encoded = Buffer.concat([Buffer.alloc(before), bytes]).toString('base64');
-    return encoded.slice([0, 2, 3][before], Math.floor((8 * (before + bytes.length)) / 6));
-  });
-  const whole = bytes.toString('base64');
-  const plain = [whole, whole.replace(/=+$/, ''), ...inner, ...wrapped(whole), ...wrapped(inner[0] ?? '')];
-  return [...plain, ...plain.map((text) => text.replaceAll('+', '-').replaceAll('/', '_'))];
+/** Columns after which `base64`, PEM and `xxd -p` break a line. */
+const wrapColumns = [76, 64, 60];
+
+/** What `base64` and `xxd -p` print last of a value: it may be too short to be found by decoding. */
+function lastLines(part: string): string[] {
+  const bytes = Buffer.from(part);
+  const digits = bytes.toString('hex');
+  return [bytes.toString('base64'), digits, digits.toUpperCase()].flatMap((text) =>
+    wrapColumns.filter((columns) => text.length > columns).map((columns) => text.slice(-(text.length % columns))),
+  );
 }
 
-function hexForms(value: string): string[] {
-  const lower = Buffer.from(value).toString('hex');
-  return [lower, ...wrapped(lower)].flatMap((text) => [text, text.toUpperCase()]);
+/** The value itself, the texts inside of JSON, and passwords of URLs: a program prints them alone. */
+export function textsOf(value: string): string[] {
+  const texts = new Set([value]);
+  for (const text of [value, ...linesOf(value)]) for (const inner of textsInJson(text)) texts.add(inner);
+  for (const text of [...texts]) for (const password of passwordsOf(text)) texts.add(password);
+  return [...texts].filter((text) => text.length >= minSecretLength);
 }
 
-/** The pieces of a long encoded text that stand on lines of their own. */
-function wrapped(text: string): string[] {
-  return wrapColumns
-    .filter((columns) => text.length > columns)
-    .flatMap((columns) => text.match(new RegExp(`.{1,${columns}}`, 'g')) ?? []);
+function textsInJson(text: string): string[] {
+  if (!/^\s*["[{]/.test(text)) return [];
+  const texts: string[] = [];
+  try {
+    const left: unknown[] = [JSON.parse(text)];
+    while (left.length > 0) {
+      const item = left.pop();
+      if (typeof item === 'string') texts.push(item);
+      else if (typeof item === 'object' && item !== null) for (const inner of Object.values(item)) left.push(inner);
+    }
+  } catch {
+    return []; // no JSON
+  }
+  return texts;
+}
+
+/** Of `scheme://user:password@host`, as it stands there and decoded; without a password the user is the secret. */
+function passwordsOf(text: string): string[] {
+  const [, authority = ''] = /^\s*[a-z][a-z0-9+.-]*:\/\/([^\s]+)@/i.exec(text) ?? [];
+  if (authority === '') return [];
+  const colon = authority.indexOf(':');
+  const longest = authority.slice(colon + 1); // up to the last @: a password may hold one, and so may a path
+  const passwords = [longest, longest.split('@')[0] ?? ''];
+  return [...passwords, ...passwords.map(decodePercent)];
+}
+
+function decodePercent(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 /** What each way to encode leaves as it is: JavaScript's three, Python's two, and one that leaves nothing. */
 const unescaped = [/[\w.!~*'()-]/, /[\w.!~*'();,/?:@&=+$#-]/, /[\w.*-]/, /[\w.~/-]/, /[\w.~-]/, /[^\s\S]/];
 
+/** For each of these ways, what becomes of each byte. */
+const urlTables = unescaped.flatMap((kept) => {
+  const table = Array.from({ length: 256 }, (_, byte) => {
+    const character = String.fromCharCode(byte);
+    return byte < 128 && kept.test(character) ? character : `%${byte.toString(16).padStart(2, '0').toUpperCase()}`;
+  });
+  const form = table.map((text) => (text === '%20' ? '+' : text));
+  const lower = (upper: string[]) => upper.map((text) => (text.length === 3 ? text.toLowerCase() : text));
+  return [table, form, lower(table), lower(form)];
+});
+
 function urlForms(value: string): string[] {
   const bytes = [...Buffer.from(value)];
-  const forms = unescaped.map((kept) =>
-    bytes.map((byte) => {
-      const character = String.fromCharCode(byte);
-      return byte < 128 && kept.test(character) ? character : `%${byte.toString(16).padStart(2, '0').toUpperCase()}`;
-    }),
-  );
-  const upper = forms.flatMap((form) => [form, form.map((piece) => (piece === '%20' ? '+' : piece))]);
-  return upper.flatMap((form) => [
-    form.join(''),
-    form.map((piece) => (piece.length === 3 ? piece.toLowerCase() : piece)).join(''),
-  ]);
+  return urlTables.map((table) => bytes.map((byte) => table[byte]).join(''));
 }
 
 /** JSON (also within JSON, with `\/`, ASCII only, or safe for HTML), Python's and JavaScript's literals, a shell's quotes. */

@@ -1,10 +1,15 @@
 // Secrets become `[REDACTED]` before anything is written to disk or sent. Whole lines are looked at, not chunks: a line is
 // what leaves this process, so borders of chunks and writes mean nothing by then, and the only border left is the place
 // where an overlong line is cut: there the text is read on far enough to see what crosses it.
-import type { RunnerRecord } from '../protocol/record.ts';
-import { formsOf, minSecretLength } from './encodings.ts';
+import { maxMetricName, type RunnerRecord } from '../protocol/record.ts';
+import { EncodedFinder } from './encoded-finder.ts';
+import { formsOf, textsOf } from './encodings.ts';
+import { visible } from './invisible.ts';
+import { type Range, redacted, replaceRanges } from './ranges.ts';
+import { TextFinder } from './text-finder.ts';
 
-export const redacted = '[REDACTED]';
+/** Six bytes as `&#x68;` or `\\u0068`. */
+const longestFragment = 36;
 /** Variables of the host whose values are secrets, unless ASTRAML_RUNNER_REDACT_VARS names others. */
 export const defaultRedactVars =
   '*_PASSWORD,*_SECRET,*_TOKEN,*_PRIVATE_KEY,*_ACCESS_KEY,*_SECRET_KEY,*_CONNECTION_STRING';
@@ -26,70 +31,52 @@ export function secretValues(
   );
 }
 
-/**
- * Finds many texts at once (Wu and Manber): a window as long as the shortest text moves over the line; a table says by its
- * last two characters how far it may jump. Its time hardly grows with the number of texts, a regular expression's does.
- */
 export class Redactor {
   /** Characters to read on behind a cut, so that nothing that crosses it is missed. */
   readonly lookahead: number;
-  readonly #jumps = new Uint8Array(tableSize).fill(minSecretLength - 1);
-  /** What to look for by its first characters, longest first. */
-  readonly #byHead = new Map<string, string[]>();
+  readonly #plain: TextFinder;
+  readonly #encoded: EncodedFinder;
 
   constructor(values: readonly string[]) {
-    const forms = [...new Set(values.flatMap((value) => [...formsOf(value)]))].sort((a, b) => b.length - a.length);
-    this.lookahead = forms[0]?.length ?? 0;
-    for (const form of forms) {
-      const head = form.slice(0, minSecretLength);
-      this.#byHead.set(head, [...(this.#byHead.get(head) ?? []), form]);
-      for (let at = 1; at < minSecretLength; at++) {
-        const pair = pairOf(head, at);
-        this.#jumps[pair] = Math.min(this.#jumps[pair] ?? 0, minSecretLength - 1 - at);
-      }
-    }
+    this.#plain = new TextFinder(values.flatMap((value) => [...formsOf(value)]));
+    this.#encoded = new EncodedFinder(values.flatMap(textsOf));
+    this.lookahead = this.#plain.longest === 0 ? 0 : Math.max(this.#plain.longest, longestFragment);
   }
 
   /** The text up to `end`, which secrets may cross, with each secret replaced; what overlaps is replaced as one. */
   redact(text: string, end = text.length): string {
-    if (this.lookahead === 0) return text.slice(0, end);
-    let result = '';
-    let copied = 0;
-    let found: { from: number; to: number } | undefined;
-    for (let at = minSecretLength - 1; at < text.length;) {
-      const jump = this.#jumps[pairOf(text, at)] ?? 0;
-      const from = at - minSecretLength + 1;
-      at += jump || 1;
-      if (from >= end) break;
-      const length = jump > 0 ? 0 : this.#longestAt(text, from);
-      if (length === 0) continue;
-      if (found && from < found.to) {
-        found.to = Math.max(found.to, from + length);
-        continue;
+    return replaceRanges(text, this.#find(text, end < text.length), end);
+  }
+
+  /** Texts that are shown beside each other, without secrets that stand in one or, joined by one of `separators`, in several. */
+  redactJoined(texts: readonly string[], separators: readonly string[]): string[] {
+    const ranges = texts.map((): Range[] => []);
+    for (const separator of separators) {
+      for (const { from, to } of this.#find(texts.join(separator))) {
+        let start = 0;
+        for (const [index, text] of texts.entries()) {
+          const part = { from: Math.max(from - start, 0), to: Math.min(to - start, text.length) };
+          if (part.from < part.to) ranges[index]?.push(part);
+          start += text.length + separator.length;
+        }
       }
-      if (found) {
-        result += text.slice(copied, found.from) + redacted;
-        copied = found.to;
-      }
-      found = { from, to: from + length };
     }
-    if (!found) return text.slice(0, end);
-    return result + text.slice(copied, found.from) + redacted + text.slice(found.to, Math.max(found.to, end));
+    return texts.map((text, index) => replaceRanges(text, ranges[index] ?? []));
   }
 
   /** The record with secrets replaced in what its job or its machine said; it keeps its shape, numbers and all. */
   redactRecord(record: RunnerRecord): RunnerRecord {
     switch (record.type) {
       case 'points': {
-        // Names of metrics take no brackets.
-        const clean = (name: string) => this.redact(name).replaceAll(redacted, 'REDACTED');
-        const values = Object.entries(record.values).map(([name, value]) => [clean(name), value] as const);
+        const values = Object.entries(record.values).map(([name, value]) => [this.#redactName(name), value] as const);
         return { ...record, values: Object.fromEntries(values) };
       }
       case 'checkpoint':
         return { ...record, path: this.redact(record.path) };
-      case 'alert':
-        return { ...record, title: this.redact(record.title), text: this.redact(record.text) };
+      case 'alert': {
+        const [title = '', text = ''] = this.redactJoined([record.title, record.text], ['\n', ' ', '']);
+        return { ...record, title, text };
+      }
       case 'finished':
         return { ...record, message: this.redact(record.message) };
       default:
@@ -97,15 +84,18 @@ export class Redactor {
     }
   }
 
-  #longestAt(text: string, from: number): number {
-    const forms = this.#byHead.get(text.slice(from, from + minSecretLength));
-    return forms?.find((form) => text.startsWith(form, from))?.length ?? 0;
+  /** Keys of nested objects were joined with `/`: without it they may spell a secret too. Names take no brackets. */
+  #redactName(name: string): string {
+    const clean = this.redactJoined(name.split('/'), ['/', '']).join('/');
+    return clean === name ? name : clean.replaceAll(redacted, 'REDACTED').slice(0, maxMetricName);
   }
-}
 
-const tableSize = 65_536;
-
-/** A number for the two characters that end at this place. */
-function pairOf(text: string, at: number): number {
-  return ((text.charCodeAt(at - 1) << 8) ^ text.charCodeAt(at)) & (tableSize - 1);
+  #find(whole: string, goesOn = false): Range[] {
+    if (this.lookahead === 0) return [];
+    const { text, places } = visible(whole);
+    const ranges = this.#encoded.find(text);
+    for (const range of this.#plain.find(text, goesOn)) ranges.push(range);
+    if (!places) return ranges;
+    return ranges.map(({ from, to }) => ({ from: places[from] ?? 0, to: (places[to - 1] ?? 0) + 1 }));
+  }
 }

@@ -19,6 +19,7 @@ import { recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
 import { takeKey } from '../replay/replay.ts';
+import { rememberCredential } from '../spec/credential-shapes.ts';
 import { getProject, requireActive } from './project.ts';
 import { accessToken } from './table.ts';
 
@@ -146,6 +147,7 @@ export async function ensureToken(
   text: string,
   values: { name: string; scopes: TokenScope[]; projectId: string | null },
 ): Promise<void> {
+  rememberCredential(text); // it may have any form
   const [known] = await tx
     .select()
     .from(accessToken)

@@ -18,7 +18,11 @@ const step = z.number().int().min(-Number.MAX_SAFE_INTEGER).max(Number.MAX_SAFE_
 const metricValue = z.union([z.number(), z.enum(['NaN', 'Infinity', '-Infinity'])]);
 const text = textOf(0, maxLineBytes * 2);
 
-export const metricName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_ ./%:-]{0,249}$/);
+export const maxMetricName = 250;
+export const metricName = z
+  .string()
+  .max(maxMetricName)
+  .regex(/^[A-Za-z0-9_][A-Za-z0-9_ ./%:-]*$/);
 
 const record = z.discriminatedUnion('type', [
   z.object({ type: z.literal('started'), time }),

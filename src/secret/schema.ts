@@ -12,7 +12,17 @@ import {
 import { NodeInterface, registerNode } from '../graphql/node.ts';
 import { commit } from '../live/commit.ts';
 import { ProjectRef } from '../project/schema.ts';
-import { deleteSecret, getSecretById, listSecrets, maySeeSecrets, type Secret, setSecret } from './secret.ts';
+import { WarningRef } from '../spec/schema.ts';
+import type { Warning } from '../spec/spec.ts';
+import {
+  deleteSecret,
+  getSecretById,
+  listSecrets,
+  maySeeSecrets,
+  type Secret,
+  secretWarnings,
+  setSecret,
+} from './secret.ts';
 
 const SecretRef = builder.objectRef<Secret>('Secret');
 
@@ -60,15 +70,23 @@ addMutation('setSecret', {
       }),
     }),
   }),
-  payload: builder.objectRef<{ secret: Secret }>('SecretPayload').implement({
+  payload: builder.objectRef<{ secret: Secret; warnings: Warning[] }>('SecretPayload').implement({
     description: 'Success of `setSecret`.',
-    fields: (t) => ({ secret: t.expose('secret', { type: SecretRef, description: 'The secret, without its value.' }) }),
+    fields: (t) => ({
+      secret: t.expose('secret', { type: SecretRef, description: 'The secret, without its value.' }),
+      warnings: t.expose('warnings', {
+        type: [WarningRef],
+        description:
+          'Advice that does not block: `SECRET_TOO_SHORT` for a value that runners cannot mask in an output.',
+      }),
+    }),
   }),
   result: 'SecretResult',
   errors: [ValidationError, NotFoundError, PermissionError, InvalidStateError],
   async resolve(input, context) {
     const actor = requireActor(context.actor);
-    return { secret: await commit(context, (tx) => setSecret(tx, actor, input, context.config.secretKeys)) };
+    const secret = await commit(context, (tx) => setSecret(tx, actor, input, context.config.secretKeys));
+    return { secret, warnings: secretWarnings(input) };
   },
 });
 

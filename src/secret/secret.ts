@@ -12,7 +12,8 @@ import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';
 import { getProject, requireActive } from '../project/project.ts';
 import { project } from '../project/table.ts';
-import type { Spec } from '../spec/spec.ts';
+import { isMaskable, minSecretLength } from '../protocol/secret.ts';
+import type { Spec, Warning } from '../spec/spec.ts';
 import { open, seal } from './cipher.ts';
 import { secret } from './table.ts';
 
@@ -131,6 +132,13 @@ function valueIssues(value: string): Issue[] {
     return [{ code: 'MALFORMED', path, message, hint: 'Encode bytes as text first, e.g. with base64.' }];
   }
   return [];
+}
+
+/** What may surprise somebody who sets a value. Says nothing of the value but that it is short. */
+export function secretWarnings({ name, value }: Pick<NewSecret, 'name' | 'value'>): Warning[] {
+  if (isMaskable(value)) return [];
+  const message = `${name} has no line of ${minSecretLength} characters or more, so it is not masked when a job prints it: set a longer value.`;
+  return [{ code: 'SECRET_TOO_SHORT', message, path: ['input', 'value'] }];
 }
 
 function noKey(): Refusal {

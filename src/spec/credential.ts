@@ -1,73 +1,24 @@
 // Credentials that somebody wrote where everybody may read: known shapes anywhere, random-looking values under names of
 // secrets. What is found is refused with its place and the way to do it right, and never repeated.
 import { type Issue, maxIssues } from '../errors.ts';
+import { commandPatterns, holdsCommandPassword, isCommandPassword, programOf } from './credential-command.ts';
+import { shapeIn as shapeOf, shapePatterns } from './credential-shapes.ts';
+import { isRandom, isSecretName, looksSecret } from './credential-values.ts';
 
-/** A shape that nothing else has. `name` is what its secret is usually called. */
-type Shape = { kind: string; name: string; pattern: RegExp };
-
-const shapes: Shape[] = [
-  { kind: 'an AWS access key id', name: 'AWS_ACCESS_KEY_ID', pattern: /\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b/ },
-  {
-    kind: 'an AWS secret access key',
-    name: 'AWS_SECRET_ACCESS_KEY',
-    pattern: /(?:aws|secret)[\w-]{0,20}key\W{1,8}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])/i,
-  },
-  {
-    kind: 'a GitHub token',
-    name: 'GITHUB_TOKEN',
-    pattern: /(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{30,255}|github_pat_\w{22,255})/,
-  },
-  { kind: 'a GitLab token', name: 'GITLAB_TOKEN', pattern: /\bglpat-[\w-]{20,}/ },
-  { kind: 'a Hugging Face token', name: 'HF_TOKEN', pattern: /(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{30,}/ },
-  { kind: 'an Anthropic key', name: 'ANTHROPIC_API_KEY', pattern: /\bsk-ant-[\w-]{20,}/ },
-  {
-    kind: 'an OpenAI key',
-    name: 'OPENAI_API_KEY',
-    pattern: /(?<![\w-])sk-(?:(?:proj|svcacct|admin|None)-[\w-]{20,}|[A-Za-z0-9]{32,})/,
-  },
-  {
-    kind: 'a Slack token',
-    name: 'SLACK_TOKEN',
-    pattern: /\bxox[abeoprs]-[A-Za-z0-9-]{10,}|hooks\.slack\.com\/services\/\w+\/\w+\/\w{16,}/,
-  },
-  { kind: 'a Google API key', name: 'GOOGLE_API_KEY', pattern: /\bAIza[\w-]{35}/ },
-  { kind: 'a Stripe key', name: 'STRIPE_API_KEY', pattern: /\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}/ },
-  { kind: 'an npm token', name: 'NPM_TOKEN', pattern: /\bnpm_[A-Za-z0-9]{36}\b/ },
-  { kind: 'a token of this platform', name: 'ASTRAML_TOKEN', pattern: /\bastraml_[\w-]{40,}/ },
-  { kind: 'a private key', name: 'PRIVATE_KEY', pattern: /-----BEGIN [A-Z ]{0,30}PRIVATE KEY/ },
-  {
-    kind: 'a JSON Web Token',
-    name: 'ACCESS_TOKEN',
-    // Begins where a run of its characters begins, so that each run is read once and not from each `eyJ` in it.
-    pattern: /(?<![\w-])(?=[\w-]{13,}\.eyJ[\w-]{10,}\.[\w-]{10})[\w-]*?\beyJ[\w-]{10,}/,
-  },
-  {
-    kind: 'a signed URL',
-    name: 'SIGNED_URL',
-    pattern: /[?&](?:X-Amz-Signature|X-Goog-Signature|sig)=[A-Za-z0-9%/+]{20,}/i,
-  },
-  {
-    kind: 'a URL with a password',
-    name: 'SERVICE_URL',
-    // Not what a shell or a template would fill in.
-    pattern: /\b[a-z][a-z0-9+.-]{1,30}:\/\/[^\s/:@?#'"]{0,250}:(?![${<%*]|x+@)[^\s/@'"]{1,250}@/i,
-  },
-];
-
-const bearer = /\b(?:Bearer|Basic)\s{1,3}([\w.~+/=-]{16,})/i;
-const assignment = /(?:^|[\s"'`;,?&{([])-{0,2}([A-Za-z][\w.-]{0,99}?)["']?\s{0,3}[=:]\s{0,3}["']?([^\s"'`;,&]{6,})/g;
+const bearer = /\b(?:Bearer|Basic)\s{1,3}([\w.~+/=-]{16,})/gi;
+/** `name=value`, `"name": "value"`, `name='a b'`, in a text or a command. */
+const assignment =
+  /(?:^|[\s"'`;,?&{([])-{0,2}([A-Za-z][\w.-]{0,99}?)\\?["']?\s{0,3}[=:]\s{0,3}(?:"([^"\n]{6,1000})"|'([^'\n]{6,1000})'|\\?["']?([^\s"'`;,&]{6,}))/g;
+/** `--name value` within a text. */
+const flagged = /(?:^|\s)-{1,2}([A-Za-z][\w-]{0,99})\s{1,3}["']?([^\s"'`;,&-][^\s"'`;,&]{5,1000})/g;
 const flag = /^-{1,2}([A-Za-z][\w.-]{0,99})$/;
 
 /** All patterns that meet whole texts; a test holds that each is linear. */
-export const credentialPatterns: readonly RegExp[] = [...shapes.map(({ pattern }) => pattern), bearer, assignment];
-
-/** Words that say, as the end of a name, that its value is a secret whatever it looks like. */
-const secretNames =
-  /(?:password|passwd|passphrase|secret|credentials?|apikey|secretkey|privatekey|accesstoken|authtoken)$/;
-const secretKeys = /^(?:api|access|account|auth|encryption|license|master|private|secret|signing|storage|write)$/;
-/** Keys of data, and names of tokens of text: never secrets. */
-const plainNames =
-  /^(?:bos|cache|cls|column|dict|eos|feature|foreign|group|idempotency|image|index|join|label|lookup|mask|order|pad|partition|primary|public|sep|sort|special|state|stop|unk)$/;
+export const credentialPatterns: readonly RegExp[] = [
+  ...shapePatterns,
+  ...commandPatterns,
+  ...[bearer, assignment, flagged],
+];
 
 /** What is nested deeper is refused as such. */
 const maxDepth = 40;
@@ -99,11 +50,30 @@ function search(value: unknown, path: string[], name: string, issues: Issue[]): 
   }
   if (typeof value !== 'object' || value === null || path.length > maxDepth) return;
   const isList = Array.isArray(value);
+  const program = isList ? programOf(value) : null;
   for (const key of Object.keys(value)) {
     const item = (value as Record<string, unknown>)[key];
-    if (isList) searchField(key, item, flagBefore(value, Number(key), item) ?? name, path, issues);
+    if (isList) searchItem(value, Number(key), program, name, path, issues);
     else if (isCredential(key)) issues.push(...credentialKey(key, path));
     else searchField(key, item, key, path, issues);
+  }
+}
+
+/** A word of a command may be what the word before it asks for. */
+function searchItem(
+  list: readonly unknown[],
+  index: number,
+  program: string | null,
+  name: string,
+  path: string[],
+  issues: Issue[],
+): void {
+  const [before, item] = [list[index - 1], list[index]];
+  const known = issues.length;
+  searchField(String(index), item, flagBefore(list, index, item) ?? name, path, issues);
+  if (program === null || typeof item !== 'string' || issues.length > known) return;
+  if (isCommandPassword(program, before, item.slice(0, maxSearched))) {
+    issues.push(issueAt([...path, String(index)], commandPassword, ''));
   }
 }
 
@@ -161,89 +131,32 @@ function inVariable(variable: unknown, path: string[]): Issue[] {
 
 type Found = { kind: string; name: string };
 
+const commandPassword: Found = { kind: 'a password in a command', name: 'PASSWORD' };
+
 /** What the text holds, if it looks like a credential; its time grows with the length of the text at most. */
 export function credentialIn(whole: string, name: string): Found | null {
   const text = whole.slice(0, maxSearched);
   const shape = shapeIn(text);
   if (shape) return shape;
   if (looksSecret(name, text)) return { kind: 'a credential', name: variableName(name) };
-  const [, token = ''] = bearer.exec(text) ?? [];
-  if (isRandom(token)) return { kind: 'a bearer token', name: 'ACCESS_TOKEN' };
-  for (const [, called = '', value = ''] of text.matchAll(assignment)) {
-    if (looksSecret(called, value)) return { kind: 'a credential', name: variableName(called) };
+  for (const [, token = ''] of text.matchAll(bearer)) {
+    if (isRandom(token)) return { kind: 'a bearer token', name: 'ACCESS_TOKEN' };
   }
-  return null;
-}
-
-/** A placeholder, e.g. `hf_xxxx…`, has few different characters. */
-function shapeIn(whole: string): Shape | null {
-  if (whole.length < minShape) return null;
-  const text = whole.slice(0, maxSearched);
-  return (
-    shapes.find(({ pattern, kind }) => {
-      const [found] = pattern.exec(text) ?? [];
-      return found !== undefined && (kind === 'a private key' || new Set(found).size > 8);
-    }) ?? null
-  );
-}
-
-/** A name as lower-case words: `wandbApiKey` and `WANDB_API_KEY` are wandb, api, key. */
-function wordsOf(name: string): string[] {
-  const spaced = name.replace(/([a-z0-9])([A-Z])/g, '$1 $2').toLowerCase();
-  return spaced.split(/[^a-z]+/).filter((word) => word !== '');
-}
-
-function looksSecret(name: string, value: string): boolean {
-  const words = wordsOf(name);
-  const [before = '', last = ''] = [words.at(-2), words.at(-1)];
-  if (last === '' || isPlaceholder(value)) return false;
-  if (secretNames.test(last) || (last === 'key' && secretKeys.test(before))) return isPassword(value);
-  if ((last !== 'key' && last !== 'token') || plainNames.test(before)) return false;
-  const isId = /^[a-z]+_[0-9a-z]{26}$|^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value);
-  return !isId && isRandom(value);
-}
-
-/** A reference to a secret kept elsewhere, a path, or what a shell or a template fills in. */
-function isPlaceholder(value: string): boolean {
-  return (
-    /\s|^[$<{%[~./]|^(?:arn|vault|secret|file|env):|^\w[\w+.-]*:\/\//i.test(value) || new Set(value).size < 4 // e.g. ******
-  );
-}
-
-/** Under a name that says so: eight characters that are no words. */
-function isPassword(value: string): boolean {
-  if (value.length < 8) return false;
-  const isWords = value.split(/[-_.:/]/).every((part) => /^(?:[A-Za-z]?[a-z]{0,14}|[A-Z]{1,15}|v?\d{1,4})$/.test(part));
-  return !isWords;
-}
-
-/**
- * A run of sixteen letters and digits at least that changes often between lower case, upper case and digits: a quarter of
- * the neighbours of random text in base 64, 62 or 16 do at least, words and versions seldom do.
- */
-function isRandom(value: string): boolean {
-  return (value.match(/[A-Za-z0-9+]{16,}/g) ?? []).some((run) => {
-    let [changes, digits] = [0, 0];
-    for (let index = 0, before = 0; index < run.length; index++) {
-      const kind = kindOfCharacter(run.charCodeAt(index));
-      if (index > 0 && kind !== before) changes++;
-      if (kind === 0) digits++;
-      before = kind;
+  for (const pattern of [assignment, flagged]) {
+    for (const [, called = '', ...values] of text.matchAll(pattern)) {
+      const value = values.find((found) => found !== undefined) ?? '';
+      if (looksSecret(called, value)) return { kind: 'a credential', name: variableName(called) };
     }
-    return digits > 0 && changes / (run.length - 1) >= 0.25;
-  });
+  }
+  return holdsCommandPassword(text) ? commandPassword : null;
 }
 
-/** 0 for a digit, 1 for a lower-case letter, 2 for any other. */
-function kindOfCharacter(code: number): number {
-  if (code >= 48 && code <= 57) return 0;
-  return code >= 97 && code <= 122 ? 1 : 2;
+function shapeIn(text: string): Found | null {
+  return text.length < minShape ? null : shapeOf(text.slice(0, maxSearched));
 }
 
 function issueAt(path: readonly string[], { kind, name: usual }: Found, name: string): Issue {
-  const words = wordsOf(name);
-  const isNamed = /^(?:key|token|url)$/.test(words.at(-1) ?? '') || secretNames.test(words.at(-1) ?? '');
-  const secret = isNamed ? variableName(name) : usual;
+  const secret = isSecretName(name) ? variableName(name) : usual;
   const hint = `Keep it with "astraml secrets set ${secret}", and name it: env: [{name: ${secret}, from: {secret: ${secret}}}].`;
   const message = `${path.join('.')} looks like ${kind}: it must not stand in the open.`;
   return { code: 'SECRET_LITERAL', path: [...path], message, hint };

@@ -50,13 +50,14 @@ export async function runSecretsSet(cli: Cli, { fromEnv }: SecretSetOptions, [na
   cli.nameServer(); // before the value is typed
   const value = fromEnv === undefined ? await readValue(name) : fromVariable(fromEnv);
   const mutation = `mutation($input: SetSecretInput!) {
-    setSecret(input: $input) { __typename ... on SecretPayload { secret ${select(secretFields)} } ...Problem }
+    setSecret(input: $input) { __typename ... on SecretPayload { secret ${select(secretFields)} warnings { message } } ...Problem }
   } ${problemFragment}`;
-  type Payload = { __typename: 'SecretPayload'; secret: Secret };
+  type Payload = { __typename: 'SecretPayload'; secret: Secret; warnings: { message: string }[] };
   const { setSecret: result } = await cli.request<{ setSecret: Payload | Problem }>(mutation, {
     input: { projectId, name, value },
   });
   if (!('secret' in result)) throw refusedBy(result);
+  for (const { message } of result.warnings) cli.out.warn(`warning: ${cleanText(message)}`);
   if (cli.out.json) await cli.out.printJson(result.secret);
   else await cli.out.print(`${result.secret.name} version ${result.secret.version}`);
   return exitCodes.done;
