@@ -14,7 +14,7 @@ import { logChunk } from './table.ts';
 
 export const logStreams = ['STDOUT', 'STDERR', 'SYSTEM'] as const;
 export type LogStream = (typeof logStreams)[number];
-export type GapReason = 'RETENTION' | 'SPOOL_OVERFLOW' | 'LOG_LIMIT' | 'REFUSED';
+export type GapReason = 'RETENTION' | 'SPOOL_OVERFLOW' | 'LOG_LIMIT' | 'REFUSED' | 'RESTORED';
 
 export type LogLine = {
   seq: number;
