@@ -168,26 +168,32 @@ for (const { kind, executor, skip, user } of kinds) {
       });
 
       test('starts soon: what it costs beside a bare process is printed', async (t) => {
-      const median = async (work: () => Promise<unknown>) => {
-        const times: number[] = [];
-        for (let n = 0; n < 11; n++) {
-          const startedAt = performance.now();
-          await work();
-          times.push(performance.now() - startedAt);
-        }
-        return times.toSorted((a, b) => a - b)[5] ?? 0;
-      };
-      const env = { ASTRAML_JOB_ID: 'job', ASTRAML_ATTEMPT: '1' };
-      const wrapped = wrap(['/bin/true'], env, { user, enters: false });
-      const options = { stdio: ['ignore', 'ignore', 'ignore', 'ignore', 'ignore'] as StdioOptions };
-      const bare = await median(() => once(spawn('/bin/true', { ...options, env }), 'exit'));
-      const shell = await median(() => once(spawn(wrapped.file, wrapped.args, { ...options, env: wrapped.env }), 'exit'));
-      const whole = await median(async () => (await start(['/bin/true'])).command.ended);
-      const figures = { bare, wrapped: shell, added: shell - bare, 'with pipes and group': whole };
-      t.diagnostic(Object.entries(figures).map(([what, ms]) => `${what} ${ms.toFixed(1)} ms`).join(', '));
-    });
+        const median = async (work: () => Promise<unknown>) => {
+          const times: number[] = [];
+          for (let n = 0; n < 11; n++) {
+            const startedAt = performance.now();
+            await work();
+            times.push(performance.now() - startedAt);
+          }
+          return times.toSorted((a, b) => a - b)[5] ?? 0;
+        };
+        const env = { ASTRAML_JOB_ID: 'job', ASTRAML_ATTEMPT: '1' };
+        const wrapped = wrap(['/bin/true'], env, { user, enters: false });
+        const options = { stdio: ['ignore', 'ignore', 'ignore', 'ignore', 'ignore'] as StdioOptions };
+        const bare = await median(() => once(spawn('/bin/true', { ...options, env }), 'exit'));
+        const shell = await median(() =>
+          once(spawn(wrapped.file, wrapped.args, { ...options, env: wrapped.env }), 'exit'),
+        );
+        const whole = await median(async () => (await start(['/bin/true'])).command.ended);
+        const figures = { bare, wrapped: shell, added: shell - bare, 'with pipes and group': whole };
+        t.diagnostic(
+          Object.entries(figures)
+            .map(([what, ms]) => `${what} ${ms.toFixed(1)} ms`)
+            .join(', '),
+        );
+      });
 
-    test('has two pipes, which are read to their ends', async () => {
+      test('has two pipes, which are read to their ends', async () => {
         const run = await start(
           node(`
       const text = 'x'.repeat(999) + '\\n';

@@ -67,7 +67,11 @@ describe('docker-compose.yml', () => {
     const published = Object.values(services).flatMap(({ ports }) => ports);
     assert.deepEqual(published, ['127.0.0.1:4000:4000']);
     assert.equal(networks['facts']?.internal, true);
-    assert.deepEqual(services['runner']?.networks, ['runners'], 'jobs must not reach Postgres, nor /metrics of a gateway');
+    assert.deepEqual(
+      services['runner']?.networks,
+      ['runners'],
+      'jobs must not reach Postgres, nor /metrics of a gateway',
+    );
   });
 
   test('gives nobody a capability that is not needed, and jobs of the runner none', () => {
