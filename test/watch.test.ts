@@ -47,7 +47,7 @@ test('the page and its script are served as they lie, and nothing beside them', 
 test('the page shows hidden directions and controls of a text as what they are', async () => {
   const page = await (await fetch(`${stack.url}/watch`)).text();
   const source = /function shown\(text\) \{[^]*?\n {6}\}/.exec(page)?.[0] ?? '';
-   
+
   const shown = new Function(`${source} return shown;`)() as (text: string) => string;
   assert.equal(shown('invoice\u202egpj.exe \u2067x \u061cy\u200f'), 'invoice\\u202egpj.exe \\u2067x \\u061cy\\u200f');
   assert.equal(shown('a\u001b[31mb\u001b]0;title\u0007c\u0000d <b> é 漢'), 'abc\ufffdd <b> é 漢');
