@@ -6,7 +6,7 @@ import { after, suite, test } from 'node:test';
 import { lintSource } from '@secretlint/core';
 import { creator } from '@secretlint/secretlint-rule-preset-recommend';
 import fc from 'fast-check';
-import { credentialIn } from '../src/spec/credential.ts';
+import { credentialIn } from '../../src/spec/credential.ts';
 
 const prefix = '@secretlint/secretlint-rule-';
 const preset = `${prefix}preset-recommend`;
