@@ -104,6 +104,13 @@ const harmless: Record<string, Record<string, unknown>> = {
       checksum: '0123456789abcdef'.repeat(4),
     },
   },
+  'code that gets it elsewhere': {
+    command: [
+      'python',
+      '-c',
+      "password = read_password(path); secret=json.load(open(p))['secret']; token = a?.b?.token1X",
+    ],
+  },
   'UUIDs and ids of ours': {
     notes: newId('job'),
     hyperparams: { run_key: '550e8400-e29b-41d4-a716-446655440000', resume_token: newId('att') },

@@ -32,7 +32,7 @@ const reach = script(`
     uid: process.getuid(),
     groups: process.getgroups(),
     environ: [runner, supervisor].map(environ),
-    cmdline: [runner, supervisor, wrapper].map(cmdline),
+    cmdline: [runner, supervisor].map(cmdline),
     memory: got(() => readFileSync('/proc/' + runner + '/mem').length),
     signal: got(() => process.kill(wrapper, 0)),
     token: token.length > 20 ? 'read' : token,
@@ -87,8 +87,8 @@ suite('a job that reaches for what is not its own', skip, () => {
       resources: { gpus: 0, labels: ['elsewhere'] },
     });
     const { state, lines } = await run('p-mine', label, reach, [
-      { name: 'TOKEN_FILE', value: tokenFile },
-      { name: 'OTHER_FILE', value: file },
+      { name: 'TOKEN_FILE', from: { value: tokenFile } },
+      { name: 'OTHER_FILE', from: { value: file } },
     ]);
     assert.equal(state, 'SUCCEEDED', lines.join('\n'));
     const cancel = `mutation ($input: CancelJobInput!) { cancelJob(input: $input) { __typename } }`;
@@ -99,7 +99,7 @@ suite('a job that reaches for what is not its own', skip, () => {
   test('finds no token in an environment, but all that the uid of the runner can read: the README says so', async () => {
     const got = await reachOn('open');
     assert.deepEqual(got['environ'], ['closed', 'closed']);
-    assert.deepEqual(got['cmdline'], ['closed', 'closed', 'closed']);
+    assert.deepEqual(got['cmdline'], ['closed', 'closed']);
     assert.deepEqual([got['token'], got['other'], got['secret']], ['read', 'theirs\n', 'their-secret-value']);
     assert.match(readFileSync(join(import.meta.dirname, '../README.md'), 'utf8'), /A runner is one trust domain/);
   });
@@ -112,7 +112,7 @@ suite('a job that reaches for what is not its own', skip, () => {
     await cluster.startRunnerElsewhere('isolated', isolatedDir, start);
     const got = await reachOn('isolated');
     assert.deepEqual(got['environ'], ['EACCES', 'EACCES']);
-    assert.deepEqual(got['cmdline'], ['closed', 'closed', 'closed']);
+    assert.deepEqual(got['cmdline'], ['closed', 'closed']);
     assert.deepEqual(
       [got['memory'], got['signal'], got['token'], got['other'], got['secret']],
       ['EACCES', 'EPERM', 'EACCES', 'EACCES', null],
@@ -126,7 +126,7 @@ suite('a job that reaches for what is not its own', skip, () => {
 
   test('works as ever there: output, stop file, folders, files of its own', skipUnless('own uids'), async () => {
     const trap = `trap 'cat "$ASTRAML_STOP_FILE" > stopped; cat stopped; exit 0' TERM`;
-    const source = `${trap}; id -u; cat "$ASTRAML_CONFIG" | head -c 1; echo kept > "$ASTRAML_OUTPUT_DIR/kept"; echo "again" > /dev/stderr; echo "at=$PWD"; touch "$HOME/mine"; while :; do sleep 0.1; done`;
+    const source = `${trap}; id -u; cat "$ASTRAML_CONFIG" | head -c 1; echo; echo kept > "$ASTRAML_OUTPUT_DIR/kept"; echo "again" > /dev/stderr; echo "at=$PWD"; touch "$HOME/mine"; while :; do sleep 0.1; done`;
     const { state, lines } = await run('p-mine', 'isolated', ['sh', '-c', source], [], { timeoutSeconds: 2 });
     assert.equal(state, 'TIMED_OUT', lines.join('\n'));
     assert.ok(lines.includes('70001') && lines.includes('again'), lines.join('\n'));
@@ -134,7 +134,7 @@ suite('a job that reaches for what is not its own', skip, () => {
       lines.some((text) => text.startsWith('{"reason":"TIMEOUT"')),
       lines.join('\n'),
     );
-    const work = lines.map((text) => /at=(.*)/.exec(text)?.[1]).find((path) => path) ?? '';
+    const work = lines.map((text) => /^at=(.*)/.exec(text)?.[1]).find((path) => path) ?? '';
     const attempt = join(work, '..');
     assert.deepEqual([work, join(attempt, 'output')].map(ownerOf), [
       [70_001, 0o700],

@@ -11,13 +11,15 @@ const assignment =
   /(?:^|[\s"'`;,?&{([])-{0,2}([A-Za-z][\w.-]{0,99}?)\\?["']?\s{0,3}[=:]\s{0,3}(?:"([^"\n]{6,1000})"|'([^'\n]{6,1000})'|\\?["']?([^\s"'`;,&]{6,}))/g;
 /** `--name value` within a text. */
 const flagged = /(?:^|\s)-{1,2}([A-Za-z][\w-]{0,99})\s{1,3}["']?([^\s"'`;,&-][^\s"'`;,&]{5,1000})/g;
+/** Code that gets the value elsewhere: `read(path)`, `settings['token']`, `answer?.secret`. */
+const expression = /^[A-Za-z_$][\w$]*(?:\??\.[A-Za-z_$][\w$]*)*(?:[([]|\?\.)/;
 const flag = /^-{1,2}([A-Za-z][\w.-]{0,99})$/;
 
 /** All patterns that meet whole texts; a test holds that each is linear. */
 export const credentialPatterns: readonly RegExp[] = [
   ...shapePatterns,
   ...commandPatterns,
-  ...[bearer, assignment, flagged],
+  ...[bearer, assignment, flagged, expression],
 ];
 
 /** What is nested deeper is refused as such. */
@@ -145,6 +147,7 @@ export function credentialIn(whole: string, name: string): Found | null {
   for (const pattern of [assignment, flagged]) {
     for (const [, called = '', ...values] of text.matchAll(pattern)) {
       const value = values.find((found) => found !== undefined) ?? '';
+      if (expression.test(value)) continue;
       if (looksSecret(called, value)) return { kind: 'a credential', name: variableName(called) };
     }
   }

@@ -45,7 +45,6 @@ const kinds: [rule: string, looks: RegExp][] = [
   ['linear', /lin_api_[a-zA-Z0-9]{40}/],
   ['notion', /ntn_[0-9]{11}[A-Za-z0-9]{35}/],
   ['npm', /npm_[A-Za-z0-9]{36}/],
-  ['npm', /\/\/registry\.npmjs\.org\/:_authToken=[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{12}-[0-9a-f]{12}/],
   ['npm', /https:\/\/[0-9a-f]{40}:x-oauth-basic@github\.com\/a/],
   ['openai', /sk-proj-[A-Za-z0-9_-]{74}T3BlbkFJ[A-Za-z0-9_-]{73}[A-Za-z0-9]/],
   ['openai', /sk-[a-zA-Z0-9]{20}T3BlbkFJ[a-zA-Z0-9]{20}/],
