@@ -62,14 +62,14 @@ suite('secrets', () => {
 
   test('set warns of a value that is too short to be masked, and sets it', async () => {
     const warning =
-      /^warning: PIN has no line of 6 characters or more, so it is not masked [^]*set a longer value\.\n$/;
+      /^server {2}\S+\nwarning: PIN has no line of 6 characters or more, so it is not masked [^]*set a longer value\.\n$/;
     for (const input of ['12345\n', '1234\n 567 \n890\n']) {
       const { code, stdout, stderr } = await secrets(['set', 'PIN'], input);
       assert.deepEqual([code, stdout.startsWith('PIN version ')], [0, true]);
       assert.match(stderr, warning);
     }
     const long = await secrets(['set', 'PIN', '--json'], '123456\n');
-    assert.equal(long.stderr, '');
+    assert.equal(long.stderr, `server  ${door.url}\n`);
     assert.equal((await secrets(['delete', 'PIN'])).code, 0);
   });
 

@@ -47,7 +47,7 @@ function age(cli: Cli, time: string): string {
 
 export async function runSecretsSet(cli: Cli, { fromEnv }: SecretSetOptions, [name = '']: string[]): Promise<number> {
   const projectId = cli.requireProject();
-  cli.nameServer(); // before the value is typed
+  if (fromEnv === undefined) cli.nameServer(); // before the value is typed
   const value = fromEnv === undefined ? await readValue(name) : fromVariable(fromEnv);
   const mutation = `mutation($input: SetSecretInput!) {
     setSecret(input: $input) { __typename ... on SecretPayload { secret ${select(secretFields)} warnings { message } } ...Problem }
