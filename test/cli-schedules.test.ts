@@ -45,7 +45,7 @@ suite('schedules', () => {
 
     const twice = await schedules(['create', '-f', file, ...flags]);
     assert.equal(twice.code, 6);
-    assert.match(twice.stderr, /^error: The project has a schedule "nightly" already/);
+    assert.match(twice.stderr, /^server .*\nerror: The project has a schedule "nightly" already/);
 
     const triggered = await schedules(['trigger', 'nightly']);
     assert.match(triggered.stdout, /^job_[0-9a-z]+ p-times\/\d+ QUEUED\n$/);

@@ -21,9 +21,15 @@ import { seedDataDir } from './support/embedded.ts';
 import { createDatabase, type PostgresServer, startPostgres } from './support/postgres.ts';
 import { until } from './support/until.ts';
 
-databaseContract('the embedded engine', async () => {
+/** With a database in it that was opened before. */
+async function newDataDir(): Promise<string> {
   const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
   await seedDataDir(dataDir);
+  return dataDir;
+}
+
+databaseContract('the embedded engine', async () => {
+  const dataDir = await newDataDir();
   const database = await openDatabase({ url: null, dataDir });
   return {
     database,
@@ -54,7 +60,7 @@ suite('the embedded engine', () => {
   });
 
   test('has its socket in a folder that is open to nobody else, and leaves nothing behind', async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const dataDir = await newDataDir();
     const database = await openDatabase({ url: null, dataDir });
     const socketPath = await readFile(join(dataDir, 'database.socket'), 'utf8');
     const folder = await stat(dirname(socketPath));
@@ -87,7 +93,7 @@ suite('the embedded engine', () => {
   };
 
   test('refuses a folder that an older build has open, at the path that was its lock', async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const dataDir = await newDataDir();
     const older = await takeOlderPath(dataDir);
     await assert.rejects(openDatabase({ url: null, dataDir }), DataDirInUse);
     await older.close();
@@ -96,7 +102,7 @@ suite('the embedded engine', () => {
   });
 
   test('starts although another user has taken that path', skipUnless('root'), async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const dataDir = await newDataDir();
     const stranger = await takeOlderPath(dataDir, 65_534);
     await (await openDatabase({ url: null, dataDir })).close();
     await stranger.close();
@@ -104,7 +110,7 @@ suite('the embedded engine', () => {
   });
 
   test('removes what a killed start left, and nothing that another one names', async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const dataDir = await newDataDir();
     const innocent = await mkdtemp(join(tmpdir(), 'astraml-'));
     await writeFile(join(innocent, 'db'), 'a file');
     for (const path of [join(innocent, 'db'), join(dataDir, 'other'), '']) {
