@@ -26,6 +26,7 @@ import { loadSchedules } from '../schedule/schedule.ts';
 import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
+import { endWith } from './long-answer.ts';
 import { isRefused, readJson, type Refused } from './guard.ts';
 import type { Entry } from './journal.ts';
 import { refuseRest, sendProblem } from './problem.ts';
@@ -69,8 +70,14 @@ export async function answerRest(
     const call = { gateway, actor, request, jobId };
     const { status, body: json, headers } = await gateway.admission.run(() => route.answer(call, body.json));
     const text = await toJsonInTurns(json, budget.takeAnswer);
-    response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers });
-    response.end(text);
+    const length = { 'content-length': Buffer.byteLength(text) };
+    response.writeHead(status, {
+      'content-type': 'application/json',
+      'cache-control': 'no-store',
+      ...headers,
+      ...length,
+    });
+    await endWith(response, text);
   } catch (error) {
     sendProblem(response, error, { report, publicUrl });
   }
