@@ -3,9 +3,10 @@
 // (`/sys/fs/cgroup/unified`) is as good.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readOrEmpty } from './read.ts';
 
 /** Beside the groups of other programs; it goes with the last attempt. */
 const folderName = 'astraml';
@@ -125,13 +126,5 @@ function groupsAt(path: string): string[] {
     return [path, ...below.flatMap(({ name }) => groupsAt(join(path, name)))];
   } catch {
     return [];
-  }
-}
-
-function readOrEmpty(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
   }
 }

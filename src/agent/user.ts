@@ -7,7 +7,6 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -16,6 +15,7 @@ import {
 import { join } from 'node:path';
 import type { Assignment } from '../protocol/control.ts';
 import { findTool, isReachable } from './program.ts';
+import { readOrEmpty } from './read.ts';
 
 /** Under whom a command runs, where it is not the runner's own user: uid and gid are one number. */
 export type User = {
@@ -148,13 +148,5 @@ function listIn(folder: string, pattern: RegExp): string[] {
       .map((name) => join(folder, name));
   } catch {
     return [];
-  }
-}
-
-function readOrEmpty(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
   }
 }

@@ -71,6 +71,14 @@ export async function recordEvents(tx: Tx, entries: readonly NewEvent[]): Promis
   if (written) for (const projectId of projects) nudgeProject(tx, projectId, written.changed);
 }
 
+/** About what an event takes in memory beside its texts. */
+export const eventRowBytes = 1_000;
+
+/** About what an event takes in memory. */
+export function eventBytes({ message, data }: { message: string; data: unknown }): number {
+  return eventRowBytes + message.length + JSON.stringify(data ?? null).length;
+}
+
 type Row = typeof event.$inferSelect;
 export type JobEvent = Row & { type: JobEventType; projectId: string; jobId: string; seq: number };
 

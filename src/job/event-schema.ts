@@ -4,6 +4,8 @@ import { type Actor, requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import {
   eventBeforeLast,
+  eventBytes,
+  eventRowBytes,
   type JobEvent,
   type JobEventType,
   jobEventTypes,
@@ -29,8 +31,6 @@ import { isTerminal, type JobState } from './state.ts';
 /** An alert holds up to 64 KiB of text: so many are 6 MiB, which one operation may hold. */
 const maxBatch = 100;
 const maxLast = 10_000;
-/** About what an event takes in memory. */
-const rowBytes = 1_000;
 
 const JobEventTypeEnum = builder.enumType('JobEventType', {
   description: 'Type of a job event.',
@@ -108,10 +108,6 @@ const JobEventConnection = connectionType<JobEvent>('JobEvent', JobEventRef, {
   pageInfoDescription: 'Position of the page. `endCursor` is a valid `after` of `Subscription.jobEvents`.',
 });
 
-function bytesOf({ message, data }: JobEvent): number {
-  return rowBytes + message.length + JSON.stringify(data ?? null).length;
-}
-
 const streamOf = (id: string) => `events:${id}`;
 
 builder.objectField(JobRef, 'events', (t) =>
@@ -132,7 +128,7 @@ builder.objectField(JobRef, 'events', (t) =>
       const { limit, backward } = request;
       const options = { types: types ?? jobEventTypes, limit, backward, ...range };
       const events = await listJobEvents(database.db, job.id, options);
-      await budget.takeRows(events.reduce((sum, event) => sum + bytesOf(event), 0));
+      await budget.takeRows(events.reduce((sum, event) => sum + eventBytes(event), 0));
       const page = toPage(events, request, (event) => encodeCursor(stream, [event.seq]));
       // An empty page ends where it looked, so that a subscription can go on from there.
       return {
@@ -223,7 +219,7 @@ async function followJob(context: Context, jobId: string, { types, after, last }
         seen,
         more,
         done,
-        sizeBytes: (events.length + 1) * rowBytes,
+        sizeBytes: (events.length + 1) * eventRowBytes,
       };
     },
   };
@@ -263,7 +259,7 @@ async function followProject(context: Context, actor: Actor, projectId: string, 
         more,
         pending,
         done: false,
-        sizeBytes: (events.length + 1) * rowBytes,
+        sizeBytes: (events.length + 1) * eventRowBytes,
       };
     },
   };

@@ -1,5 +1,5 @@
 // How people read who did what: `Project.events` and `Viewer.platformEvents`. The job of an event is added where jobs live.
-import { type EventType, eventTypes } from '../event/event.ts';
+import { eventBytes, type EventType, eventTypes } from '../event/event.ts';
 import {
   type Event,
   historyPosition,
@@ -15,8 +15,6 @@ import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/curs
 import { ProjectRef, ViewerRef } from './schema.ts';
 
 const maxPage = 100;
-/** About what an event takes in memory beside its texts. */
-const rowBytes = 1_000;
 
 const ProjectEventTypeEnum = builder.enumType('ProjectEventType', {
   description: 'Type of a project event. New values may be added.',
@@ -123,12 +121,8 @@ async function eventPage(
     after: request.after === undefined ? undefined : readPosition(stream, request.after),
     before: request.before === undefined ? undefined : readPosition(stream, request.before),
   });
-  await budget.takeRows(rows.reduce((sum, row) => sum + bytesOf(row), 0));
+  await budget.takeRows(rows.reduce((sum, row) => sum + eventBytes(row), 0));
   return toPage(rows, request, (row) => encodeCursor(stream, historyPosition(row)));
-}
-
-function bytesOf({ message, data }: Event): number {
-  return rowBytes + message.length + JSON.stringify(data ?? null).length;
 }
 
 function readPosition(stream: string, cursor: string): HistoryPosition {
