@@ -4,12 +4,15 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
-import { endWith } from '../src/gateway/long-answer.ts';
+import { sendText } from '../src/gateway/long-answer.ts';
 
 test('a long answer is the text that was given, also where a character of two parts falls between two pieces', async () => {
   for (const before of ['', 'x']) {
     const text = before + '😀'.repeat(300_000);
-    const server = createServer((_, response) => void endWith(response, text)).listen(0, '127.0.0.1');
+    const server = createServer((_, response) => void sendText(response, { status: 200, headers: {}, text })).listen(
+      0,
+      '127.0.0.1',
+    );
     await once(server, 'listening');
     const answer = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
     assert.ok((await answer.text()) === text, 'the text arrived as it was');
@@ -21,7 +24,7 @@ test('a long answer is the text that was given, also where a character of two pa
 test('a client that leaves in the middle ends the sending', async () => {
   const ended = Promise.withResolvers<void>();
   const server = createServer((_, response) => {
-    endWith(response, 'x'.repeat(50_000_000)).then(ended.resolve, ended.reject);
+    sendText(response, { status: 200, headers: {}, text: 'x'.repeat(50_000_000) }).then(ended.resolve, ended.reject);
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const leaving = new AbortController();

@@ -7,7 +7,7 @@ import { Refusal } from '../errors.ts';
 import { watchStuck } from './alive.ts';
 import { refuse } from './answer.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
-import { endWith } from './long-answer.ts';
+import { sendText } from './long-answer.ts';
 import type { Drain } from './drain.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
@@ -160,18 +160,18 @@ const watchedLength = 64 * 1024;
  * text, unless it was a stream.
  */
 async function relay(answered: Response, response: ServerResponse): Promise<string | null> {
-  const head = { 'cache-control': 'no-store', ...Object.fromEntries(answered.headers) };
+  const { status } = answered;
+  const headers = Object.fromEntries(answered.headers);
   if (!answered.headers.get('content-type')?.startsWith('text/event-stream')) {
     const text = await answered.text(); // known as a whole
-    response.writeHead(answered.status, { ...head, 'content-length': Buffer.byteLength(text) });
     if (response.socket && text.length > watchedLength) {
       const forget = watchStuck(response.socket, () => void response.destroy());
       response.once('close', forget);
     }
-    await endWith(response, text);
+    await sendText(response, { status, headers, text });
     return text;
   }
-  response.writeHead(answered.status, head);
+  response.writeHead(status, { 'cache-control': 'no-store', ...headers });
   try {
     await pipeStream(Readable.from(answered.body as AsyncIterable<Uint8Array>, { objectMode: false }), response);
   } catch {

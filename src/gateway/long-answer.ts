@@ -6,8 +6,16 @@ import { giveWay } from '../turns.ts';
 /** Characters that are encoded at once, and the most that is. */
 const pieceLength = 64 * 1024;
 
-/** Sends the text and ends the response, whose head is written or set; resolves early when the client has left. */
-export async function endWith(response: ServerResponse, text: string): Promise<void> {
+/** Sends a whole answer with its length, never to be cached; resolves early when the client has left. */
+export async function sendText(
+  response: ServerResponse,
+  { status, headers, text }: { status: number; headers: Readonly<Record<string, string>>; text: string },
+): Promise<void> {
+  response.writeHead(status, {
+    'cache-control': 'no-store',
+    ...headers,
+    'content-length': String(Buffer.byteLength(text)),
+  });
   let at = 0;
   while (text.length - at > pieceLength && !response.destroyed) {
     const to = at + pieceLength;

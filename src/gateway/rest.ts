@@ -26,7 +26,7 @@ import { loadSchedules } from '../schedule/schedule.ts';
 import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
-import { endWith } from './long-answer.ts';
+import { sendText } from './long-answer.ts';
 import { isRefused, readJson, type Refused } from './guard.ts';
 import type { Entry } from './journal.ts';
 import { refuseRest, sendProblem } from './problem.ts';
@@ -70,14 +70,7 @@ export async function answerRest(
     const call = { gateway, actor, request, jobId };
     const { status, body: json, headers } = await gateway.admission.run(() => route.answer(call, body.json));
     const text = await toJsonInTurns(json, budget.takeAnswer);
-    const length = { 'content-length': Buffer.byteLength(text) };
-    response.writeHead(status, {
-      'content-type': 'application/json',
-      'cache-control': 'no-store',
-      ...headers,
-      ...length,
-    });
-    await endWith(response, text);
+    await sendText(response, { status, headers: { 'content-type': 'application/json', ...headers }, text });
   } catch (error) {
     sendProblem(response, error, { report, publicUrl });
   }

@@ -12,7 +12,7 @@ export async function seedDataDir(dataDir: string): Promise<void> {
   const template = join(shared, 'embedded');
   if (!existsSync(template)) await makeTemplate(shared, template);
   mkdirSync(dataDir, { recursive: true });
-  cpSync(template, database, { recursive: true, mode: 0 });
+  cpSync(template, database, { recursive: true });
 }
 
 async function makeTemplate(shared: string, template: string): Promise<void> {
