@@ -2,7 +2,7 @@
 import { type Actor, canSee, requireActor, requireScope } from '../actor.ts';
 import { decodeText, encodeCursor } from '../live/cursor.ts';
 import { commit } from '../live/commit.ts';
-import { builder, type Context } from '../graphql/builder.ts';
+import { builder, type Context, loadExisting } from '../graphql/builder.ts';
 import {
   addMutation,
   AlreadyExistsError,
@@ -22,7 +22,15 @@ import {
   readPageArgs,
   toPage,
 } from '../graphql/page.ts';
-import { countProjects, createProject, getProject, listProjects, type Project, updateProject } from './project.ts';
+import {
+  countProjects,
+  createProject,
+  getProject,
+  listProjects,
+  loadProjects,
+  type Project,
+  updateProject,
+} from './project.ts';
 
 export const ProjectRef = builder.objectRef<Project>('Project');
 
@@ -53,6 +61,13 @@ ProjectRef.implement({
     }),
   }),
 });
+
+/** Of these projects those that the caller can see. */
+export function loadVisibleProjects(context: Context, ids: readonly string[]): Promise<Project[]> {
+  const { actor } = context;
+  const visible = ids.filter((id) => actor && canSee(actor, id));
+  return Promise.all(visible.map((id) => loadExisting(context, loadProjects, id)));
+}
 
 const ProjectConnection = connectionType('Project', ProjectRef, {
   plural: 'projects',

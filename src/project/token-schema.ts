@@ -1,6 +1,6 @@
 // How people ask for access tokens, create and revoke them.
-import { type Actor, canSee, requireActor, type TokenScope } from '../actor.ts';
-import { builder, load, loadExisting } from '../graphql/builder.ts';
+import { type Actor, requireActor, type TokenScope } from '../actor.ts';
+import { builder, type Context, load, loadExisting } from '../graphql/builder.ts';
 import {
   addMutation,
   deletion,
@@ -15,7 +15,7 @@ import { ActorInterface, NodeInterface, registerActor, registerNode } from '../g
 import { commit } from '../live/commit.ts';
 import { listTokens, loadProjects } from './project.ts';
 import { revokeToken } from './revocation.ts';
-import { ProjectRef, ViewerRef } from './schema.ts';
+import { loadVisibleProjects, ProjectRef, ViewerRef } from './schema.ts';
 import { type AccessToken, createToken, loadTokens } from './token.ts';
 
 export const AccessTokenRef = builder.objectRef<AccessToken>('AccessToken');
@@ -38,6 +38,11 @@ function maySee(actor: Actor | null, token: AccessToken): boolean {
   return actor !== null && (token.id === actor.tokenId || mayManage(actor, token.projectId));
 }
 
+/** Resolves to null for a token that the caller may not see. */
+function ifVisible<Value>(read: (token: AccessToken) => Value) {
+  return (token: AccessToken, _: unknown, { actor }: Context) => (maySee(actor, token) ? read(token) : null);
+}
+
 AccessTokenRef.implement({
   description:
     'An access token. Of one that the caller may not see, e.g. as the actor of an event, only `id` and `name` show: all else is null.',
@@ -48,31 +53,31 @@ AccessTokenRef.implement({
     prefix: t.string({
       nullable: true,
       description: 'First characters of the token text, to recognise it by.',
-      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.prefix : null),
+      resolve: ifVisible((token) => token.prefix),
     }),
     scopes: t.field({
       type: [TokenScopeEnum],
       nullable: true,
       description: 'Scopes of the token.',
-      resolve: (token, _, { actor }) => (maySee(actor, token) ? (token.scopes as TokenScope[]) : null),
+      resolve: ifVisible((token) => token.scopes as TokenScope[]),
     }),
     createdAt: t.field({
       type: 'DateTime',
       nullable: true,
       description: 'Timestamp of when the token was created.',
-      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.createdAt : null),
+      resolve: ifVisible((token) => token.createdAt),
     }),
     expiresAt: t.field({
       type: 'DateTime',
       nullable: true,
       description: 'Timestamp of when the token stops working; null for never.',
-      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.expiresAt : null),
+      resolve: ifVisible((token) => token.expiresAt),
     }),
     lastUsedAt: t.field({
       type: 'DateTime',
       nullable: true,
       description: 'Timestamp of when the token was last used; null for never.',
-      resolve: (token, _, { actor }) => (maySee(actor, token) ? token.lastUsedAt : null),
+      resolve: ifVisible((token) => token.lastUsedAt),
     }),
     project: t.field({
       type: ProjectRef,
@@ -86,12 +91,9 @@ AccessTokenRef.implement({
       nullable: true,
       description:
         'Projects of the token, of those that the caller can see; null for a token of the whole platform. A token of scope `RUNNER` claims jobs of these projects only.',
-      async resolve(token, _, context) {
-        const { actor } = context;
+      resolve(token, _, context) {
         const ids = token.projectId === null ? token.runnerProjectIds : [token.projectId];
-        if (!ids || !actor || !maySee(actor, token)) return null;
-        const projects = ids.filter((id) => canSee(actor, id)).map((id) => loadExisting(context, loadProjects, id));
-        return Promise.all(projects);
+        return ids && maySee(context.actor, token) ? loadVisibleProjects(context, ids) : null;
       },
     }),
   }),

@@ -1,11 +1,10 @@
 // How people ask for runners. The jobs that they execute are added where attempts live.
-import { canSee, requireActor } from '../actor.ts';
-import { builder, load, loadExisting } from '../graphql/builder.ts';
+import { requireActor } from '../actor.ts';
+import { builder, load } from '../graphql/builder.ts';
 import { ActorInterface, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';
 import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { decodeText, encodeCursor } from '../live/cursor.ts';
-import { loadProjects } from '../project/project.ts';
-import { ProjectRef } from '../project/schema.ts';
+import { loadVisibleProjects, ProjectRef } from '../project/schema.ts';
 import type { Gpu } from '../protocol/control.ts';
 import { countRunners, listRunners, loadRunners, placesOf, type Runner, runnerState } from './runner.ts';
 
@@ -53,12 +52,8 @@ RunnerRef.implement({
       type: [ProjectRef],
       nullable: true,
       description: 'Projects whose jobs the runner takes, of those that the caller can see; null for all projects.',
-      resolve({ projectIds }, _, context) {
-        const { actor } = context;
-        if (projectIds === null || !actor) return null;
-        const visible = projectIds.filter((id) => canSee(actor, id));
-        return Promise.all(visible.map((id) => loadExisting(context, loadProjects, id)));
-      },
+      resolve: ({ projectIds }, _, context) =>
+        projectIds === null || !context.actor ? null : loadVisibleProjects(context, projectIds),
     }),
     labels: t.exposeStringList('labels', { description: 'Labels of the runner.' }),
     version: t.exposeString('version', { description: 'Version of the runner software.' }),
