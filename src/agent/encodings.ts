@@ -53,11 +53,11 @@ function textsInJson(text: string): string[] {
   if (!/^\s*["[{]/.test(text)) return [];
   const texts: string[] = [];
   try {
-    const left: unknown[] = [JSON.parse(text)];
-    while (left.length > 0) {
-      const item = left.pop();
+    const pending: unknown[] = [JSON.parse(text)];
+    while (pending.length > 0) {
+      const item = pending.pop();
       if (typeof item === 'string') texts.push(item);
-      else if (typeof item === 'object' && item !== null) for (const inner of Object.values(item)) left.push(inner);
+      else if (typeof item === 'object' && item !== null) for (const inner of Object.values(item)) pending.push(inner);
     }
   } catch {
     return []; // no JSON

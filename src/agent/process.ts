@@ -140,7 +140,7 @@ async function endStrays(
   const tree = new ProcessTree({ jobId, attempt, life });
   const seen = new Set<string>();
   const sayAt = performance.now() + straysMs;
-  let said = false;
+  let isReported = false;
   // One that forks and ends while we look is seen neither itself nor in its child: none were found twice in a row.
   for (let [misses, pauseMs] = [0, lookMs]; misses < 2; pauseMs = Math.min(2 * pauseMs, longestLookMs)) {
     const left = await findLeft(tree, group);
@@ -151,8 +151,8 @@ async function endStrays(
       seen.add(life);
     }
     misses = left.size === 0 && !group?.isPopulated() ? misses + 1 : 0;
-    if (left.size > 0 && performance.now() > sayAt && !said) {
-      said = true;
+    if (left.size > 0 && performance.now() > sayAt && !isReported) {
+      isReported = true;
       onLeft?.([...left.values()]);
     }
     if (misses < 2) await sleep(misses > 0 ? lookMs : pauseMs);
@@ -168,17 +168,17 @@ async function endOf(
   killsBefore: number | null,
 ): Promise<CommandEnd> {
   const drained = Promise.allSettled(outputs.map((output) => once(output, 'close')));
-  let said = '';
-  words?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(0, maxWords)));
+  let wrapperOutput = '';
+  words?.on('data', (chunk: Buffer) => (wrapperOutput = (wrapperOutput + chunk.toString()).slice(0, maxWords)));
   const wordsRead = words ? once(words, 'close').catch(() => {}) : undefined;
   const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];
   const late = sleep(drainMs, undefined, { ref: false });
   await Promise.race([Promise.all([drained, wordsRead]), late]);
   await setImmediate(); // what stands in the pipe is read, also when we come late because we were busy
   for (const each of [...outputs, words]) each?.destroy();
-  if (status === notBegun && said !== '')
-    throw new Error(`The command could not enter its control group: ${said.trim()}`);
-  const end = words && status !== null ? readStatus(status, said) : { exitCode: status, signal };
+  if (status === notBegun && wrapperOutput !== '')
+    throw new Error(`The command could not enter its control group: ${wrapperOutput.trim()}`);
+  const end = words && status !== null ? readStatus(status, wrapperOutput) : { exitCode: status, signal };
   const kills = await countOomKills();
   const oomKilled = killsBefore !== null && kills !== null && kills > killsBefore;
   return { ...end, ...(oomKilled ? { oomKilled } : {}) };

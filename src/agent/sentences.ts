@@ -40,8 +40,8 @@ export function describeLeft(left: readonly { pid: number; command: string }[], 
 
 /** The end of an attempt whose command was never begun. */
 export function notStarted(error: unknown, redactor: Redactor): CommandEnd & { outcome: Outcome; message: string } {
-  const said = redactor.redact(error instanceof Error ? error.message : String(error)); // it may name the command
-  return { outcome: 'NOT_STARTED', exitCode: null, signal: null, message: cutText(said, maxCommandBytes) };
+  const reason = redactor.redact(error instanceof Error ? error.message : String(error)); // it may name the command
+  return { outcome: 'NOT_STARTED', exitCode: null, signal: null, message: cutText(reason, maxCommandBytes) };
 }
 
 function cut(text: string, maxBytes: number): string {

@@ -24,9 +24,9 @@ const localUrl = 'http://127.0.0.1:4000';
  */
 export function findSignIn({ flags, env, cwd }: SignInSources): SignIn {
   const file = readClientFile(env, cwd);
-  const given = env['ASTRAML_TOKEN'] || null;
+  const envToken = env['ASTRAML_TOKEN'] || null;
   const named = flags.server ?? (env['ASTRAML_URL'] || undefined);
-  if (named === undefined && file && given !== null && given !== file.token) {
+  if (named === undefined && file && envToken !== null && envToken !== file.token) {
     throw new Failure(
       exitCodes.notAllowed,
       `ASTRAML_TOKEN is set without a server, and ${file.path} names ${file.url} with a token of its own.`,
@@ -45,7 +45,7 @@ export function findSignIn({ flags, env, cwd }: SignInSources): SignIn {
   const own = file && new URL(file.url).origin === new URL(url).origin ? file : null;
   return {
     url,
-    token: given ?? own?.token ?? null,
+    token: envToken ?? own?.token ?? null,
     project: flags.project ?? (env['ASTRAML_PROJECT'] || own?.project || null),
   };
 }
