@@ -29,6 +29,8 @@ import { until } from './support/until.ts';
 const root = resolve(import.meta.dirname, '..');
 /** For one file: its process is killed then. A test that says no `timeout` of its own has a fifth of it. */
 const fileTimeoutMs = Number(process.env.ASTRAML_TEST_FILE_TIMEOUT_MS ?? 300_000);
+/** As the binary itself loads: half the time of a file's imports. */
+const execArgv = ['--import', join(root, 'bin/drizzle-paths.mjs')];
 /** What ends just now is given this long. */
 const settleMs = Number(process.env.ASTRAML_TEST_SETTLE_MS ?? 8_000);
 
@@ -81,7 +83,8 @@ async function* runAll(): AsyncGenerator<TestEvent> {
 
 async function* runFiles(some: string[], concurrency: number): AsyncGenerator<TestEvent> {
   if (some.length === 0) return;
-  for await (const event of run({ files: some, concurrency, timeout: Math.ceil(fileTimeoutMs / 5), cwd: root })) {
+  const timeout = Math.ceil(fileTimeoutMs / 5);
+  for await (const event of run({ files: some, concurrency, timeout, cwd: root, execArgv })) {
     if (event.type === 'test:summary') {
       if (event.data.file === undefined) addCounts(event.data.counts);
       else secondsOf.set(relative(root, event.data.file), Math.round(event.data.duration_ms / 1000));
@@ -153,7 +156,7 @@ function makeFolder(): { path: string; done(): void } {
   Object.assign(process.env, {
     TMPDIR: path,
     ASTRAML_TEST_SHARED: join(path, 'shared'),
-    NODE_DISABLE_COMPILE_CACHE: '1',
+    NODE_COMPILE_CACHE: join(path, 'shared', 'compiled'),
   });
   delete process.env.NODE_TEST_CONTEXT;
   return { path, done: () => watchdog.release() };

@@ -42,8 +42,6 @@ export interface CommandLine {
 export function commandLine(signIn: () => Environment): CommandLine {
   const folder = mkdtempSync(join(tmpdir(), 'cli-'));
   const environment = (env: Environment = {}): Environment => ({
-    NODE_DISABLE_COMPILE_CACHE: undefined,
-    NODE_COMPILE_CACHE: join(process.env.ASTRAML_TEST_SHARED ?? folder, 'cache'),
     ASTRAML_DATA_DIR: undefined,
     ASTRAML_PROJECT: undefined,
     NO_COLOR: undefined,
