@@ -4,16 +4,29 @@ import type { ExecutionResult, GraphQLError } from 'graphql';
 import { Refusal } from '../errors.ts';
 import type { Budget } from '../graphql/budget.ts';
 import { refusalError, withoutHttp } from '../graphql/error.ts';
-import { toJsonInTurns } from '../graphql/json.ts';
+import { type Pieces, toJsonInTurns } from '../graphql/json.ts';
 
 /** A result whose text is at hand; Yoga asks it for its text, less what is not to be shown of its errors. */
 export type WrittenResult = ExecutionResult & { stringify(shown: { errors?: readonly GraphQLError[] }): string };
 
-/** The result with its text. */
-export async function writeResult(result: ExecutionResult, budget: Budget): Promise<WrittenResult> {
+/**
+ * The result with its text. Long data is given to `onLongData`, where there is one: the text ends before it then, and
+ * `}` is missing behind it.
+ */
+export async function writeResult(
+  result: ExecutionResult,
+  budget: Budget,
+  onLongData?: (data: Pieces) => void,
+): Promise<WrittenResult> {
   try {
-    const data = result.data === undefined ? null : await toJsonInTurns(result.data, budget.takeAnswer);
-    return { ...result, stringify: ({ errors }) => compose(data, errors) };
+    if (result.data === undefined) return { ...result, stringify: ({ errors }) => compose(null, errors) };
+    const data = await toJsonInTurns(result.data, budget.takeAnswer);
+    if (!onLongData || data.pieces.length === 1) {
+      const text = data.pieces.join('');
+      return { ...result, stringify: ({ errors }) => compose(text, errors) };
+    }
+    onLongData(data);
+    return { ...result, stringify: ({ errors }) => compose('', errors).slice(0, -1) };
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     return { errors: [refusalError(error)], stringify: ({ errors }) => compose(null, errors) };

@@ -4,10 +4,11 @@ import { Readable } from 'node:stream';
 import { pipeline as pipeStream } from 'node:stream/promises';
 import { accountOf } from '../actor.ts';
 import { Refusal } from '../errors.ts';
+import type { Pieces } from '../graphql/json.ts';
 import { watchStuck } from './alive.ts';
 import { refuse } from './answer.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
-import { sendText } from './long-answer.ts';
+import { sendPieces } from './long-answer.ts';
 import type { Drain } from './drain.ts';
 import { graphiqlPage } from './graphiql.ts';
 import { isRefused, parseJson, readJson, type Refused } from './guard.ts';
@@ -91,6 +92,7 @@ export async function answerGraphql(
     if (stopping.aborted) throw stoppingRefusal();
     if (drain.size >= gateway.config.maxSockets) throw full();
   };
+  let longData: Pieces | null = null;
   const answered = await pipeline.fetch(
     // Yoga's own, not Node's: a light stand-in that it reads without a stream.
     new pipeline.fetchAPI.Request(method === 'GET' ? url : new URL(graphqlPath, url), {
@@ -104,6 +106,7 @@ export async function answerGraphql(
       idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null,
       budget,
       left: left.signal,
+      onLongData: (data) => void (longData = data),
       onOperation,
     },
   );
@@ -116,7 +119,7 @@ export async function answerGraphql(
     if (response.socket) leave.push(watchStuck(response.socket, cut));
     response.once('close', () => leave.forEach((left) => left()));
   }
-  const text = await relay(answered, response);
+  const text = await relay(answered, response, longData);
   if (introspection === null || text === null || answered.status !== 200 || !isIntrospection(entry.operation)) return;
   introspections.keep(introspection, text, answered.headers.get('content-type') ?? 'application/json');
 }
@@ -152,24 +155,21 @@ function cleanSearch(search: URLSearchParams): Refused | null {
   return null;
 }
 
-/** Whoever does not take a longer answer is cut off: its bytes are missing to others. */
-const watchedLength = 64 * 1024;
-
 /**
- * Writes a fetch response as it comes; a client that reads slowly is waited for, one that left ends the source. Gives the
- * text, unless it was a stream.
+ * Writes a fetch response as it comes, with its long data behind it; a client that reads slowly is waited for, one that
+ * left ends the source. Gives the text, unless it was long or a stream.
  */
-async function relay(answered: Response, response: ServerResponse): Promise<string | null> {
+async function relay(answered: Response, response: ServerResponse, longData: Pieces | null): Promise<string | null> {
   const { status } = answered;
   const headers = Object.fromEntries(answered.headers);
   if (!answered.headers.get('content-type')?.startsWith('text/event-stream')) {
     const text = await answered.text(); // known as a whole
-    if (response.socket && text.length > watchedLength) {
-      const forget = watchStuck(response.socket, () => void response.destroy());
-      response.once('close', forget);
-    }
-    await sendText(response, { status, headers, text });
-    return text;
+    const textBytes = Buffer.byteLength(text);
+    const whole = longData
+      ? { pieces: [text, ...longData.pieces, '}'], bytes: textBytes + longData.bytes + 1 }
+      : { pieces: [text], bytes: textBytes };
+    await sendPieces(response, { status, headers, ...whole });
+    return longData ? null : text;
   }
   response.writeHead(status, { 'cache-control': 'no-store', ...headers });
   try {

@@ -1,37 +1,32 @@
-// Long answers to HTTP requests, sent piece by piece in turns with others: to encode 13 MB at once holds the event loop for
-// a tenth of a second.
+// Answers to HTTP requests, sent piece by piece in turns with others: to encode 13 MB at once holds the event loop for a
+// tenth of a second.
 import type { ServerResponse } from 'node:http';
+import type { Pieces } from '../graphql/json.ts';
 import { giveWay } from '../turns.ts';
+import { watchStuck } from './alive.ts';
 
-/** Characters that are encoded at once, and the most that is. */
-const pieceLength = 64 * 1024;
+/** Longer answers are watched: whoever does not take them is cut off, since their bytes are missing to others. */
+const watchedBytes = 64 * 1024;
 
 /** Sends a whole answer with its length, never to be cached; resolves early when the client has left. */
-export async function sendText(
+export async function sendPieces(
   response: ServerResponse,
-  { status, headers, text }: { status: number; headers: Readonly<Record<string, string>>; text: string },
+  { status, headers, pieces, bytes }: Pieces & { status: number; headers: Readonly<Record<string, string>> },
 ): Promise<void> {
-  response.writeHead(status, {
-    'cache-control': 'no-store',
-    ...headers,
-    'content-length': String(Buffer.byteLength(text)),
-  });
-  let at = 0;
-  while (text.length - at > pieceLength && !response.destroyed) {
-    const to = at + pieceLength;
-    // Half of a pair would be encoded as U+FFFD.
-    const end = isFirstOfPair(text.charCodeAt(to - 1)) ? to - 1 : to;
-    const isTaken = response.write(text.slice(at, end));
-    at = end;
-    if (!isTaken) await untilTaken(response);
+  response.writeHead(status, { 'cache-control': 'no-store', ...headers, 'content-length': String(bytes) });
+  if (bytes > watchedBytes && response.socket) {
+    response.once(
+      'close',
+      watchStuck(response.socket, () => void response.destroy()),
+    );
+  }
+  for (const piece of pieces.slice(0, -1)) {
+    if (response.destroyed) return;
+    if (!response.write(piece)) await untilTaken(response);
     const turn = giveWay();
     if (turn) await turn;
   }
-  response.end(text.slice(at));
-}
-
-function isFirstOfPair(code: number): boolean {
-  return code >= 0xd800 && code <= 0xdbff;
+  response.end(pieces.at(-1));
 }
 
 function untilTaken(response: ServerResponse): Promise<void> {

@@ -22,6 +22,7 @@ import { createYoga, type Plugin } from 'graphql-yoga';
 import type { Actor } from '../actor.ts';
 import { Refusal } from '../errors.ts';
 import type { Budget } from '../graphql/budget.ts';
+import type { Pieces } from '../graphql/json.ts';
 import { checkVariables } from '../graphql/input.ts';
 import { atMost, maxErrors, publicError, refusalError, type ReportBug, requestError } from '../graphql/error.ts';
 import { limitsRule, maxDocument, maxTokens } from '../graphql/limits.ts';
@@ -40,6 +41,8 @@ export type Caller = {
   budget: Budget;
   /** Aborted when nobody waits for the answer any more. */
   left: AbortSignal;
+  /** Given the long data of a result, which is then sent behind the text of the answer; without it the text is whole. */
+  onLongData?: (data: Pieces) => void;
   /** Told what is asked for, once it is known to be valid and before it runs; may throw a refusal. */
   onOperation?: (operation: Operation) => void;
 };
@@ -169,9 +172,11 @@ function capsPlugin({ caps }: Gateway): Plugin<Caller> {
 function writingPlugin(): Plugin<Caller> {
   return {
     async onExecutionResult({ result, setResult, context }) {
-      const { budget } = context as unknown as Caller;
+      const { budget, onLongData } = context as unknown as Caller;
       if (isIterable(result)) setResult(writeEach(result as AsyncIterableIterator<ExecutionResult>, budget));
-      else if (isRecord(result) && 'data' in result) setResult(await writeResult(result as ExecutionResult, budget));
+      else if (isRecord(result) && 'data' in result) {
+        setResult(await writeResult(result as ExecutionResult, budget, onLongData));
+      }
     },
   };
 }

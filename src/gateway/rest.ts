@@ -26,7 +26,7 @@ import { loadSchedules } from '../schedule/schedule.ts';
 import { specPathOf } from '../spec/input.ts';
 import { parseSpec } from '../spec/spec.ts';
 import { actorOf, type Gateway, tokenOf } from './context.ts';
-import { sendText } from './long-answer.ts';
+import { sendPieces } from './long-answer.ts';
 import { isRefused, readJson, type Refused } from './guard.ts';
 import type { Entry } from './journal.ts';
 import { refuseRest, sendProblem } from './problem.ts';
@@ -70,7 +70,7 @@ export async function answerRest(
     const call = { gateway, actor, request, jobId };
     const { status, body: json, headers } = await gateway.admission.run(() => route.answer(call, body.json));
     const text = await toJsonInTurns(json, budget.takeAnswer);
-    await sendText(response, { status, headers: { 'content-type': 'application/json', ...headers }, text });
+    await sendPieces(response, { status, headers: { 'content-type': 'application/json', ...headers }, ...text });
   } catch (error) {
     sendProblem(response, error, { report, publicUrl });
   }

@@ -7,19 +7,28 @@ const pieceLength = 32 * 1024;
 /** Longer lists and objects are written member by member. */
 const maxMembers = 64;
 
+/** A text in the pieces in which it was made: to join 13 MB of them, or to encode them at once, holds the event loop. */
+export type Pieces = { pieces: readonly string[]; bytes: number };
+
 /** JSON of a value. `count` is told the bytes of each piece before the next one is made; what it throws ends the work. */
-export async function toJsonInTurns(value: unknown, count: (bytes: number) => Promise<void>): Promise<string> {
+export async function toJsonInTurns(value: unknown, count: (bytes: number) => Promise<void>): Promise<Pieces> {
   const writer = { text: '' };
   const pieces: string[] = [];
-  for (const _full of write(writer, value)) {
-    await count(Buffer.byteLength(writer.text));
+  let bytes = 0;
+  const take = async () => {
+    const taken = Buffer.byteLength(writer.text);
+    await count(taken);
     pieces.push(writer.text);
+    bytes += taken;
     writer.text = '';
+  };
+  for (const _full of write(writer, value)) {
+    await take();
     const turn = giveWay();
     if (turn) await turn;
   }
-  await count(Buffer.byteLength(writer.text));
-  return pieces.length === 0 ? writer.text : [...pieces, writer.text].join('');
+  if (writer.text !== '') await take();
+  return { pieces, bytes };
 }
 
 /** Appends the JSON of a value; yields whenever a piece is full, which is then taken away. */
