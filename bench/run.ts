@@ -23,6 +23,10 @@ const benchmarks: Record<string, Benchmark> = {
     what: 'line read → client, beside a Redis round trip and a Postgres commit',
     options: '--samples 200',
   },
+  claims: {
+    what: 'transactions and CPU of a submission while many idle runners wait',
+    options: '--runners 200 --jobs 50 --pause 100 --profile <folder>',
+  },
   scale: {
     what: 'cost per delivery and per page of history, by subscribers and stored lines',
     options: '--subscribers 5000 --lines 1000000 --profile <folder>',

@@ -14,11 +14,11 @@ import { isTerminal } from '../job/state.ts';
 import { job } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import type { Acknowledgement, Assignment, ClaimRequest, Directive } from '../protocol/control.ts';
-import { placesOf, requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
+import { requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
 import { openSecrets } from '../secret/secret.ts';
 import type { Spec } from '../spec/spec.ts';
 import { endAttempt, moveOn, usedMs } from './end.ts';
-import { place, type Placed } from './place.ts';
+import { place } from './place.ts';
 import { readCluster, readQueue } from './queue.ts';
 import { attempt, placement } from './table.ts';
 
@@ -41,6 +41,12 @@ export async function claimJob(
   return assignment;
 }
 
+/** Whether an attempt began by this request: its answer was lost, and `claimJob` gives it again. */
+export async function isClaimKnown(db: Db, { runnerId, requestId }: ClaimRequest): Promise<boolean> {
+  const ofRequest = and(eq(attempt.runnerId, runnerId), eq(attempt.requestId, requestId));
+  return (await db.$count(attempt, ofRequest)) > 0;
+}
+
 async function claimNext(
   tx: Tx,
   runner: Runner,
@@ -57,7 +63,8 @@ async function claimNext(
     .where(and(eq(attempt.runnerId, runner.id), eq(attempt.requestId, request.requestId)));
   if (repeated) return repeated.finishedAt ? null : assign(tx, repeated, secretKeys);
 
-  const next = await findNext(tx, runner, request.freeGpus);
+  const cluster = await readCluster(tx, new Map([[runner.id, request.freeGpus]]));
+  const next = place(await readQueue(tx, runner.projectIds), cluster, runner.id);
   if (!next) return null;
   await tx.update(placement).set({ sinceOldest: next.sinceOldest });
   const attemptId = await changeJob(tx, next.queued.id, (locked) =>
@@ -65,19 +72,6 @@ async function claimNext(
   );
   const created = attemptId && (await loadAttempts(tx, [attemptId])).get(attemptId);
   return created ? assign(tx, created, secretKeys) : null;
-}
-
-/** The next job for the runner, which has these GPUs free by its own account. */
-async function findNext(tx: Tx, runner: Runner, said: readonly number[]): Promise<Placed | null> {
-  const { id, gpus, labels, projectIds } = runner;
-  const cluster = await readCluster(tx);
-  const active = (await loadActiveAttempts(tx, [id])).get(id) ?? [];
-  const busy = new Set(active.flatMap((row) => row.gpus));
-  const free = gpus.map(({ index }) => index).filter((index) => said.includes(index) && !busy.has(index));
-  // It asks, so it is there, also when nothing was heard of it for long.
-  const asking = { id, gpus, labels, projectIds, free, places: placesOf(runner), placesBusy: active.length };
-  const machines = [...cluster.machines.filter((machine) => machine.id !== id), asking];
-  return place(await readQueue(tx, projectIds), { ...cluster, machines }, id);
 }
 
 /** Gives a queued job to a runner; null when it is queued no more. */

@@ -52,19 +52,39 @@ function suitableOf({ gpuModel }: Request, gpus: readonly Gpu[]): number[] {
     .sort((a, b) => a - b);
 }
 
-/** The job that the machine gets now, with its GPUs; null when none fits or what is free is kept for another one. */
-export function place(queue: readonly Queued[], cluster: Cluster, machineId: string): Placed | null {
+/**
+ * The job that the machine gets now, with its GPUs; null when none fits or what is free is kept for another one. To ask for
+ * many machines, `ranked` is the queue in its order, made once.
+ */
+export function place(
+  queue: readonly Queued[],
+  cluster: Cluster,
+  machineId: string,
+  ranked: readonly Queued[] = rank(queue, cluster),
+): Placed | null {
   const { machines, sinceOldest } = cluster;
   const machine = machines.find(({ id }) => id === machineId);
   if (!machine) return null;
   const oldest = turnOf(queue, cluster);
   const kept = oldest && keptFor(oldest, machines)?.id === machineId ? suitableOf(oldest.request, machine.gpus) : [];
-  for (const queued of rank(queue, cluster)) {
+  for (const queued of ranked) {
     if (!mayRunOn(queued, machine, machines)) continue;
     const gpus = fitFree(queued, machine, queued === oldest ? [] : kept);
     if (gpus) return { queued, gpus, sinceOldest: queued === oldest ? 0 : sinceOldest + 1 };
   }
   return null;
+}
+
+/** The cluster after the machine has got the job. */
+export function withPlaced(cluster: Cluster, machineId: string, { queued, gpus, sinceOldest }: Placed): Cluster {
+  const { projectId } = queued.request;
+  const inUse = new Map(cluster.inUse).set(projectId, (cluster.inUse.get(projectId) ?? 0) + weightOf(gpus.length));
+  const machines = cluster.machines.map((machine) => {
+    if (machine.id !== machineId) return machine;
+    const free = machine.free.filter((index) => !gpus.includes(index));
+    return { ...machine, free, placesBusy: machine.placesBusy + 1 };
+  });
+  return { machines, inUse, sinceOldest };
 }
 
 /** The whole queue in the order in which it is served. */

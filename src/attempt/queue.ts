@@ -5,7 +5,7 @@ import type { Db } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
 import type { Job } from '../job/job.ts';
 import { job } from '../job/table.ts';
-import { listOnlineRunners, placesOf } from '../runner/runner.ts';
+import { listOnlineRunners, loadRunners, placesOf } from '../runner/runner.ts';
 import { type Cluster, type Machine, type Queued, rank, type Request, weightOf } from './place.ts';
 import { attempt, placement } from './table.ts';
 
@@ -57,9 +57,19 @@ async function readJobs(db: Db, condition: SQL | undefined, ...first: SQL[]): Pr
   });
 }
 
-/** The runners that are there with what they offer, and what projects use. */
-export async function readCluster(db: Db): Promise<Cluster> {
-  const runners = await listOnlineRunners(db);
+/**
+ * The runners that are there with what they offer, and what projects use. `asking` has the indexes of the GPUs that
+ * runners have free by their own account, by id: those that ask for work just now are there, however long ago they were
+ * heard.
+ */
+export async function readCluster(
+  db: Db,
+  asking: ReadonlyMap<string, readonly number[]> = new Map(),
+): Promise<Cluster> {
+  const online = await listOnlineRunners(db);
+  const listed = new Set(online.map(({ id }) => id));
+  const unlisted = [...asking.keys()].filter((id) => !listed.has(id));
+  const runners = unlisted.length === 0 ? online : [...online, ...(await loadRunners(db, unlisted)).values()];
   const active = await db
     .select({ runnerId: attempt.runnerId, gpus: attempt.gpus, projectId: job.projectId })
     .from(attempt)
@@ -72,8 +82,11 @@ export async function readCluster(db: Db): Promise<Cluster> {
   const machines = runners.map(({ claimedAt, ...runner }): Machine => {
     const { id, gpus, labels, projectIds } = runner;
     const [places, attempts] = [placesOf(runner), busy.get(id) ?? []];
+    const indexes = gpus.map(({ index }) => index);
+    const asked = asking.get(id);
     // A full runner does not ask, and its GPUs are free all the same.
     const offers = attempts.length >= places || (claimedAt !== null && Date.now() - claimedAt.getTime() < offerMs);
+    const offered = asked ? indexes.filter((index) => asked.includes(index)) : offers ? indexes : [];
     const taken = new Set(attempts.flatMap((row) => row.gpus));
     return {
       id,
@@ -82,7 +95,7 @@ export async function readCluster(db: Db): Promise<Cluster> {
       projectIds,
       places,
       placesBusy: attempts.length,
-      free: offers ? gpus.map(({ index }) => index).filter((index) => !taken.has(index)) : [],
+      free: offered.filter((index) => !taken.has(index)),
     };
   });
   return { machines, inUse, sinceOldest: turn?.sinceOldest ?? 0 };

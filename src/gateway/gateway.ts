@@ -19,6 +19,7 @@ import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
 import { createAdmission } from './admission.ts';
 import { createCaps } from './caps.ts';
+import { Dispatcher } from './dispatcher.ts';
 import { closeServer, createDrain } from './drain.ts';
 import { startJobLoops } from './loops-of-jobs.ts';
 import { runDueSchedules } from '../schedule/due.ts';
@@ -98,6 +99,10 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const shared = config.sharedExecution ? createShared({ context: gateway, report, resultBytes }) : null;
   const pipeline = createPipeline(gateway, report, shared);
   const sessions = await startSessions(store, (error) => log.error({ err: error }, 'tokens'));
+  const dispatcher = await Dispatcher.start(store, {
+    ...config,
+    report: (error) => log.error({ err: error }, 'dispatcher'),
+  });
   const drain = createDrain();
   const journal = createJournal(log);
   const intake: { consumer?: Consumer } = {}; // it starts when the gateway listens
@@ -106,6 +111,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const server = createHttpServer({
     gateway,
     pipeline,
+    dispatcher,
     sockets,
     sessions,
     drain,
@@ -119,6 +125,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     server.listen(config.port, config.host);
     await once(server, 'listening');
   } catch (error) {
+    await dispatcher.stop();
     await sessions.close();
     feeds.close();
     await bus.close();
@@ -178,7 +185,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     await Promise.all(loops.map((loop) => loop.stop()));
     await schedules.stop();
     await upkeep.stop();
-    await Promise.all([consumer.stop(), uplink.stop()]);
+    await Promise.all([consumer.stop(), uplink.stop(), dispatcher.stop()]);
     await sessions.close();
     feeds.close();
     await bus.close();

@@ -1,31 +1,23 @@
 // /runner/v1: register, claim, drain, renew, lost. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
-// claim waits longer than an operation may take. A wait is a listener and a timer, never a held database connection.
+// claim waits longer than an operation may take.
 import { z } from 'zod';
 import type { Actor } from '../actor.ts';
-import { claimJob, renewLease } from '../attempt/attempt.ts';
-import { untilNextRetry } from '../attempt/queue.ts';
-import { channels } from '../bus/bus.ts';
+import { renewLease } from '../attempt/attempt.ts';
 import { Refusal } from '../errors.ts';
 import { workFigures } from '../figures.ts';
 import { idPrefix } from '../id.ts';
 import { endLost } from '../intake/lost.ts';
 import { commit } from '../live/commit.ts';
-import {
-  type Assignment,
-  claimRequest,
-  drainRequest,
-  lostRequest,
-  registerRequest,
-  renewRequest,
-} from '../protocol/control.ts';
+import { claimRequest, drainRequest, lostRequest, registerRequest, renewRequest } from '../protocol/control.ts';
 import { drainRunner, registerRunner } from '../runner/runner.ts';
 import type { Gateway } from './context.ts';
+import type { Dispatcher } from './dispatcher.ts';
 
 const heartbeatSeconds = 10;
 
 /** Answers a control request; null for a path that does not exist. `signal` ends a wait: the gateway stops, or nobody listens. */
 export async function answerRunner(
-  gateway: Gateway,
+  { gateway, dispatcher }: { gateway: Gateway; dispatcher: Dispatcher },
   actor: Actor,
   path: string,
   body: unknown,
@@ -44,7 +36,7 @@ export async function answerRunner(
   }
   if (path === '/runner/v1/claim') {
     const request = parse(claimRequest, body);
-    return { assignment: await waitForJob(gateway, actor, request, signal) };
+    return { assignment: await dispatcher.claim(actor, request, signal) };
   }
   if (path === '/runner/v1/drain') {
     const request = parse(drainRequest, body);
@@ -65,47 +57,6 @@ export async function answerRunner(
     return {};
   }
   return null;
-}
-
-async function waitForJob(
-  gateway: Gateway,
-  actor: Actor,
-  request: z.output<typeof claimRequest>,
-  signal: AbortSignal,
-): Promise<Assignment | null> {
-  let wake = () => {};
-  let heard = 0;
-  // Listening before the first look: a job that is submitted in between is heard of.
-  const unsubscribe = await gateway.bus.subscribe(channels.work, () => {
-    heard++;
-    wake();
-  });
-  const deadline = Date.now() + request.waitSeconds * 1000;
-  const { leaseSeconds, secretKeys } = gateway.config;
-  try {
-    for (;;) {
-      const before = heard;
-      if (signal.aborted) return null; // nobody would hear of the job that it takes
-      const assignment = await commit(gateway, (tx) => claimJob(tx, actor, request, leaseSeconds, secretKeys));
-      const leftMs = deadline - Date.now();
-      if (assignment || leftMs <= 0) return assignment;
-      // A job that pauses before its next attempt is told by nobody: we look again when it may run.
-      const pauseMs = Math.min(leftMs, (await untilNextRetry(gateway.database.db)) ?? leftMs);
-      if (heard === before && !signal.aborted) {
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, pauseMs);
-          wake = () => {
-            clearTimeout(timer);
-            signal.removeEventListener('abort', wake);
-            resolve();
-          };
-          signal.addEventListener('abort', wake);
-        });
-      }
-    }
-  } finally {
-    await unsubscribe();
-  }
 }
 
 function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {

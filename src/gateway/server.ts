@@ -14,6 +14,7 @@ import { answerGraphql, graphqlPath, stoppingRefusal } from './graphql.ts';
 import { checkHost, checkOrigin, corsHeaders, isRefused, readJson } from './guard.ts';
 import { answerErrors } from './explain.ts';
 import { createIntrospections, type Introspections } from './introspection.ts';
+import type { Dispatcher } from './dispatcher.ts';
 import type { Drain } from './drain.ts';
 import type { Entry, Journal } from './journal.ts';
 import type { Pipeline } from './pipeline.ts';
@@ -29,6 +30,7 @@ import { answerWatch } from './watch.ts';
 export type HttpOptions = {
   gateway: Gateway;
   pipeline: Pipeline;
+  dispatcher: Dispatcher;
   sockets: Sockets;
   sessions: Sessions;
   drain: Drain;
@@ -107,7 +109,7 @@ async function answerControl(
     sessions.open(actor, () => left.abort()),
   );
   if (stopping.aborted && path === '/runner/v1/claim') throw stoppingRefusal();
-  const answered = await answerRunner(gateway, actor, path, body.json, AbortSignal.any([stopping, left.signal]));
+  const answered = await answerRunner(options, actor, path, body.json, AbortSignal.any([stopping, left.signal]));
   if (answered === null) return refuse(response, { status: 404, message: 'There is nothing at this path.' });
   send(response, 200, answered);
 }
