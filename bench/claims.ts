@@ -18,7 +18,8 @@ const sql = postgres(bench.databaseUrl, { max: 1, onnotice: () => {} });
 const claimedAt = new Map<string, number>();
 const ending = new AbortController();
 try {
-  const waiting = Array.from({ length: options.runners }, (_, index) => wait(index));
+  const waiting = Promise.all(Array.from({ length: options.runners }, (_, index) => wait(index)));
+  waiting.catch(() => {}); // whatever fails, its first error is what is printed
   await sleep(3_000);
   const idle = await measure(() => sleep(10_000));
   const submitted = new Map<string, number>();
@@ -36,7 +37,7 @@ try {
   const claimMs = [...submitted].map(([id, at]) => (claimedAt.get(id) ?? NaN) - at);
   print({ idle, busy, tookMs, claimMs });
   ending.abort();
-  await Promise.all(waiting);
+  await waiting;
 } finally {
   await sql.end();
   await bench.stop();
