@@ -1,12 +1,12 @@
 // How cost grows: per delivery with the number of subscribers, per page of history with the number of stored lines.
-import { memoryBus } from '../src/bus/memory.ts';
 import { channels, streamOf } from '../src/bus/bus.ts';
+import { memoryBus } from '../src/bus/memory.ts';
 import { redisBus } from '../src/bus/redis.ts';
 import { openDatabase } from '../src/database/database.ts';
 import { changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
 import { encodeCursor } from '../src/live/cursor.ts';
-import { appendLog } from '../src/log/log.ts';
+import { appendLog } from '../src/log/append.ts';
 import { encodeBatch } from '../src/protocol/record.ts';
 import { submit } from '../test/support/stack.ts';
 import { claimJobs, deploy, profileArgs, project, readNumbers } from './support/deployment.ts';

@@ -1,7 +1,5 @@
 // Subscriptions over real connections say the same whether each event is executed once for all or for each subscriber:
 // every line and event once, in order, whoever is cut, comes back by its cursor, or stops reading for a while.
-import { expectNoLeaks } from './support/leaks.ts';
-import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { after, before, suite, test } from 'node:test';
@@ -9,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { liveFigures } from '../src/figures.ts';
 import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { appendLog } from '../src/log/log.ts';
+import { appendLog } from '../src/log/append.ts';
 import {
   adminToken,
   bearer,
@@ -20,7 +18,9 @@ import {
   openSocket,
   submitJob,
 } from './support/door.ts';
+import { expectNoLeaks } from './support/leaks.ts';
 import { until } from './support/until.ts';
+import assert from 'node:assert/strict';
 
 type Batch = { lines?: { seq: number }[]; events?: { message: string }[]; endCursor: string };
 type Data = { jobLogs?: Batch; jobEvents?: Batch };

@@ -4,14 +4,14 @@ import assert from 'node:assert/strict';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { after, before, suite, test, type TestContext } from 'node:test';
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
-import fc from 'fast-check';
 import { getIntrospectionQuery } from 'graphql';
+import { Refusal } from '../src/errors.ts';
 import { ResultBytes } from '../src/graphql/budget.ts';
 import { toJsonInTurns } from '../src/graphql/json.ts';
 import { changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { Refusal } from '../src/errors.ts';
-import { appendLog, readLog } from '../src/log/log.ts';
+import { appendLog } from '../src/log/append.ts';
+import { readLog } from '../src/log/read.ts';
 import { appendPoints } from '../src/metric/append.ts';
 import {
   createProject,
@@ -30,6 +30,7 @@ import {
 } from './support/door.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import { until } from './support/until.ts';
+import fc from 'fast-check';
 
 const mebibyte = 1024 * 1024;
 const many = (count: number, one: (index: number) => string) =>

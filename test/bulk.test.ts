@@ -12,7 +12,8 @@ import { noCounts, takeBatches } from '../src/intake/intake.ts';
 import { lockFree, lockJobs } from '../src/job/ended.ts';
 import { changeJob, countJobs, type Job, type JobFilter, listJobs, loadJobs, readJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { pruneLogs, readLog } from '../src/log/log.ts';
+import { pruneLogs } from '../src/log/log.ts';
+import { readLog } from '../src/log/read.ts';
 import { appendPoints } from '../src/metric/append.ts';
 import { getMetric, listMetrics, readLastWindows } from '../src/metric/metric.ts';
 import { readSeries } from '../src/metric/points.ts';
@@ -26,7 +27,7 @@ import { maxBatchBytes } from '../src/protocol/record.ts';
 import { listRunners, loadRunners } from '../src/runner/runner.ts';
 import { runDueSchedules } from '../src/schedule/due.ts';
 import { addPoints, closeWindows, rollUpAll } from './support/measure.ts';
-import { batchOf, newJob, newRunner, openStore, type TestStore, testProject } from './support/store.ts';
+import { batchOf, newJob, newRunner, openStore, testProject, type TestStore } from './support/store.ts';
 
 const leaseSeconds = 30;
 const all = { names: null, closedOnly: false };

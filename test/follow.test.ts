@@ -1,17 +1,17 @@
 // Our own client follows a stream across every way in which a gateway lets go of a socket, without a gap or a repeat, and
 // is told when its token is over for good. A relay stands before the gateway and closes as a gateway does.
-import { expectNoLeaks } from './support/leaks.ts';
-import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { type AddressInfo } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { after, before, suite, test } from 'node:test';
 import { WebSocket, WebSocketServer } from 'ws';
 import { ApiError, createClient } from '../src/client/client.ts';
 import { changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { appendLog } from '../src/log/log.ts';
+import { appendLog } from '../src/log/append.ts';
 import { adminToken, createProject, createToken, type Door, openDoor, post, submitJob } from './support/door.ts';
+import { expectNoLeaks } from './support/leaks.ts';
 import { until } from './support/until.ts';
+import assert from 'node:assert/strict';
 
 const query = `subscription ($jobId: ID!, $after: String) {
   jobLogs(jobId: $jobId, after: $after) { lines { seq } endCursor done }

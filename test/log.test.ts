@@ -1,19 +1,14 @@
 // The log: dense numbers, read from either end, and a limit that leaves a gap and never an end.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import fc from 'fast-check';
 import { changeJob, readJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import {
-  appendLog,
-  type LogFilter,
-  type NewGap,
-  type NewLine,
-  readExcerpt,
-  readLog,
-  readLogBackward,
-} from '../src/log/log.ts';
+import { appendLog } from '../src/log/append.ts';
+import type { LogFilter } from '../src/log/filter.ts';
+import type { NewGap, NewLine } from '../src/log/log.ts';
+import { readExcerpt, readLog, readLogBackward } from '../src/log/read.ts';
 import { newJob, openStore, type TestStore } from './support/store.ts';
+import fc from 'fast-check';
 
 let store: TestStore;
 before(async () => void (store = await openStore()));

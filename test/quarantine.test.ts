@@ -13,7 +13,7 @@ import { maxRefusedOfJob } from '../src/intake/refuse.ts';
 import { refusedRecord } from '../src/intake/table.ts';
 import { readJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { readLog } from '../src/log/log.ts';
+import { readLog } from '../src/log/read.ts';
 import { listMetrics } from '../src/metric/metric.ts';
 import type { Acknowledgement, Assignment } from '../src/protocol/control.ts';
 import { encodeBatch, nextLinesCrc } from '../src/protocol/record.ts';

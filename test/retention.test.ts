@@ -5,7 +5,8 @@ import { sql } from 'drizzle-orm';
 import { pruneRunsStep, pruneStep } from '../src/gateway/upkeep.ts';
 import { changeJob } from '../src/job/job.ts';
 import { commit, type Store } from '../src/live/commit.ts';
-import { appendLog, pruneLogs } from '../src/log/log.ts';
+import { appendLog } from '../src/log/append.ts';
+import { pruneLogs } from '../src/log/log.ts';
 import { prunePoints, pruneWindows } from '../src/metric/retention.ts';
 import {
   createProject,

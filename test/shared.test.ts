@@ -1,17 +1,14 @@
 // Many who ask the same cost one execution; nobody sees what is another's; and who does not read harms nobody.
-import { expectNoLeaks } from './support/leaks.ts';
-import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import fc from 'fast-check';
 import { GraphQLObjectType, GraphQLSchema, GraphQLString, parse } from 'graphql';
 import { readConfig } from '../src/config.ts';
 import { liveFigures } from '../src/figures.ts';
 import { schema } from '../src/gateway/schema.ts';
-import { ResultBytes } from '../src/graphql/budget.ts';
 import { createShared, isShared, isViewerNeutral, type SharedOptions } from '../src/gateway/shared.ts';
+import { ResultBytes } from '../src/graphql/budget.ts';
 import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
-import { appendLog } from '../src/log/log.ts';
+import { appendLog } from '../src/log/append.ts';
 import { appendPoints } from '../src/metric/append.ts';
 import {
   adminToken,
@@ -27,7 +24,10 @@ import {
   submitJob,
 } from './support/door.ts';
 import { openFeeder } from './support/feeder.ts';
+import { expectNoLeaks } from './support/leaks.ts';
 import { until } from './support/until.ts';
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
 
 const resultBytes = new ResultBytes(readConfig({}));
 

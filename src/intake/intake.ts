@@ -1,16 +1,18 @@
 // Records in: fence, order, store, acknowledge, all in one transaction. What is behind an attempt's high-water mark was
 // stored before and is dropped; a hole is refused; what an attempt says after its end, or without the current lease
 // token, is never stored.
-import { channels } from '../bus/bus.ts';
 import { acknowledge, type Attempt, holdsLease, loadAttempts, markStarted, saveAttempt } from '../attempt/attempt.ts';
 import { finishAttempt } from '../attempt/end.ts';
 import { searchedLines } from '../attempt/outcome.ts';
+import { channels } from '../bus/bus.ts';
 import { databaseErrorCode } from '../database/database.ts';
 import { lockJobs } from '../job/ended.ts';
 import { addEvent, changeJob, type LockedJob } from '../job/job.ts';
 import type { Progress } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
-import { appendLog, type NewGap, type NewLine, readExcerpt } from '../log/log.ts';
+import { appendLog } from '../log/append.ts';
+import type { NewGap, NewLine } from '../log/log.ts';
+import { readExcerpt } from '../log/read.ts';
 import { appendPoints, closeAllWindows, type NewPoint } from '../metric/append.ts';
 import type { Acknowledgement } from '../protocol/control.ts';
 import {

@@ -6,7 +6,8 @@ import { endLateStart, excerptLines, loseAttempt } from '../attempt/end.ts';
 import { notFound } from '../errors.ts';
 import { changeJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
-import { appendLog, readExcerpt } from '../log/log.ts';
+import { appendLog } from '../log/append.ts';
+import { readExcerpt } from '../log/read.ts';
 import { closeAllWindows } from '../metric/append.ts';
 import { requireRunner } from '../runner/runner.ts';
 

@@ -7,7 +7,7 @@ import { packBytes } from '../database/columns.ts';
 import { databaseErrorCode, isPassing } from '../database/database.ts';
 import { addEvent, type LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
-import { appendLog } from '../log/log.ts';
+import { appendLog } from '../log/append.ts';
 import { closeAllWindows } from '../metric/append.ts';
 import { linesCrcAfter, parseRecord } from '../protocol/record.ts';
 import { refusedRecord } from './table.ts';

@@ -7,22 +7,20 @@ import { connectionType, type Page, pageArgs, readPageArgs } from '../graphql/pa
 import { readJob } from '../job/job.ts';
 import { JobRef, requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
-import { decodeNumber, encodeCursor } from '../live/cursor.ts';
 import type { Heads } from '../live/commit.ts';
+import { decodeNumber, encodeCursor } from '../live/cursor.ts';
 import type { SharedStream } from '../live/feed.ts';
+import { isFiltered, type LogFilter } from './filter.ts';
+import type { LogLine, StreamGap } from './log.ts';
 import {
   bytesPerSearch,
-  isFiltered,
   lineBytes,
   linesOfNudge,
-  type LogFilter,
-  type LogLine,
   type LogReading,
+  type ReadLimits,
   readLog,
   readLogBackward,
-  type ReadLimits,
-  type StreamGap,
-} from './log.ts';
+} from './read.ts';
 
 const maxBatchLines = 500;
 const maxBatchBytes = 64 * 1024;

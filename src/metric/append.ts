@@ -1,11 +1,11 @@
 // Points in: they are merged into summaries and windows in the transaction that stores them, so a batch that comes again
 // never counts twice. Every change of a window takes the job's next change number and a higher revision, its closing
 // included. A batch may bring 20,000 names or 40,000 windows: they are read and written in slices.
-import { and, eq, lt, not, type SQL, sql } from 'drizzle-orm';
+import { and, eq, lt, not, sql, type SQL } from 'drizzle-orm';
 import { insertRows, isOneOf } from '../database/rows.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
-import { appendLog } from '../log/log.ts';
+import { appendLog } from '../log/append.ts';
 import { type Metric, windowSecondsOf } from './metric.ts';
 import { metric, metricChunk, metricWindow, type StoredPoint } from './table.ts';
 import { readOwn, textOf, type WindowKey } from './tier.ts';
