@@ -99,7 +99,8 @@ test('with its spool full it loses its oldest lines, says so once, and its end c
   assert.ok(lost > 20_000, `${lost} lost`);
   assert.equal(stored.length + lost, lines);
   assert.equal(stored.at(-1)?.split(' ')[1], String(lines), 'the newest are there');
-  assert.equal(attempt.records.filter(({ type }) => type === 'points').length, lines / 1_000, 'every point is there');
+  const points = attempt.records.filter((record) => record.type === 'points' && 'n' in record.values);
+  assert.equal(points.length, lines / 1_000, 'every point is there');
   assert.ok(gaps.length <= lines / 1_000 + 1, `${gaps.length} gaps`);
   const { outcome, lines: counted, linesCrc } = attempt.finished();
   assert.deepEqual([outcome, counted, linesCrc], ['EXITED', stored.length, stored.reduce(nextLinesCrc, 0)]);

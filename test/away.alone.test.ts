@@ -104,7 +104,8 @@ suite('for many leases', skip, () => {
     assert.equal((await attemptsOf(cluster, id)).length, 1, 'no attempt was lost');
     const expected = Array.from({ length: steps }, (_, n) => `line ${n + 1}`);
     assert.deepEqual(lines.slice(1, -2), expected, 'every line once, in order');
-    const query = 'query ($id: ID!) { job(id: $id) { metrics { count } events(first: 100) { nodes { type } } } }';
+    const query =
+      'query ($id: ID!) { job(id: $id) { metrics(names: ["value"]) { count } events(first: 100) { nodes { type } } } }';
     type Answer = { job: { metrics: { count: number }[]; events: { nodes: { type: string }[] } } };
     const { job } = await cluster.client(0).request<Answer>(query, { id });
     assert.equal(job.metrics[0]?.count, steps, 'every point once');

@@ -63,7 +63,7 @@ for (const { kind, needs, start } of installations) {
 async function namesOf(installation: Installation, id: string): Promise<Record<string, number>> {
   const [row] = await installation.sql(`
     select count(*)::int names, sum(count)::int points, max(split_part(name, '/', 2)::int) last
-    from metric where job_id = '${id}'`);
+    from metric where job_id = '${id}' and name like 'm/%'`);
   return { ...(row as Record<string, number>) };
 }
 

@@ -160,7 +160,10 @@ suite('a job', () => {
     assert.ok(new Set(all.map(({ id: window }) => window)).size >= 4, 'more than one window of each metric');
     const { job } = await stack.client.request<{
       job: { metrics: { name: string; count: number; last: { step: number; value: number } }[] };
-    }>('query ($id: ID!) { job(id: $id) { metrics { name count last { step value } min { value } } } }', { id });
+    }>(
+      'query ($id: ID!) { job(id: $id) { metrics(names: ["train/*", "nested/*"]) { name count last { step value } min { value } } } }',
+      { id },
+    );
     assert.deepEqual(
       job.metrics.map(({ name, count, last }) => [name, count, last.step, last.value]),
       [

@@ -4,6 +4,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readOrEmpty } from './read.ts';
@@ -13,6 +14,8 @@ const folderName = 'astraml';
 const probeMs = 2_000;
 /** Another attempt that ends may remove the common folder just when this one is made. */
 const makeTries = 5;
+/** A job may make groups below its own without end: more are not looked into to find what to measure. */
+const maxMeasuredGroups = 256;
 
 export class ControlGroup {
   readonly #path: string;
@@ -40,8 +43,41 @@ export class ControlGroup {
 
   /** Processes in it and in groups that the job made below. */
   listPids(): number[] {
-    const pids = groupsAt(this.#path).flatMap((group) => readOrEmpty(join(group, 'cgroup.procs')).split('\n'));
-    return pids.map(Number).filter((pid) => pid > 1); // 0 is a process of another pid namespace
+    return groupsAt(this.#path).flatMap((group) => pidsIn(readOrEmpty(join(group, 'cgroup.procs'))));
+  }
+
+  /** Like `listPids`, for a sample: one file after the other, while everything else goes on. */
+  async findPids(): Promise<number[]> {
+    const groups = [this.#path];
+    const pids: number[] = [];
+    for (const group of groups) {
+      pids.push(...pidsIn(await readFile(join(group, 'cgroup.procs'), 'utf8').catch(() => '')));
+      const entries = await readdir(group, { withFileTypes: true }).catch(() => []);
+      const below = entries.filter((entry) => entry.isDirectory()).map(({ name }) => join(group, name));
+      groups.push(...below.slice(0, maxMeasuredGroups - groups.length)); // grows while it is read
+    }
+    return pids;
+  }
+
+  /** CPU time of all that ever was in it; no controller is needed for that. */
+  async readCpuSeconds(): Promise<number | null> {
+    const usec = await this.#readNumber('cpu.stat', /^usage_usec (\d+)$/m);
+    return usec === null ? null : usec / 1e6;
+  }
+
+  /**
+   * Memory of all in it, where its hierarchy has the memory controller; null where not. Pages of files that were read once
+   * and that the kernel can drop are left out: else a job that reads 1 TB seems to fill the machine.
+   */
+  async readMemoryBytes(): Promise<number | null> {
+    const bytes = await this.#readNumber('memory.current', /^(\d+)$/m);
+    const droppable = await this.#readNumber('memory.stat', /^inactive_file (\d+)$/m);
+    return bytes === null ? null : Math.max(0, bytes - (droppable ?? 0));
+  }
+
+  async #readNumber(file: string, pattern: RegExp): Promise<number | null> {
+    const number = pattern.exec(await readFile(join(this.#path, file), 'utf8').catch(() => ''))?.[1];
+    return number === undefined ? null : Number(number);
   }
 
   /** Ends all processes in it at once, also those that are being forked. */
@@ -117,6 +153,14 @@ async function holdsProcesses(folder: string): Promise<boolean> {
     if (procs !== undefined) closeSync(procs);
     group.remove();
   }
+}
+
+/** Process 0 is one of another pid namespace, and none stands behind the last line. */
+function pidsIn(procs: string): number[] {
+  return procs
+    .split('\n')
+    .map(Number)
+    .filter((pid) => pid > 1);
 }
 
 /** A group and all below it, each before its own. */

@@ -30,6 +30,13 @@ export type CommandEnd = {
   oomKilled?: boolean;
 };
 
+/** What a command and everything that it started use; null for what this machine does not tell. */
+export type Usage = {
+  /** CPU time since its start, also of processes that ended. */
+  cpuSeconds: number | null;
+  memoryBytes: number | null;
+};
+
 export type RunningCommand = {
   /** Resolves when the command itself ended and its output was read; rejects when it could not begin. */
   readonly ended: Promise<CommandEnd>;
@@ -37,6 +44,8 @@ export type RunningCommand = {
   readonly life: string | null;
   /** Sends a signal to the command and everything it started. */
   signal(name: 'SIGTERM' | 'SIGKILL'): void;
+  /** What it uses now. Reads files one after the other; never rejects. */
+  usage(this: void): Promise<Usage>;
   /** Processes of the job that are left, for people. */
   listLeft(): Promise<{ pid: number; command: string }[]>;
   /** Whether no process of the job is left, also none that went its own way; then its control group goes too. */

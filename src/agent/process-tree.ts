@@ -3,9 +3,10 @@
 // lived is known as a descendant, so a command that runs is looked at again and again.
 import { readdirSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { CpuTime, type ProcessTime } from './cpu-time.ts';
 
 /** `life` is its pid with its start: a pid alone is given out again. */
-export type FoundProcess = { pid: number; life: string; parent: number; group: number; session: number };
+export type FoundProcess = ProcessTime & { group: number; session: number };
 
 /**
  * Pauses between looks. A look reads a file of each process of the machine: it takes 1/50 of a core at most, but comes
@@ -19,6 +20,7 @@ export class ProcessTree {
   #lives: ReadonlySet<string>;
   /** Sessions that its command or a descendant began. */
   #sessions: ReadonlySet<number>;
+  readonly #cpuTime = new CpuTime();
   #timer: NodeJS.Timeout | undefined;
 
   /** `life` is that of the command's first process, which leads a session. */
@@ -42,6 +44,12 @@ export class ProcessTree {
 
   stop(): void {
     clearTimeout(this.#timer);
+  }
+
+  /** CPU time of its processes so far, also of those that ended, and the pids of the living; null where there is no /proc. */
+  measure(): { cpuSeconds: number; pids: number[] } | null {
+    if (!this.#look()) return null;
+    return { cpuSeconds: this.#cpuTime.seconds, pids: [...this.#lives].map((life) => Number(life.split(' ')[0])) };
   }
 
   /** Its living processes; null where there is no /proc. */
@@ -72,6 +80,7 @@ export class ProcessTree {
     this.#sessions = new Set(
       all.flatMap(({ session, pid }) => (session === pid || this.#sessions.has(session) ? [session] : [])),
     );
+    this.#cpuTime.see(all);
     return stats;
   }
 }
@@ -97,7 +106,8 @@ function statOf(pid: number): FoundProcess | null {
   const [state = '', parent, group, session] = fields;
   if (state === 'Z' || state === 'X') return null;
   const life = `${pid} ${fields[19]}`;
-  return { pid, life, parent: Number(parent), group: Number(group), session: Number(session) };
+  const [ticks, childTicks] = [Number(fields[11]) + Number(fields[12]), Number(fields[13]) + Number(fields[14])];
+  return { pid, life, parent: Number(parent), group: Number(group), session: Number(session), ticks, childTicks };
 }
 
 /** Null for a process that has ended, and where there is no /proc. */

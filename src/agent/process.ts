@@ -12,6 +12,7 @@ import type { AttemptName, CommandEnd, CommandOptions, Executor, RunningCommand 
 import { startGuard } from './guard.ts';
 import { countOomKills } from './memory.ts';
 import { makePipes } from './pipe.ts';
+import { ProcessMemory } from './process-memory.ts';
 import { type FoundProcess, lifeOf, ProcessTree } from './process-tree.ts';
 import { requireProgram } from './program.ts';
 import { notBegun, readStatus, wrap, wrapperDescriptors } from './wrapper.ts';
@@ -91,6 +92,7 @@ function running(
   const life = lifeOf(pid);
   const tree = new ProcessTree({ jobId: env['ASTRAML_JOB_ID'] ?? '', attempt: env['ASTRAML_ATTEMPT'] ?? '', life });
   if (!group) tree.watch();
+  const memory = new ProcessMemory();
   const find = async () => (await findLeft(tree, group, pid)) ?? new Map<string, number>();
   return {
     ended,
@@ -102,6 +104,14 @@ function running(
       else if (pid > 0) kill(-pid, name);
       const isReached = (one: FoundProcess) => (group ? members.includes(one.pid) : one.group === pid);
       void tree.find().then((found) => found?.forEach((one) => isReached(one) || kill(one.pid, name)));
+    },
+    async usage() {
+      if (group) {
+        const [cpuSeconds, memoryBytes] = [await group.readCpuSeconds(), await group.readMemoryBytes()];
+        return { cpuSeconds, memoryBytes: memoryBytes ?? (await memory.sum(await group.findPids())) };
+      }
+      const { cpuSeconds = null, pids = [] } = tree.measure() ?? {};
+      return { cpuSeconds, memoryBytes: await memory.sum(pids) };
     },
     async listLeft() {
       const pids = [...(await find()).values()];

@@ -13,6 +13,7 @@ import { Redactor, secretValues } from './redact.ts';
 import { describeCommand, describeLeft, notStarted } from './sentences.ts';
 import { Spool } from './spool.ts';
 import { Uplink } from './uplink.ts';
+import { sampleUsage } from './usage.ts';
 import type { User } from './user.ts';
 import { Workspace } from './workspace.ts';
 
@@ -199,6 +200,7 @@ export class Supervisor implements RunningAttempt {
     this.#startedAt = Date.now();
     this.#record({ type: 'started', time: this.#startedAt });
     if (this.#stop) command.signal('SIGTERM'); // while it was being started
+    sampleUsage(command, (record) => this.#record(record)).catch((error: unknown) => this.#options.onTrouble?.(error));
     const watch = this.#watch(command, assignment.timeoutSeconds);
     try {
       const kept = this.#workspace.keepLife(command.life).catch((error: unknown) => this.#options.onTrouble?.(error));

@@ -85,7 +85,10 @@ export const MetricRef = builder.objectRef<MetricNode>('Metric').implement({
       description: 'The job.',
       resolve: (metric, _, context) => loadExisting(context, loadJobs, metric.jobId),
     }),
-    name: t.exposeString('name', { description: 'Name of the metric, e.g. `train/loss`.' }),
+    name: t.exposeString('name', {
+      description: `Name of the metric, e.g. \`train/loss\`. The runner reports two of its own every 10 s: \`system/cpu\`, in percent of one core, and
+\`system/memory\`, in bytes.`,
+    }),
     goal: t.field({
       type: MetricGoal,
       nullable: true,
