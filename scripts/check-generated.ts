@@ -1,5 +1,6 @@
 // `npm run generated`: what is generated and committed fits the code it comes from: schema.graphql the API, drizzle/ the
-// tables, package-lock.json the dependencies. It works on copies and changes nothing in the tree.
+// tables, docs/configuration.md, docs/errors.md and .env.example the tables of variables and codes, package-lock.json the
+// dependencies. It works on copies and changes nothing in the tree.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -17,7 +18,7 @@ const root = resolve(import.meta.dirname, '..');
 const scratch = mkdtempSync(join(tmpdir(), 'astraml-generated-'));
 try {
   // Each says what is wrong and what to do, or nothing.
-  for (const complaint of [checkSchema(), checkMigrations(), checkLock()]) {
+  for (const complaint of [checkSchema(), checkDocs(), checkMigrations(), checkLock()]) {
     if (!complaint) continue;
     console.error(`✖ ${complaint}`);
     process.exitCode = 1;
@@ -36,6 +37,12 @@ function checkSchema(): string | undefined {
   const line = committed.split('\n').findIndex((text, index) => text !== now[index]);
   const at = (line === -1 ? committed.split('\n').length : line) + 1;
   return `schema.graphql is not what the code defines (first at line ${at}). Run: npm run schema`;
+}
+
+function checkDocs(): string | undefined {
+  const { ok, output } = execute(process.execPath, ['scripts/print-docs.ts', '--check']);
+  if (ok) return undefined;
+  return `Documents are not what the code says, or could not be made. Run: npm run docs\n${output}`;
 }
 
 function checkMigrations(): string | undefined {

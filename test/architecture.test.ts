@@ -10,6 +10,7 @@ const src = fileURLToPath(new URL('../src', import.meta.url));
 /** From the top of the house down. A room may import itself and what stands above it. */
 const rooms = [
   'version.ts',
+  'variables.ts',
   'config.ts',
   'errors.ts',
   'figures.ts',
@@ -43,7 +44,18 @@ const rooms = [
 const beyond: Record<string, string[]> = {
   client: ['errors.ts', 'protocol'],
   agent: ['client', 'protocol', 'errors.ts', 'bus'],
-  cli: ['client', 'agent', 'gateway', 'config.ts', 'spec', 'errors.ts', 'version.ts', 'project', 'protocol'],
+  cli: [
+    'client',
+    'agent',
+    'gateway',
+    'config.ts',
+    'variables.ts',
+    'spec',
+    'errors.ts',
+    'version.ts',
+    'project',
+    'protocol',
+  ],
   'main.ts': ['cli', 'errors.ts', 'version.ts'],
 };
 

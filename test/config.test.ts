@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { resolve } from 'node:path';
 import { test } from 'node:test';
-import { ConfigError, readConfig, variables } from '../src/config.ts';
+import { runnerVariables } from '../src/cli/serve/runner-variables.ts';
+import { ConfigError, readConfig } from '../src/config.ts';
+import { variables } from '../src/variables.ts';
 
 const wrong = {
   PORT: 'x',
@@ -44,7 +46,7 @@ test('a configuration with problems names each of them, what is expected and an 
 });
 
 test('every variable refuses in our words', () => {
-  for (const [name, { schema }] of Object.entries(variables)) {
+  for (const [name, { schema }] of [...Object.entries(variables), ...Object.entries(runnerVariables)]) {
     for (const value of ['-1', '1e99', 'no such value', '::']) {
       const parsed = schema.safeParse(value);
       for (const { message } of parsed.error?.issues ?? []) assert.doesNotMatch(message, raw, `${name}=${value}`);

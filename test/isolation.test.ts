@@ -96,12 +96,15 @@ suite('a job that reaches for what is not its own', skip, () => {
     return JSON.parse(lines.find((text) => text.startsWith('got '))?.slice(4) ?? '{}') as Record<string, unknown>;
   }
 
-  test('finds no token in an environment, but all that the uid of the runner can read: the README says so', async () => {
+  test('finds no token in an environment, but all that the uid of the runner can read: docs/security.md says so', async () => {
     const got = await reachOn('open');
     assert.deepEqual(got['environ'], ['closed', 'closed']);
     assert.deepEqual(got['cmdline'], ['closed', 'closed']);
     assert.deepEqual([got['token'], got['other'], got['secret']], ['read', 'theirs\n', 'their-secret-value']);
-    assert.match(readFileSync(join(import.meta.dirname, '../README.md'), 'utf8'), /A runner is one trust domain/);
+    assert.match(
+      readFileSync(join(import.meta.dirname, '../docs/security.md'), 'utf8'),
+      /A runner is one trust domain/,
+    );
   });
 
   test('gets none of it with a uid for each project', skipUnless('own uids'), async () => {

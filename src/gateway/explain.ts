@@ -1,5 +1,5 @@
-// /errors: a page for each error code, which `docsUrl` and the `type` of a problem point to, and the same as the README's
-// table. All of it comes from the table in errors.ts.
+// /errors: a page for each error code, which `docsUrl` and the `type` of a problem point to. It comes from the table in
+// errors.ts, as docs/errors.md does.
 import type { ServerResponse } from 'node:http';
 import { type RefusalCode, refusals } from '../errors.ts';
 
@@ -18,15 +18,6 @@ export function answerErrors(path: string, response: ServerResponse): boolean {
   });
   response.end(page(name ?? 'Error codes', content));
   return true;
-}
-
-/** The README's table of codes, in Markdown. */
-export function errorTable(): string {
-  const rows = codes.map((code) => {
-    const { httpStatus, retryable, meaning, action } = refusals[code];
-    return `| \`${code}\` | ${httpStatus} | ${retryable ? 'yes' : 'no'} | ${meaning} | ${action} |`;
-  });
-  return ['| code | HTTP | retry | meaning | what to do |', '| --- | --- | --- | --- | --- |', ...rows].join('\n');
 }
 
 function isCode(name: string): name is RefusalCode {

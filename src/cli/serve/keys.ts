@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { type SecretKey, variables } from '../../config.ts';
+import { type SecretKey, variables } from '../../variables.ts';
 import { usage } from '../failure.ts';
 
 /** The keys in the file; without it one is made. Throws when the file is there and holds something else. */

@@ -3,21 +3,20 @@
 import { mkdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
-import { z } from 'zod';
 import { findGroupFolder, withoutGroups } from '../../agent/control-group.ts';
 import { enterWorkDir } from '../../agent/detached.ts';
 import { findGpus } from '../../agent/gpus.ts';
 import { processExecutor } from '../../agent/process.ts';
 import { isRefusal, type RunningRunner, startRunner } from '../../agent/runner.ts';
-import { defaultSpoolBytes, leastSpoolBytes } from '../../agent/spool.ts';
+import { leastSpoolBytes } from '../../agent/spool.ts';
 import { ProjectUsers, readUidRange } from '../../agent/user.ts';
 import { ApiError } from '../../client/client.ts';
-import { oneOf, whole } from '../../config.ts';
-import { maxPlaces } from '../../protocol/control.ts';
+import type { ValuesOf, Variable } from '../../variables.ts';
 import { version } from '../../version.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
-import { takeSecrets } from './handover.ts';
 import { cleanText } from '../text.ts';
+import { takeSecrets } from './handover.ts';
+import { runnerVariables, whatWhenCut } from './runner-variables.ts';
 
 export type RunnerStartOptions = {
   name?: string;
@@ -32,41 +31,6 @@ export type RunnerStartOptions = {
   tokenFile?: string;
   isolate?: string;
 };
-
-const list = (text: string) =>
-  text
-    .split(',')
-    .map((item) => item.trim())
-    .filter((item) => item !== '');
-
-const whatWhenCut = ['continue', 'stop'] as const;
-
-/** The variables of a runner; flags win over them. */
-const environment = z.object({
-  ASTRAML_URL: z.url({ protocol: /^https?$/, error: 'must be the address of the gateway, e.g. https://ml.example' }),
-  ASTRAML_RUNNER_TOKEN: z
-    .string({ error: 'must be a token of scope RUNNER' })
-    .min(32, 'must have at least 32 characters'),
-  REDIS_URL: z
-    .url({ protocol: /^rediss?$/, error: 'must be an address that begins with redis:// or rediss://' })
-    .optional(),
-  ASTRAML_RUNNER_NAME: z.string().max(100, 'must have at most 100 characters').optional(),
-  ASTRAML_RUNNER_LABELS: z.string().transform(list).optional(),
-  ASTRAML_RUNNER_GPUS: whole(0, 64).optional(),
-  ASTRAML_RUNNER_PLACES: whole(1, maxPlaces).optional(),
-  ASTRAML_RUNNER_WORK_DIR: z.string().min(1).default('/var/lib/astraml'),
-  ASTRAML_RUNNER_GRACE_SECONDS: whole(0, 3_600).default(30),
-  ASTRAML_RUNNER_DRAIN_SECONDS: whole(0).default(3_600),
-  ASTRAML_RUNNER_WHEN_CUT: oneOf(whatWhenCut).default('continue'),
-  ASTRAML_RUNNER_SPOOL_BYTES: whole(leastSpoolBytes).default(defaultSpoolBytes),
-  ASTRAML_RUNNER_ISOLATE: oneOf(['users']).optional(),
-  ASTRAML_RUNNER_UIDS: z.string().default('70000-99999'),
-  // Read by each supervisor, which inherits the environment; here it is only checked.
-  ASTRAML_RUNNER_REDACT_VARS: z
-    .string()
-    .regex(/^[\w*]+( *, *[\w*]+)*$/, 'must be names of variables, comma-separated, e.g. *_PASSWORD,*_TOKEN')
-    .optional(),
-});
 
 /**
  * Runs until a signal drains it, or its token is refused: no new jobs, those that run may end. Another signal hands them
@@ -90,20 +54,20 @@ export async function runRunner(options: RunnerStartOptions): Promise<number> {
   if (spoolBytes < leastSpoolBytes)
     throw usage(`--spool-bytes takes ${leastSpoolBytes} (1 MiB) at least, got ${spoolBytes}.`);
   const name = options.name ?? env.ASTRAML_RUNNER_NAME ?? hostname();
-  const gpus = await findGpus(options.gpus ?? env.ASTRAML_RUNNER_GPUS);
+  const gpus = await findGpus(options.gpus ?? env.ASTRAML_RUNNER_GPUS ?? undefined);
   const groupFolder = await findGroupFolder();
   if (process.platform === 'linux' && groupFolder === null) say('no control groups', { message: withoutGroups });
   const signals = listenForSignals();
   const runner = await startRunner({
     url: env.ASTRAML_URL.replace(/\/$/, ''),
     token: env.ASTRAML_RUNNER_TOKEN,
-    attempts: { in: 'own process', redisUrl: env.REDIS_URL ?? null, groupFolder },
+    attempts: { in: 'own process', redisUrl: env.REDIS_URL, groupFolder },
     executor: processExecutor(groupFolder),
     name,
     version,
     labels: options.label ?? env.ASTRAML_RUNNER_LABELS ?? [],
     gpus,
-    places: options.places ?? env.ASTRAML_RUNNER_PLACES,
+    places: options.places ?? env.ASTRAML_RUNNER_PLACES ?? undefined,
     workDir,
     graceMs,
     whenCut,
@@ -128,17 +92,20 @@ async function drain(runner: RunningRunner, hurry: Promise<void>, drainMs: numbe
   if (!inTime) await runner.stop(graceMs + 10_000);
 }
 
-function readEnvironment(tokenFile?: string): z.output<typeof environment> {
+function readEnvironment(tokenFile?: string): ValuesOf<typeof runnerVariables> {
   const set = Object.entries({ ...process.env, ...takeSecrets() }).filter(([, value]) => value);
   const env: Record<string, string | undefined> = Object.fromEntries(set);
   if (tokenFile) env['ASTRAML_RUNNER_TOKEN'] = readTokenFile(tokenFile);
   const file = env['ASTRAML_RUNNER_TOKEN_FILE'];
   if (file) env['ASTRAML_RUNNER_TOKEN'] ??= readTokenFile(file);
-  const parsed = environment.safeParse(env);
-  if (parsed.success) return parsed.data;
-  throw usage(
-    `The runner cannot start:\n${parsed.error.issues.map((issue) => `  ${issue.path.join('.')}: ${issue.message}`).join('\n')}`,
-  );
+  const problems: string[] = [];
+  const values = Object.entries<Variable>(runnerVariables).map(([name, { schema, default: fallback }]) => {
+    const parsed = schema.safeParse(env[name] ?? fallback);
+    for (const { message } of parsed.error?.issues ?? []) problems.push(`  ${name}: ${message}`);
+    return [name, parsed.data];
+  });
+  if (problems.length > 0) throw usage(`The runner cannot start:\n${problems.join('\n')}`);
+  return Object.fromEntries(values) as ValuesOf<typeof runnerVariables>;
 }
 
 function readTokenFile(file: string): string {
@@ -149,8 +116,8 @@ function readTokenFile(file: string): string {
   }
 }
 
-function usersOf(workDir: string, isolate: string | undefined, uids: string): ProjectUsers | undefined {
-  if (isolate === undefined) return undefined;
+function usersOf(workDir: string, isolate: string | null, uids: string): ProjectUsers | undefined {
+  if (isolate === null) return undefined;
   if (isolate !== 'users') throw usage(`--isolate takes users, got "${isolate}".`);
   const range = readUidRange(uids);
   if (!range) throw usage(`ASTRAML_RUNNER_UIDS takes a range of numbers from 1000, e.g. 70000-99999, got "${uids}".`);
