@@ -116,7 +116,6 @@ export const workFigures = {
   placements: counter('placements_total', 'Transactions that placed a job on a runner, by outcome: placed or none.', [
     'outcome',
   ]),
-  waitingClaims: gauge('waiting_claims', 'Claims of runners that wait for a job at this gateway.'),
   leasesRenewed: counter('leases_renewed_total', 'Renewals of a lease that a runner asked for, without records.'),
   attempts: gauge('attempts_active', 'Attempts that run anywhere, of all gateways, as the database has it.'),
   queued: gauge('jobs_queued', 'Jobs that wait for a runner, of all gateways, as the database has it.'),

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, afterEach, before, test } from 'node:test';
 import { type Client, createClient } from '../src/client/client.ts';
-import { workFigures } from '../src/figures.ts';
+import { connectionFigures, workFigures } from '../src/figures.ts';
 import { type Assignment, claimAnswer, registerAnswer } from '../src/protocol/control.ts';
 import { adminToken, type Door, openDoor } from './support/door.ts';
 import { call } from './support/feeder.ts';
@@ -53,7 +53,7 @@ const sumOf = async (figure: { get(): Promise<{ values: { value: number }[] }> }
   (await figure.get()).values.reduce((sum, { value }) => sum + value, 0);
 const countPlacements = () => sumOf(workFigures.placements);
 const untilWaiting = (count: number) =>
-  until(async () => (await sumOf(workFigures.waitingClaims)) === count, {
+  until(async () => (await sumOf(connectionFigures.claims)) === count, {
     timeoutMs: 20_000,
     what: `${count} claims wait`,
   });

@@ -100,13 +100,11 @@ export class Dispatcher {
     signal.addEventListener('abort', leave);
     this.#waiting.get(key)?.answer(null);
     this.#waiting.set(key, claim);
-    workFigures.waitingClaims.set(this.#waiting.size);
     this.#look();
     return promise.finally(() => {
       clearTimeout(timer);
       signal.removeEventListener('abort', leave);
       leave();
-      workFigures.waitingClaims.set(this.#waiting.size);
       if (this.#waiting.size === 0) clearTimeout(this.#timer);
     });
   }
