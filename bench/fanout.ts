@@ -1,7 +1,7 @@
 // Server CPU per delivery: one log line at a time to many subscribers, each on a socket of its own, beside a raw `ws`
 // broadcast of the same bytes, graphql-yoga with its documented recipe, and Mercurius. Redis carries the events of all.
 import { join } from 'node:path';
-import { channels, streamOf } from '../src/bus/bus.ts';
+import { channels, uplinkShard } from '../src/bus/bus.ts';
 import { connect } from '../src/bus/redis-connection.ts';
 import { redisBus } from '../src/bus/redis.ts';
 import { encodeBatch } from '../src/protocol/record.ts';
@@ -75,7 +75,7 @@ async function measureOurs(name: string, to: typeof bench): Promise<Result> {
     const record = { type: 'line', time: Date.now(), stream: 'STDOUT', text: text(number) };
     const batch = encodeBatch({ version: 1, attemptId, leaseToken, first: ++number, records: [record] });
     const committed = new Promise<void>((resolve) => (acknowledged = resolve));
-    await bus.append(streamOf(attemptId), batch);
+    await bus.append(uplinkShard(attemptId), batch);
     await committed;
   };
   const url = `${to.url.replace('http', 'ws')}/graphql`;

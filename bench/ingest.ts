@@ -3,8 +3,8 @@
 import { join } from 'node:path';
 import postgres from 'postgres';
 import { Spool } from '../src/agent/spool.ts';
-import { Uplink } from '../src/agent/uplink.ts';
-import { type Bus, channels, streamOf } from '../src/bus/bus.ts';
+import { RecordSender } from '../src/agent/record-sender.ts';
+import { type Bus, channels, uplinkShard } from '../src/bus/bus.ts';
 import { connect, requireAll } from '../src/bus/redis-connection.ts';
 import { redisBus } from '../src/bus/redis.ts';
 import { type Acknowledgement, acknowledgement, type Assignment } from '../src/protocol/control.ts';
@@ -108,7 +108,7 @@ async function sendBatches(
   );
   const sendNext = async (attemptId: string) => {
     const batch = senders.get(attemptId)?.batches[senders.get(attemptId)?.next ?? 0];
-    if (batch) await bus.append(streamOf(attemptId), batch);
+    if (batch) await bus.append(uplinkShard(attemptId), batch);
   };
   const stop = await hear(bus, runnerId, ({ attemptId, committed }) => {
     const sender = senders.get(attemptId);
@@ -138,12 +138,12 @@ async function sendSpools(
   );
   for (const spool of spools) for (const text of texts) spool.append(recordOf(text));
   await new Promise((resolve) => setTimeout(resolve, 1_000)); // they are on disk
-  const uplinks = new Map<string, Uplink>();
+  const uplinks = new Map<string, RecordSender>();
   const stop = await hear(bus, runnerId, (told) => uplinks.get(told.attemptId)?.acknowledge(told));
   const run = await measure(async () => {
     assignments.forEach(({ attemptId, leaseToken }, index) => {
       const spool = spools[index]!;
-      const uplink = new Uplink({
+      const uplink = new RecordSender({
         attemptId,
         leaseToken,
         spool,

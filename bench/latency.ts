@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { WebSocket } from 'ws';
 import { Spool } from '../src/agent/spool.ts';
-import { Uplink } from '../src/agent/uplink.ts';
+import { RecordSender } from '../src/agent/record-sender.ts';
 import { channels } from '../src/bus/bus.ts';
 import { redisBus } from '../src/bus/redis.ts';
 import { acknowledgement } from '../src/protocol/control.ts';
@@ -25,7 +25,7 @@ try {
   const { runnerId, assignments } = await claimJobs(bench, 1);
   const { attemptId = '', leaseToken = '', job } = assignments[0] ?? {};
   const spool = await Spool.create(join(bench.folder, 'spool'));
-  const uplink = new Uplink({
+  const uplink = new RecordSender({
     attemptId,
     leaseToken,
     spool,

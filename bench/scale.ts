@@ -1,5 +1,5 @@
 // How cost grows: per delivery with the number of subscribers, per page of history with the number of stored lines.
-import { channels, streamOf } from '../src/bus/bus.ts';
+import { channels, uplinkShard } from '../src/bus/bus.ts';
 import { memoryBus } from '../src/bus/memory.ts';
 import { redisBus } from '../src/bus/redis.ts';
 import { openDatabase } from '../src/database/database.ts';
@@ -40,7 +40,7 @@ async function measureDeliveries(counts: readonly number[]): Promise<void> {
       const record = { type: 'line', time: Date.now(), stream: 'STDOUT', text: `${number} `.padEnd(100, 'x') };
       const batch = encodeBatch({ version: 1, attemptId, leaseToken, first: ++number, records: [record] });
       const committed = new Promise<void>((resolve) => (acknowledged = resolve));
-      await bus.append(streamOf(attemptId), batch);
+      await bus.append(uplinkShard(attemptId), batch);
       await committed;
     };
     const memoryBefore = residentBytes(bench.gateway.pid) ?? NaN;

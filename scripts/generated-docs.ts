@@ -4,7 +4,7 @@ import { isEnumType } from 'graphql';
 import { commandVariables } from '../src/cli/command-variables.ts';
 import { runnerVariables } from '../src/cli/serve/runner-variables.ts';
 import { refusals } from '../src/errors.ts';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { type Variable, variables } from '../src/variables.ts';
 
 /** Text of each generated file, by its path from the root of the repository. */

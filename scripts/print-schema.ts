@@ -1,7 +1,7 @@
 // Prints the API that the code defines: `npm run schema` writes schema.graphql, `-- --stdout` only shows it.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { printSchemaText } from '../src/gateway/schema.ts';
+import { printSchemaText } from '../src/gateway/graphql/schema.ts';
 
 const text = printSchemaText();
 if (process.argv.includes('--stdout')) process.stdout.write(text);

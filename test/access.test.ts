@@ -18,7 +18,7 @@ import {
   getNamedType,
   isLeafType,
 } from 'graphql';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import {
   bearer,

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Spool } from '../src/agent/spool.ts';
-import { Uplink } from '../src/agent/uplink.ts';
+import { RecordSender } from '../src/agent/record-sender.ts';
 import { NotAppended } from '../src/bus/bus.ts';
 import { ApiError } from '../src/client/client.ts';
 import type { Acknowledgement, Directive } from '../src/protocol/control.ts';
@@ -66,7 +66,7 @@ class Gateway {
 
 type Case = {
   spool: Spool;
-  uplink: Uplink;
+  uplink: RecordSender;
   gateway: Gateway;
   obeyed: Directive[];
   troubles: unknown[];
@@ -83,7 +83,7 @@ async function withUplink(
   const obeyed: Directive[] = [];
   const troubles: unknown[] = [];
   const spool = await Spool.create(mkdtempSync(join(root, 'spool-')));
-  const uplink = new Uplink({
+  const uplink = new RecordSender({
     attemptId: 'att_1',
     leaseToken: 'lease',
     spool,

@@ -9,9 +9,9 @@ import type { Duplex } from 'node:stream';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket, WebSocketServer } from 'ws';
-import { type Patience, sendPings, watchStuck } from '../src/gateway/alive.ts';
-import { registry } from '../src/figures.ts';
-import { createOutlet, deliver } from '../src/gateway/outlet.ts';
+import { type Patience, sendPings, watchStuck } from '../src/gateway/ws/liveness.ts';
+import { registry } from '../src/metrics-registry.ts';
+import { createSocketWriter, deliver } from '../src/gateway/ws/socket-writer.ts';
 import { adminToken, type Door, openDoor } from './support/door.ts';
 import { until } from './support/until.ts';
 
@@ -109,12 +109,12 @@ suite('a peer', () => {
   test('with many streams has no more waiting for it than with one', async () => {
     const pair = await connectPair();
     const { near, raw, far } = pair;
-    const outlet = createOutlet(near, raw);
+    const writer = createSocketWriter(near, raw);
     far.pause();
     const text = JSON.stringify('x'.repeat(256 * 1024));
     let highest = 0;
     const streams = Array.from({ length: 100 }, (_, n) =>
-      deliver(outlet, `${n}`, { next: async () => ({ text, event: {} }), return: async () => {} }),
+      deliver(writer, `${n}`, { next: async () => ({ text, event: {} }), return: async () => {} }),
     );
     const ends = streams.map((stream) => stream.next());
     for (let n = 0; n < 20; n++) {
@@ -134,7 +134,7 @@ suite('a peer', () => {
   test('gets messages of any length whole and in order, between those that ws itself writes', async () => {
     for (const slow of [false, true]) {
       const { near, raw, far } = await connectPair();
-      const outlet = createOutlet(near, raw);
+      const writer = createSocketWriter(near, raw);
       const heard: string[] = [];
       far.on('message', (data: Buffer, isBinary) => heard.push(isBinary ? 'binary' : data.toString()));
       if (slow) far.pause();
@@ -142,7 +142,7 @@ suite('a peer', () => {
       for (const length of [1, 2, 124, 125, 126, 127, 2047, 2048, 2049, 65_535, 65_536, 65_537, 900_000, 3]) {
         for (const start of ['', 'é"']) {
           const rest = 'x'.repeat(Math.max(0, length - Buffer.byteLength(start)));
-          outlet.send(Buffer.from(start), Buffer.from(rest));
+          writer.send(Buffer.from(start), Buffer.from(rest));
           near.ping();
           near.send(`after ${length}`);
           sent.push(`${start}${rest}`, `after ${length}`);
@@ -160,10 +160,10 @@ suite('a peer', () => {
     for (const full of [false, true]) {
       const pair = await connectPair();
       const { near, raw, far } = pair;
-      const outlet = createOutlet(near, raw);
+      const writer = createSocketWriter(near, raw);
       const { promise: text, resolve: setReady } = Promise.withResolvers<string>();
       let returned = 0;
-      const stream = deliver(outlet, '1', {
+      const stream = deliver(writer, '1', {
         next: async () => ({ text: await text, event: {} }),
         return: async () => void returned++,
       });

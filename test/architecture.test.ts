@@ -13,7 +13,7 @@ const rooms = [
   'variables.ts',
   'config.ts',
   'errors.ts',
-  'figures.ts',
+  'metrics-registry.ts',
   'turns.ts',
   'id.ts',
   'shape.ts',

@@ -19,7 +19,7 @@ import { getMetric, listMetrics, readLastWindows } from '../src/metric/metric.ts
 import { readSeries } from '../src/metric/points.ts';
 import { prunePoints, pruneWindows } from '../src/metric/retention.ts';
 import { metricWindow } from '../src/metric/table.ts';
-import { planWindows, readLastWide } from '../src/metric/wide.ts';
+import { planWindows, readLastMerged } from '../src/metric/merged.ts';
 import { loadPolicies, setPolicy } from '../src/policy/policy.ts';
 import { loadProjects } from '../src/project/project.ts';
 import type { Assignment } from '../src/protocol/control.ts';
@@ -252,7 +252,7 @@ for (const engine of ['any', 'embedded'] as const) {
         const { db } = store.database;
         const { job, window: head } = await readJob(db, id);
         const own = await readLastWindows(db, id, head, 3, all);
-        const wide = await readLastWide(db, await planWindows(db, job, 300, days), 2, all);
+        const wide = await readLastMerged(db, await planWindows(db, job, 300, days), 2, all);
         const one = await readLastWindows(db, id, head, 3, { ...all, names: ['b'] });
         return { own, wide, one };
       };

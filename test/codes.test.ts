@@ -7,7 +7,7 @@ import { isEnumType } from 'graphql';
 import postgres from 'postgres';
 import { type RefusalCode, refusals } from '../src/errors.ts';
 import { ApiError, createClient } from '../src/client/client.ts';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { skipUnless } from './support/absent.ts';
 import {
   adminToken,

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { after, afterEach, before, test } from 'node:test';
 import { type Client, createClient } from '../src/client/client.ts';
-import { connectionFigures, workFigures } from '../src/figures.ts';
+import { connectionFigures, workFigures } from '../src/metrics-registry.ts';
 import { type Assignment, claimAnswer, registerAnswer } from '../src/protocol/control.ts';
 import { adminToken, type Door, openDoor } from './support/door.ts';
 import { call } from './support/feeder.ts';

@@ -8,7 +8,7 @@ import { parse, validate } from 'graphql';
 import { generatedDocs } from '../scripts/generated-docs.ts';
 import { commandVariables } from '../src/cli/command-variables.ts';
 import { runnerVariables } from '../src/cli/serve/runner-variables.ts';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { variables } from '../src/variables.ts';
 
 const root = resolve(import.meta.dirname, '..');

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 import { redisBus } from '../src/bus/redis.ts';
 import { type Client, createClient } from '../src/client/client.ts';
-import { createDrain, type Drainable, planClosings } from '../src/gateway/drain.ts';
+import { createConnectionDrain, type ConnectionDrain, planClosings } from '../src/gateway/http/connection-drain.ts';
 import { newTokenText } from '../src/project/token.ts';
 import { skipUnless } from './support/absent.ts';
 import { type Child, spawnNode } from './support/child.ts';
@@ -52,9 +52,9 @@ suite('The plan of the closings', () => {
 suite('A drain', () => {
   const never = new AbortController().signal;
   /** A connection that leaves at once when it is asked to, unless it is deaf. */
-  const connect = (drain: ReturnType<typeof createDrain>, deaf = false) => {
+  const connect = (drain: ReturnType<typeof createConnectionDrain>, deaf = false) => {
     const seen = { closed: 0, terminated: 0 };
-    const connection: Drainable = {
+    const connection: ConnectionDrain = {
       close() {
         seen.closed++;
         if (!deaf) leave();
@@ -69,7 +69,7 @@ suite('A drain', () => {
   };
 
   test('asks everybody once, and is over when they have left', async () => {
-    const drain = createDrain();
+    const drain = createConnectionDrain();
     const all = Array.from({ length: 20 }, () => connect(drain).seen);
     const began = performance.now();
     assert.equal(await drain.run({ spreadMs: 100, endMs: 5_000, hurry: never }), 0);
@@ -79,7 +79,7 @@ suite('A drain', () => {
   });
 
   test('cuts off who stays, when the time is over', async () => {
-    const drain = createDrain();
+    const drain = createConnectionDrain();
     const { seen } = connect(drain, true);
     connect(drain);
     const began = performance.now();
@@ -90,7 +90,7 @@ suite('A drain', () => {
   });
 
   test('in a hurry asks all at once, and waits half a second for them', async () => {
-    const drain = createDrain();
+    const drain = createConnectionDrain();
     for (let n = 0; n < 100; n++) connect(drain, n === 0);
     const hurry = new AbortController();
     const began = performance.now();

@@ -11,7 +11,7 @@ import { readConfig } from '../src/config.ts';
 import { event } from '../src/event/table.ts';
 import { Refusal } from '../src/errors.ts';
 import { contextOf } from '../src/gateway/context.ts';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
 import { encodeCursor } from '../src/live/cursor.ts';

@@ -4,7 +4,7 @@
 // stands among the examples for ever.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { type Answered, askOverHttp, askOverSocket, type Exchange, sendDamaged } from './support/fuzz-doors.ts';
 import {
   type Caller,

@@ -2,7 +2,7 @@
 // A mutation that is added needs a line in the table below; without one a test fails.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import {
   createProject,

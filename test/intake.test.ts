@@ -12,11 +12,11 @@ import { unpackBytes } from '../src/database/columns.ts';
 import { event } from '../src/event/table.ts';
 import { startConsumer } from '../src/intake/consumer.ts';
 import { noCounts, takeBatches } from '../src/intake/intake.ts';
-import { endLapsed } from '../src/intake/lost.ts';
+import { expireLease } from '../src/intake/lost.ts';
 import { refusedRecord } from '../src/intake/table.ts';
 import { changeJob, readJob } from '../src/job/job.ts';
-import { commit, type Nudge, type Tx } from '../src/live/commit.ts';
-import { linesOfNudge, readLog } from '../src/log/read.ts';
+import { commit, type Notification, type Tx } from '../src/live/commit.ts';
+import { linesOfNotification, readLog } from '../src/log/read.ts';
 import { listMetrics, readWindowChanges } from '../src/metric/metric.ts';
 import type { Assignment } from '../src/protocol/control.ts';
 import { decodeBatch, encodeBatch, linesCrcAfter, nextLinesCrc, parseRecord } from '../src/protocol/record.ts';
@@ -203,8 +203,10 @@ suite('records', () => {
 
   test('are told as they are stored', async () => {
     const to = await claim();
-    const heard: Nudge[] = [];
-    const stop = await store.bus.subscribe(channels.job(to.job.id), (text) => heard.push(JSON.parse(text) as Nudge));
+    const heard: Notification[] = [];
+    const stop = await store.bus.subscribe(channels.job(to.job.id), (text) =>
+      heard.push(JSON.parse(text) as Notification),
+    );
     const gap = { type: 'gap', time: Date.now(), lines: 10, reason: 'SPOOL_OVERFLOW' };
     const batches: [first: number, records: unknown[]][] = [
       [1, [started(), line('as "records":[] sent \0'), points({ loss: 1 }), { ...line('cut'), truncated: true }]],
@@ -215,12 +217,14 @@ suite('records', () => {
     for (const [first, records] of batches) {
       const { line: before } = await readJob(store.database.db, to.job.id);
       await send(to, first, records);
-      const told = await until(() => heard.splice(0).find((nudge) => nudge.records), { timeoutMs: 2_000 });
+      const told = await until(() => heard.splice(0).find((notification) => notification.records), {
+        timeoutMs: 2_000,
+      });
       const { line: head } = await readJob(store.database.db, to.job.id);
       const limits = { after: before, head };
       const stored = await readLog(store.database.db, to.job.id, { ...limits, maxLines: 1e6, maxBytes: Infinity });
       assert.ok(stored.lines.length > 0);
-      assert.deepEqual(linesOfNudge(told.records ?? [], limits), stored);
+      assert.deepEqual(linesOfNotification(told.records ?? [], limits), stored);
     }
     await stop();
   });
@@ -412,7 +416,7 @@ suite('a lease', () => {
     await lapse(to.attemptId);
     const lapsed = (await listLapsed(store.database.db, 10)).find(({ id }) => id === to.attemptId);
     assert.ok(lapsed);
-    assert.equal(await commit(store, (tx) => endLapsed(tx, lapsed)), true);
+    assert.equal(await commit(store, (tx) => expireLease(tx, lapsed)), true);
     assert.equal((await readJob(store.database.db, to.job.id)).job.state, 'QUEUED');
     const row = (await loadAttempts(store.database.db, [to.attemptId])).get(to.attemptId);
     assert.deepEqual([row?.reasonCode, row?.logExcerpt], ['RUNNER_LOST', ['a']]);
@@ -431,7 +435,7 @@ suite('a lease', () => {
     const [lapsed] = (await listLapsed(store.database.db, 10)).filter(({ id }) => id === to.attemptId);
     assert.ok(lapsed);
     await send(to, 1, []); // a heartbeat
-    assert.equal(await commit(store, (tx) => endLapsed(tx, lapsed)), false);
+    assert.equal(await commit(store, (tx) => expireLease(tx, lapsed)), false);
     assert.equal((await readJob(store.database.db, to.job.id)).job.state, 'STARTING');
   });
 
@@ -445,7 +449,7 @@ suite('a lease', () => {
       assert.equal(to?.job.id, id);
       await lapse(to?.attemptId ?? '');
       for (const lapsed of await listLapsed(store.database.db, 100)) {
-        if (lapsed.id === to?.attemptId) await commit(store, (tx) => endLapsed(tx, lapsed)); // others may be slow
+        if (lapsed.id === to?.attemptId) await commit(store, (tx) => expireLease(tx, lapsed)); // others may be slow
       }
     }
     const { job } = await readJob(store.database.db, id ?? '');

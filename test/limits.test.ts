@@ -4,9 +4,9 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import fc from 'fast-check';
 import { getIntrospectionQuery, parse, validate } from 'graphql';
-import { createDocuments } from '../src/gateway/documents.ts';
+import { createDocuments } from '../src/gateway/graphql/documents.ts';
 import { limitsRule } from '../src/graphql/limits.ts';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import {
   adminToken,

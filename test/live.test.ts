@@ -1,11 +1,11 @@
-// Live: nudges leave after the commit, followers miss nothing whatever message is lost, and nobody stays behind.
+// Live: notifications leave after the commit, followers miss nothing whatever message is lost, and nobody stays behind.
 import assert from 'node:assert/strict';
 import { after, suite, test } from 'node:test';
 import fc from 'fast-check';
 import type { Bus } from '../src/bus/bus.ts';
 import { memoryBus } from '../src/bus/memory.ts';
 import { commit } from '../src/live/commit.ts';
-import { Feeds, type Reading, type SharedStream, type Stretch } from '../src/live/feed.ts';
+import { Feeds, type Reading, type SharedStream, type StreamSlice } from '../src/live/feed.ts';
 import { project } from '../src/project/table.ts';
 import { expectNoLeaks } from './support/leaks.ts';
 import { openStore } from './support/store.ts';
@@ -153,7 +153,7 @@ suite('a follower', () => {
 /** The same stream for followers that share it, with rows that come with the messages. */
 function sharedCounter(ringBytes: number) {
   const state = { head: 0, end: false, away: false, reads: 0 };
-  const stretch = (after: number, position: number, head: number, end: boolean): Stretch<number[]> => {
+  const slice = (after: number, position: number, head: number, end: boolean): StreamSlice<number[]> => {
     const value = Array.from({ length: position - after }, (_, n) => after + n + 1);
     const more = position < head;
     const seen = { line: head, end: Number(end) };
@@ -168,11 +168,11 @@ function sharedCounter(ringBytes: number) {
       const { head, end } = state;
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 3));
       if (state.away) throw Object.assign(new Error('away'), { code: 'ECONNREFUSED' });
-      return stretch(after, Math.min(head, to ?? head, after + 50), head, end);
+      return slice(after, Math.min(head, to ?? head, after + 50), head, end);
     },
-    fromNudge({ heads: { line = 0, end }, records = [] }, after) {
+    fromNotification({ heads: { line = 0, end }, records = [] }, after) {
       const told = records.length > 0 && line - records.length === after && end === 0;
-      return told ? stretch(after, line, line, false) : null;
+      return told ? slice(after, line, line, false) : null;
     },
   });
   return { state, from };
@@ -309,15 +309,15 @@ suite('followers of the same stream', () => {
 });
 
 suite('commit', () => {
-  test('nudges after the commit only, once a channel, with the highest numbers', async () => {
+  test('notifications after the commit only, once a channel, with the highest numbers', async () => {
     const store = await openStore();
     const heard: string[] = [];
     await store.bus.subscribe('astraml:job:1', (message) => heard.push(message));
     await commit(store, async (tx) => {
-      tx.nudge('astraml:job:1', { line: 5, window: 1 });
+      tx.notify('astraml:job:1', { line: 5, window: 1 });
       await tx.insert(project).values({ id: 'p-nudged', name: 'x' });
-      tx.nudge('astraml:job:1', { line: 7 }, ['{"a":1}']);
-      tx.nudge('astraml:job:1', { line: 6 }, ['{"b":2}']);
+      tx.notify('astraml:job:1', { line: 7 }, ['{"a":1}']);
+      tx.notify('astraml:job:1', { line: 6 }, ['{"b":2}']);
       await new Promise((resolve) => setTimeout(resolve, 20));
       assert.deepEqual(heard, []);
     });
@@ -327,7 +327,7 @@ suite('commit', () => {
       [{ heads: { line: 7, window: 1 }, records: [{ a: 1 }, { b: 2 }] }],
     );
     const failing = commit(store, async (tx) => {
-      tx.nudge('astraml:job:1', { line: 9 });
+      tx.notify('astraml:job:1', { line: 9 });
       throw new Error('on purpose');
     });
     await assert.rejects(failing, /on purpose/);

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
-import { sendPieces } from '../src/gateway/long-answer.ts';
+import { sendPieces } from '../src/gateway/http/long-answer.ts';
 import { type Pieces, toJsonInTurns } from '../src/graphql/json.ts';
 
 async function serve(pieces: Pieces, ended = () => {}): Promise<{ server: Server; url: string }> {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { and, asc, eq, sql } from 'drizzle-orm';
 import { claimJob, loadAttempts } from '../src/attempt/attempt.ts';
-import { channels, streamOf } from '../src/bus/bus.ts';
+import { channels, uplinkShard } from '../src/bus/bus.ts';
 import { unpackBytes } from '../src/database/columns.ts';
 import { event } from '../src/event/table.ts';
 import { type Consumer, startConsumer } from '../src/intake/consumer.ts';
@@ -76,7 +76,7 @@ for (const engine of ['any', 'embedded'] as const) {
     }
     async function send({ attemptId, leaseToken }: Assignment, first: number, records: unknown[]): Promise<void> {
       const batch = encodeBatch({ version: 1, attemptId, leaseToken, first, records });
-      await store.bus.append(streamOf(attemptId), batch);
+      await store.bus.append(uplinkShard(attemptId), batch);
     }
     const markOf = async ({ attemptId }: Assignment) =>
       (await loadAttempts(store.database.db, [attemptId])).get(attemptId)?.mark;

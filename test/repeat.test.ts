@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { sql } from 'drizzle-orm';
 import { getNamedType, isInputObjectType, isUnionType } from 'graphql';
-import { schema } from '../src/gateway/schema.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
 import { setAt } from '../src/spec/resolve.ts';
 import { createToken, dataOf, type Door, openDoor, post, submitJob } from './support/door.ts';
 

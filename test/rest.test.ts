@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Refusal, type RefusalCode, refusals } from '../src/errors.ts';
-import { sendProblem } from '../src/gateway/problem.ts';
+import { sendProblem } from '../src/gateway/http/problem.ts';
 import { isHere, skipUnless } from './support/absent.ts';
 import {
   adminToken,

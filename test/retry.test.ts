@@ -11,9 +11,9 @@ import { decideRetry, type End, type Ended, judgeEnd, runnersToLeaveOut } from '
 import { untilNextRetry } from '../src/attempt/queue.ts';
 import { attempt } from '../src/attempt/table.ts';
 import { channels } from '../src/bus/bus.ts';
-import { startJobLoops } from '../src/gateway/loops-of-jobs.ts';
+import { startJobLoops } from '../src/gateway/work/job-loops.ts';
 import { noCounts, takeBatches } from '../src/intake/intake.ts';
-import { endLapsed } from '../src/intake/lost.ts';
+import { expireLease } from '../src/intake/lost.ts';
 import { type Job, readJob } from '../src/job/job.ts';
 import { job } from '../src/job/table.ts';
 import { commit } from '../src/live/commit.ts';
@@ -235,7 +235,7 @@ suite('a job', () => {
   async function lapse(to: Assignment): Promise<void> {
     const leaseExpiresAt = sql`clock_timestamp() - interval '1 s'`;
     await store.database.db.update(attempt).set({ leaseExpiresAt }).where(eq(attempt.id, to.attemptId));
-    for (const lapsed of await listLapsed(store.database.db, 10)) await commit(store, (tx) => endLapsed(tx, lapsed));
+    for (const lapsed of await listLapsed(store.database.db, 10)) await commit(store, (tx) => expireLease(tx, lapsed));
   }
 
   test('that failed pauses, says why, is claimed again behind the pause, and fails when no retry is left', async () => {

@@ -7,7 +7,7 @@ import { Refusal } from '../src/errors.ts';
 import { readJob } from '../src/job/job.ts';
 import { finish, newCollector, readSeries, type Series, type SeriesRequest } from '../src/metric/points.ts';
 import { type Downsampling, downsamplings, type Line, reduceLine } from '../src/metric/series.ts';
-import { finishInTurns, finishNow, sortInPieces } from '../src/metric/work.ts';
+import { finishInTurns, finishNow, sortInPieces } from '../src/metric/stepwise.ts';
 import { addPoints, endJob, rollUpAll } from './support/measure.ts';
 import { newJob, openStore, type TestStore } from './support/store.ts';
 

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { createClient as createStockClient } from 'graphql-ws';
 import { Redis } from 'ioredis';
 import { WebSocket } from 'ws';
-import { liveFigures } from '../src/figures.ts';
+import { liveFigures } from '../src/metrics-registry.ts';
 import { skipUnless } from './support/absent.ts';
 import { adminToken, createProject, createToken, type Door, openDoor, submitJob } from './support/door.ts';
 import { type Feeder, openFeeder } from './support/feeder.ts';

@@ -4,7 +4,7 @@ import { expectNoLeaks } from './support/leaks.ts';
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { liveFigures } from '../src/figures.ts';
+import { liveFigures } from '../src/metrics-registry.ts';
 import {
   adminToken,
   bearer,

@@ -2,9 +2,14 @@
 import { after, before, suite, test } from 'node:test';
 import { GraphQLObjectType, GraphQLSchema, GraphQLString, parse } from 'graphql';
 import { readConfig } from '../src/config.ts';
-import { liveFigures } from '../src/figures.ts';
-import { schema } from '../src/gateway/schema.ts';
-import { createShared, isShared, isViewerNeutral, type SharedOptions } from '../src/gateway/shared.ts';
+import { liveFigures } from '../src/metrics-registry.ts';
+import { schema } from '../src/gateway/graphql/schema.ts';
+import {
+  createSharedExecution,
+  isShared,
+  isViewerNeutral,
+  type SharedOptions,
+} from '../src/gateway/graphql/shared-execution.ts';
 import { ResultBytes } from '../src/graphql/budget.ts';
 import { addEvent, changeJob } from '../src/job/job.ts';
 import { commit } from '../src/live/commit.ts';
@@ -297,7 +302,7 @@ suite('what is shared', () => {
     });
     const reported: unknown[] = [];
     const context = {} as SharedOptions['context'];
-    const shared = createShared({ context, report: (error) => reported.push(error), resultBytes });
+    const shared = createSharedExecution({ context, report: (error) => reported.push(error), resultBytes });
     const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type } } });
     const document = parse('subscription { events { plain whoAmI } }');
     const viewer = { actor: { name: 'somebody' } };
@@ -326,7 +331,7 @@ suite('what is shared', () => {
     const subscription = new GraphQLObjectType({ name: 'Subscription', fields });
     const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type: GraphQLString } } });
     const sample = new GraphQLSchema({ query, subscription });
-    const shared = createShared({ context: {} as SharedOptions['context'], report: assert.fail, resultBytes });
+    const shared = createSharedExecution({ context: {} as SharedOptions['context'], report: assert.fail, resultBytes });
     const ask = async (name: string) => {
       const document = parse(`subscription { events { ${name}: plain } }`);
       const results = await shared.subscribe({ schema: sample, document, contextValue: {} });

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { readJob } from '../src/job/job.ts';
 import { lengthsOf } from '../src/metric/tier.ts';
 import { metricTier } from '../src/metric/table.ts';
-import { listWide, planByCount, planWindows, type Window } from '../src/metric/wide.ts';
+import { listMerged, planByCount, planWindows, type Window } from '../src/metric/merged.ts';
 import { type Aggregate, aggregateOf, mergeAggregates, quantileOf } from '../src/metric/window.ts';
 import { addPoints, closeWindows, endJob, rollUpAll } from './support/measure.ts';
 import { newJob, openStore, type TestStore } from './support/store.ts';
@@ -21,7 +21,7 @@ const start = 1_700_000_000 - (1_700_000_000 % 86_400);
 async function windows(jobId: string, seconds: number | null, limit = 1_000): Promise<Window[]> {
   const { db } = store.database;
   const plan = await planWindows(db, (await readJob(db, jobId)).job, seconds, retention);
-  return (await listWide(db, plan, { name: 'm' }, { limit, backward: false })).windows;
+  return (await listMerged(db, plan, { name: 'm' }, { limit, backward: false })).windows;
 }
 
 const tierRows = (jobId: string) =>
@@ -209,13 +209,13 @@ suite('tiers', () => {
     const all = await windows(id, 600);
     const [forward, back]: [Window[], Window[]] = [[], []];
     for (let place: number[] | undefined; ;) {
-      const page = await listWide(db, plan, { name: 'm' }, { limit: 7, backward: false, after: place });
+      const page = await listMerged(db, plan, { name: 'm' }, { limit: 7, backward: false, after: place });
       forward.push(...page.windows.slice(0, 7));
       if (page.windows.length <= 7) break;
       place = [forward.at(-1)?.start ?? 0, forward.at(-1)?.attempt ?? 0];
     }
     for (let place: number[] | undefined; ;) {
-      const page = await listWide(db, plan, { name: 'm' }, { limit: 7, backward: true, before: place });
+      const page = await listMerged(db, plan, { name: 'm' }, { limit: 7, backward: true, before: place });
       back.unshift(...page.windows.slice(-7));
       if (page.windows.length <= 7) break;
       place = [back[0]?.start ?? 0, back[0]?.attempt ?? 0];

@@ -93,7 +93,7 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   await Promise.race([allEnded, sleep(straysMs, undefined, { ref: false })]);
   const heard = (message: string) => {
     const told = acknowledgement.safeParse(parseJson(message));
-    // Anything else is a nudge without content: every attempt asks what there is to know.
+    // Anything else is a message without content: every attempt asks what there is to know.
     if (told.success) running.get(told.data.attemptId)?.acknowledge(told.data);
     else for (const attempt of running.values()) attempt.ask();
   };

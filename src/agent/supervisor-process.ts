@@ -70,7 +70,7 @@ function obey(said: z.output<typeof command> | undefined): void {
 
 function hear(message: string): void {
   const told = acknowledgement.safeParse(JSON.parse(message));
-  // Anything else is a nudge without content: ask what there is to know.
+  // Anything else is a message without content: ask what there is to know.
   if (told.success) supervisor.acknowledge(told.data);
   else supervisor.ask();
 }

@@ -12,7 +12,7 @@ import { CommandOutput } from './output.ts';
 import { Redactor, secretValues } from './redact.ts';
 import { describeCommand, describeLeft, notStarted } from './sentences.ts';
 import { Spool } from './spool.ts';
-import { Uplink } from './uplink.ts';
+import { RecordSender } from './record-sender.ts';
 import { sampleUsage } from './usage.ts';
 import type { User } from './user.ts';
 import { Workspace } from './workspace.ts';
@@ -69,7 +69,7 @@ export class Supervisor implements RunningAttempt {
   readonly #workspace: Workspace;
   readonly #output: CommandOutput;
   #spool!: Spool;
-  #uplink!: Uplink;
+  #uplink!: RecordSender;
   #command: RunningCommand | undefined;
   #guard: Guard | undefined;
   #guardedAt = -Infinity;
@@ -133,7 +133,7 @@ export class Supervisor implements RunningAttempt {
     const { attemptId, leaseToken } = assignment;
     const folder = join(workDir, 'attempts', attemptId);
     this.#spool = await Spool.create(join(folder, 'spool'), this.#options.spoolBytes);
-    this.#uplink = new Uplink({
+    this.#uplink = new RecordSender({
       attemptId,
       leaseToken,
       spool: this.#spool,

@@ -17,7 +17,7 @@ import type { Acknowledgement, Assignment, ClaimRequest, Directive } from '../pr
 import { requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
 import { openSecrets } from '../secret/secret.ts';
 import type { Spec } from '../spec/spec.ts';
-import { endAttempt, moveOn, usedMs } from './end.ts';
+import { writeEnd, moveOn, usedMs } from './end.ts';
 import { place } from './place.ts';
 import { readCluster, readQueue } from './queue.ts';
 import { attempt, placement } from './table.ts';
@@ -142,7 +142,7 @@ async function endUnstarted(
   await tx.update(attempt).set({ requestId: row.id }).where(eq(attempt.id, row.id));
   const at = new Date();
   const reason = { code: 'COMMAND_NOT_STARTED', message: `The command could not be started: ${message}`, hint };
-  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
+  await writeEnd(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   const cancelled = { code: 'REQUESTED', message: locked.job.reasonMessage ?? 'Cancelled.' };
   if (locked.job.state === 'CANCELLING') return moveOn(tx, locked, 'CANCELLED', cancelled, at);
   return moveOn(tx, locked, 'FAILED', reason, at);
@@ -264,7 +264,7 @@ export async function stopJob(
     .select()
     .from(attempt)
     .where(and(eq(attempt.jobId, id), isNull(attempt.finishedAt)));
-  if (active) tx.nudge(channels.runner(active.runnerId)); // the fact is in the database; this makes it quick
+  if (active) tx.notify(channels.runner(active.runnerId)); // the fact is in the database; this makes it quick
 }
 
 function checkCancel({ gracePeriodSeconds: grace, reason }: CancelInput): void {

@@ -32,13 +32,13 @@ export async function finishAttempt(
     const { reasonCode, reasonMessage } = locked.job;
     const message = `${reasonMessage ?? 'Cancelled.'} It ended after ${seconds} s.`;
     const reason = { code: reasonCode ?? 'REQUESTED', message };
-    await endAttempt(tx, locked, row, { state: 'CANCELLED', reason, at, exitCode, signal });
+    await writeEnd(tx, locked, row, { state: 'CANCELLED', reason, at, exitCode, signal });
     return moveOn(tx, locked, 'CANCELLED', reason, at);
   }
   const judged = judgeEnd({ ...record, oomKilled, seconds, lines }, locked.job);
   const { state } = judged;
   const reason = { ...judged.reason, logExcerpt: state === 'SUCCEEDED' ? [] : lines.slice(-excerptLines) };
-  await endAttempt(tx, locked, row, { state, reason, at, exitCode, signal });
+  await writeEnd(tx, locked, row, { state, reason, at, exitCode, signal });
   if (state === 'FAILED') await retryOrEnd(tx, locked, state, reason, at);
   else await moveOn(tx, locked, state, reason, at);
 }
@@ -94,11 +94,11 @@ export async function moveOn(tx: Tx, locked: LockedJob, state: JobState, reason:
   if (locked.job.state === 'STARTING' && state === 'SUCCEEDED')
     await moveJob(tx, locked, 'RUNNING', { reason: null, at });
   await moveJob(tx, locked, state, { reason, at });
-  tx.nudge(channels.work);
+  tx.notify(channels.work);
 }
 
 /** Writes the end of an attempt, with its event. The job is the caller's to move. */
-export async function endAttempt(
+export async function writeEnd(
   tx: Tx,
   locked: LockedJob,
   row: Attempt,
@@ -159,7 +159,7 @@ export async function loseAttempt(
   if (!row) return null;
   const at = new Date();
   const reason = { code: 'RUNNER_LOST', message, hint, logExcerpt };
-  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
+  await writeEnd(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   if (locked.job.state === 'CANCELLING') {
     const code = locked.job.reasonCode ?? 'REQUESTED';
     await moveOn(tx, locked, 'CANCELLED', { code, message: 'Cancelled; the runner was lost.' }, at);
@@ -178,14 +178,14 @@ export async function refuseAttempt(tx: Tx, locked: LockedJob, row: Attempt, mes
   const at = new Date();
   const hint = 'Look at the alerts of the job. What was set aside is tried once more when a gateway starts.';
   const reason = { code: 'RECORD_REFUSED', message, hint };
-  await endAttempt(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
+  await writeEnd(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   if (locked.job.state === 'CANCELLING') {
     const code = locked.job.reasonCode ?? 'REQUESTED';
     await moveOn(tx, locked, 'CANCELLED', { code, message: `Cancelled. ${message}` }, at);
   } else {
     await moveOn(tx, locked, 'FAILED', reason, at);
   }
-  tx.nudge(channels.runner(row.runnerId));
+  tx.notify(channels.runner(row.runnerId));
 }
 
 /** Attempts whose command did not run in time by the database's clock, in order of their jobs. */
@@ -204,16 +204,16 @@ const isLateStart = and(eq(attempt.state, 'STARTING'), lt(attempt.startExpiresAt
  * Ends an attempt whose command does not run in time: its runner is told to let go, and the job runs again as after a
  * failure. Null when it runs by now, or is being cancelled: then nothing happens.
  */
-export async function endLateStart(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
+export async function expireStart(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
   const row = locked.job.state === 'STARTING' ? await findOpen(tx, attemptId, isLateStart) : null;
   if (!row) return null;
   const at = new Date();
   const seconds = Number(locked.job.effective['start_timeout_seconds']);
   const message = `The command did not run within ${seconds} s of its claim.`;
   const reason = { code: 'START_TIMEOUT', message, hint: 'Look at the runner, or raise startTimeoutSeconds.' };
-  await endAttempt(tx, locked, row, { state: 'TIMED_OUT', reason, at, exitCode: null, signal: null });
+  await writeEnd(tx, locked, row, { state: 'TIMED_OUT', reason, at, exitCode: null, signal: null });
   await retryOrEnd(tx, locked, 'TIMED_OUT', reason, at);
-  tx.nudge(channels.runner(row.runnerId));
+  tx.notify(channels.runner(row.runnerId));
   return row;
 }
 
@@ -226,7 +226,7 @@ async function findOpen(tx: Tx, id: string, condition: SQL | undefined): Promise
 }
 
 /** Ends queued jobs that waited too long by the database's clock, up to `limit`; how many there were. */
-export async function endLateWaits(tx: Tx, limit: number): Promise<number> {
+export async function expireWaits(tx: Tx, limit: number): Promise<number> {
   const isLate = and(eq(job.state, 'QUEUED'), lt(job.queueExpiresAt, now));
   const late = await tx
     .select({ id: job.id })

@@ -91,7 +91,7 @@ export const channels = {
 } as const;
 
 /** The stream of an attempt. */
-export function streamOf(attemptId: string): number {
+export function uplinkShard(attemptId: string): number {
   let hash = 0;
   for (const character of attemptId) hash = (hash * 31 + character.charCodeAt(0)) >>> 0;
   return hash % uplinkStreams;

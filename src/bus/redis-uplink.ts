@@ -41,7 +41,7 @@ const longestBlockMs = 1_000;
 const scanStart = '0-0';
 
 /** Takes entries on a connection of its own, since reads wait there. `idleMs`: when a consumer's entries are another's. */
-export function openUplink(url: string, idleMs: number, report: (error: Error) => void) {
+export function openUplinkConsumer(url: string, idleMs: number, report: (error: Error) => void) {
   const consumers = new Map<string, Consumer>();
   let connection: Connection | null = null; // a runner takes nothing
   const uplink = () => (connection ??= connect(url, report));

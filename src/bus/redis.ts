@@ -5,7 +5,7 @@ import { connect } from './redis-connection.ts';
 import { appendEntry, endEntries } from './redis-entry.ts';
 import { openMessages } from './redis-messages.ts';
 import { createAgeWatch, probeStreams } from './redis-probe.ts';
-import { openUplink } from './redis-uplink.ts';
+import { openUplinkConsumer } from './redis-uplink.ts';
 
 export type RedisBusOptions = {
   /** Redis cannot be reached, or refuses us; told once, until it is back. No error holds content or a password. */
@@ -29,7 +29,7 @@ export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
     away = false;
   });
   const messages = openMessages(url, report, (error) => options.onTrouble?.(error));
-  const uplink = openUplink(url, options.idleMs ?? defaultIdleMs, report);
+  const uplink = openUplinkConsumer(url, options.idleMs ?? defaultIdleMs, report);
 
   return {
     async publish(channel, message) {

@@ -9,7 +9,7 @@ import { drizzle, type PostgresJsQueryResultHKT } from 'drizzle-orm/postgres-js'
 import { migrate } from 'drizzle-orm/postgres-js/migrator';
 import postgres from 'postgres';
 import { Refusal } from '../errors.ts';
-import { workFigures } from '../figures.ts';
+import { workFigures } from '../metrics-registry.ts';
 import { begin } from './begin.ts';
 import { startEmbedded } from './embedded.ts';
 import { preparing } from './prepare.ts';

@@ -5,7 +5,7 @@ import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
 import { insertRows, isOneOf } from '../database/rows.ts';
 import { newId } from '../id.ts';
-import { nudgeProject } from '../live/changes.ts';
+import { notifyProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { event } from './table.ts';
 
@@ -60,7 +60,7 @@ export async function recordEvent(tx: Tx, entry: NewEvent, since?: string): Prom
   const changed = since === undefined ? {} : { changed: sql`greatest(pg_current_xact_id(), ${since}::xid8)` };
   const row = { id: newId('evt'), ...entry, ...changed };
   const [written] = await tx.insert(event).values(row).returning({ changed: event.changed });
-  if (written && entry.projectId !== null) nudgeProject(tx, entry.projectId, written.changed);
+  if (written && entry.projectId !== null) notifyProject(tx, entry.projectId, written.changed);
 }
 
 /** Writes events of new jobs, or of none: of what nobody could have changed before. At least one. */
@@ -68,7 +68,7 @@ export async function recordEvents(tx: Tx, entries: readonly NewEvent[]): Promis
   const rows = entries.map((entry) => ({ id: newId('evt'), ...entry }));
   const [written] = await tx.execute<{ changed: string }>(sql`${insertRows(event, rows)} returning changed`);
   const projects = new Set(entries.flatMap(({ projectId }) => projectId ?? []));
-  if (written) for (const projectId of projects) nudgeProject(tx, projectId, written.changed);
+  if (written) for (const projectId of projects) notifyProject(tx, projectId, written.changed);
 }
 
 /** About what an event takes in memory beside its texts. */

@@ -1,8 +1,8 @@
 // From a bearer token to an Actor, and from a request to the context of an operation. A context serves one operation.
 import type { IncomingMessage } from 'node:http';
 import type { Actor } from '../actor.ts';
-import type { Admission } from './admission.ts';
-import type { Caps } from './caps.ts';
+import type { Admission } from './limits/admission.ts';
+import type { Caps } from './limits/caps.ts';
 import type { Config } from '../config.ts';
 import { Refusal } from '../errors.ts';
 import type { Budget, ResultBytes } from '../graphql/budget.ts';

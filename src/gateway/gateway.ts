@@ -10,29 +10,29 @@ import type { Config } from '../config.ts';
 import { openDatabase, passingFault } from '../database/database.ts';
 import { DataDirInUse } from '../database/embedded.ts';
 import { ensureDefaults } from '../defaults/defaults.ts';
-import { requestFigures, workFigures } from '../figures.ts';
+import { requestFigures, workFigures } from '../metrics-registry.ts';
 import { ResultBytes } from '../graphql/budget.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { type Consumer, startConsumer } from '../intake/consumer.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
-import { createAdmission } from './admission.ts';
-import { createCaps } from './caps.ts';
-import { Dispatcher } from './dispatcher.ts';
-import { closeServer, createDrain } from './drain.ts';
-import { startJobLoops } from './loops-of-jobs.ts';
+import { createAdmission } from './limits/admission.ts';
+import { createCaps } from './limits/caps.ts';
+import { Dispatcher } from './work/dispatcher.ts';
+import { closeServer, createConnectionDrain } from './http/connection-drain.ts';
+import { startJobLoops } from './work/job-loops.ts';
 import { runDueSchedules } from '../schedule/due.ts';
-import { startLoop } from './loops.ts';
-import { createJournal } from './journal.ts';
-import { createLog } from './log.ts';
-import { createPipeline } from './pipeline.ts';
-import { createHttpServer } from './server.ts';
-import { startSessions } from './sessions.ts';
-import { createShared } from './shared.ts';
-import { createSockets } from './sockets.ts';
-import { startUpkeep } from './upkeep.ts';
-import { createUplinkWatch } from './uplink-watch.ts';
+import { startLoop } from './work/loops.ts';
+import { createRequestLog } from './watch/request-log.ts';
+import { createLog } from './watch/log.ts';
+import { createPipeline } from './graphql/pipeline.ts';
+import { createHttpServer } from './http/server.ts';
+import { startSessions } from './http/sessions.ts';
+import { createSharedExecution } from './graphql/shared-execution.ts';
+import { createSockets } from './ws/sockets.ts';
+import { startUpkeep } from './work/upkeep.ts';
+import { createUplinkWatch } from './watch/uplink-watch.ts';
 
 export type RunningGateway = {
   /** Address under which it is reached, without a slash at the end. */
@@ -96,17 +96,17 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const admission = createAdmission(config);
   const resultBytes = new ResultBytes(config);
   const gateway = { database, bus, feeds, config: { ...config }, admission, caps: createCaps(config), resultBytes };
-  const shared = config.sharedExecution ? createShared({ context: gateway, report, resultBytes }) : null;
+  const shared = config.sharedExecution ? createSharedExecution({ context: gateway, report, resultBytes }) : null;
   const pipeline = createPipeline(gateway, report, shared);
   const sessions = await startSessions(store, (error) => log.error({ err: error }, 'tokens'));
   const dispatcher = await Dispatcher.start(store, {
     ...config,
     report: (error) => log.error({ err: error }, 'dispatcher'),
   });
-  const drain = createDrain();
-  const journal = createJournal(log);
+  const drain = createConnectionDrain();
+  const requestLog = createRequestLog(log);
   const intake: { consumer?: Consumer } = {}; // it starts when the gateway listens
-  const sockets = createSockets({ gateway, pipeline, sessions, drain, journal, shared, report });
+  const sockets = createSockets({ gateway, pipeline, sessions, drain, requestLog, shared, report });
   const uplink = createUplinkWatch(bus, (error, name) => log.error({ err: error }, name));
   const server = createHttpServer({
     gateway,
@@ -115,7 +115,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     sockets,
     sessions,
     drain,
-    journal,
+    requestLog,
     report,
     brokenIntake: () => intake.consumer?.broken ?? null,
     uplink,

@@ -1,9 +1,9 @@
 // Batches on their way from the uplink into the database, and what their runners are told of them.
 import type { UplinkEntry } from '../bus/bus.ts';
-import { intakeFigures, recordsPerCommit } from '../figures.ts';
+import { intakeFigures, recordsPerCommit } from '../metrics-registry.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
 import type { DecodedBatch } from '../protocol/record.ts';
-import { type IntakeCounts, lengthOf, noCounts, refuseBatch, takeBatches, type Told } from './intake.ts';
+import { type IntakeCounts, lengthOf, noCounts, refuseBatch, takeBatches, type PendingAck } from './intake.ts';
 
 /** An entry of the uplink with the batch that it holds; it is ours until it is stored or left to its runner. */
 export type HeldBatch = { readonly entry: UplinkEntry; readonly batch: DecodedBatch };
@@ -20,11 +20,11 @@ export type BatchStore = {
   /** Grows with each transaction that stored something. */
   readonly commits: number;
   /** Stores batches in one transaction; several attempts share its cost. Their runners are still to be told. */
-  store(batches: readonly DecodedBatch[]): Promise<Told[]>;
+  store(batches: readonly DecodedBatch[]): Promise<PendingAck[]>;
   /** Sets the only record of a batch aside. */
-  refuse(batch: DecodedBatch, reason: string): Promise<Told[]>;
+  refuse(batch: DecodedBatch, reason: string): Promise<PendingAck[]>;
   /** Tells runners what is committed. A lost acknowledgement costs a second: the batch comes again, and is answered then. */
-  tell(acknowledgements: readonly Told[]): void;
+  tell(acknowledgements: readonly PendingAck[]): void;
 };
 
 export function createBatchStore(store: Store, { leaseSeconds, maxMetricNames }: IntakeLimits): BatchStore {

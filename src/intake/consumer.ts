@@ -5,12 +5,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { listLapsed } from '../attempt/end.ts';
 import type { UplinkEntry } from '../bus/bus.ts';
 import { isPassing } from '../database/database.ts';
-import { intakeFigures, leasesLost } from '../figures.ts';
+import { intakeFigures, leasesLost } from '../metrics-registry.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { decodeBatch } from '../protocol/record.ts';
 import { createBatchStore, type HeldBatch, type IntakeLimits } from './batches.ts';
 import type { IntakeCounts } from './intake.ts';
-import { endLapsed } from './lost.ts';
+import { expireLease } from './lost.ts';
 import { type Pauses, startQuarantine } from './quarantine.ts';
 import { retryRefused } from './retry.ts';
 
@@ -151,7 +151,7 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
       try {
         for (const lapsed of await listLapsed(store.database.db, 100)) {
           if (quarantine.holds(lapsed.id)) continue; // what is there may be its sign of life
-          if (await commit(store, (tx) => endLapsed(tx, lapsed))) leasesLost.inc();
+          if (await commit(store, (tx) => expireLease(tx, lapsed))) leasesLost.inc();
         }
       } catch (error) {
         wellSince = null;

@@ -27,7 +27,7 @@ import { touchRunner } from '../runner/runner.ts';
 import { refuseRecord } from './refuse.ts';
 
 /** An acknowledgement and the runner it is for. */
-export type Told = { channel: string; acknowledgement: Acknowledgement };
+export type PendingAck = { channel: string; acknowledgement: Acknowledgement };
 
 export type IntakeCounts = {
   records: number;
@@ -71,14 +71,14 @@ export async function takeBatches(
   leaseSeconds: number,
   counts: IntakeCounts,
   maxMetricNames = Infinity,
-): Promise<Told[]> {
+): Promise<PendingAck[]> {
   const attempts = await loadAttempts(tx, [...new Set(batches.map((batch) => batch.attemptId))]);
   const byJob = Map.groupBy(
     batches.filter((batch) => attempts.has(batch.attemptId)),
     (batch) => attempts.get(batch.attemptId)?.jobId ?? '',
   );
   const jobIds = [...byJob.keys()];
-  const told: Told[] = [];
+  const told: PendingAck[] = [];
   // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle. The
   // rest of their queries travel together: one after the other, most of the time of a commit was waiting for answers.
   const round: Round = { leaseSeconds, maxMetricNames, counts, runnerIds: new Set(), attempts: new Map() };
@@ -109,14 +109,14 @@ async function takeBatch(
   locked: LockedJob,
   batch: DecodedBatch,
   { leaseSeconds, maxMetricNames, counts, runnerIds, attempts }: Round,
-): Promise<Told> {
+): Promise<PendingAck> {
   const attempt = await loadAttempt(tx, batch, attempts);
   if (holdsLease(attempt, batch.leaseToken)) {
     const accepted = acceptNext(attempt, batch, counts);
     // Every gateway, and whoever listens to Redis, hears what was stored; followers that miss it read the database.
     if (accepted.records.length > 0 && accepted.json !== null) {
       const of = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
-      tx.nudge(channels.job(locked.job.id), {}, [[of, accepted.json, '}']]);
+      tx.notify(channels.job(locked.job.id), {}, [[of, accepted.json, '}']]);
     }
     await store(tx, locked, attempt, accepted, maxMetricNames);
     await saveMark(tx, attempt, leaseSeconds);
@@ -140,7 +140,7 @@ async function saveMark(tx: Tx, attempt: Attempt, leaseSeconds: number): Promise
   await saveAttempt(tx, attempt, { mark, lines, linesCrc }, leaseSeconds);
 }
 
-function answer(locked: LockedJob, attempt: Attempt, { leaseToken, send }: DecodedBatch): Told {
+function answer(locked: LockedJob, attempt: Attempt, { leaseToken, send }: DecodedBatch): PendingAck {
   const acknowledgement = acknowledge(attempt, locked.job, leaseToken);
   const channel = channels.runner(attempt.runnerId);
   return { channel, acknowledgement: send === undefined ? acknowledgement : { ...acknowledgement, send } };
@@ -154,7 +154,7 @@ export async function refuseBatch(
   tx: Tx,
   batch: DecodedBatch,
   { reason, leaseSeconds, counts }: { reason: string; leaseSeconds: number; counts: IntakeCounts },
-): Promise<Told | null> {
+): Promise<PendingAck | null> {
   const { attemptId, first: number } = batch;
   const [record] = batch.records;
   const jobId = (await loadAttempts(tx, [attemptId])).get(attemptId)?.jobId;

@@ -2,7 +2,7 @@
 // long. Each end comes with its windows closed and a line in the log.
 import type { Actor } from '../actor.ts';
 import { type Attempt, loadAttempts } from '../attempt/attempt.ts';
-import { endLateStart, excerptLines, loseAttempt } from '../attempt/end.ts';
+import { expireStart, excerptLines, loseAttempt } from '../attempt/end.ts';
 import { notFound } from '../errors.ts';
 import { changeJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
@@ -12,12 +12,16 @@ import { closeAllWindows } from '../metric/append.ts';
 import { requireRunner } from '../runner/runner.ts';
 
 /** Ends one attempt whose lease lapsed, with its windows and a line in the log; false when it was heard in the meantime. */
-export async function endLapsed(tx: Tx, lapsed: Attempt): Promise<boolean> {
+export async function expireLease(tx: Tx, lapsed: Attempt): Promise<boolean> {
   return lose(tx, lapsed, 'LEASE');
 }
 
 /** Ends an attempt at once of which its runner says that nothing runs any more; one that has ended stays as it is. */
-export async function endLost(tx: Tx, actor: Actor, lost: { attemptId: string; runnerId: string }): Promise<void> {
+export async function loseBySupervisor(
+  tx: Tx,
+  actor: Actor,
+  lost: { attemptId: string; runnerId: string },
+): Promise<void> {
   const { attemptId, runnerId } = lost;
   await requireRunner(tx, actor, runnerId);
   const row = (await loadAttempts(tx, [attemptId])).get(attemptId);
@@ -41,9 +45,9 @@ async function lose(tx: Tx, open: Attempt, how: 'LEASE' | 'SUPERVISOR'): Promise
 }
 
 /** Ends one attempt whose command does not run in time, with a line in the log; false when it runs by now. */
-export async function endLate(tx: Tx, late: Attempt): Promise<boolean> {
+export async function expireLateStart(tx: Tx, late: Attempt): Promise<boolean> {
   const ended = await changeJob(tx, late.jobId, async (locked) => {
-    const row = await endLateStart(tx, locked, late.id);
+    const row = await expireStart(tx, locked, late.id);
     if (!row) return false;
     const text = `Attempt ${row.number} did not start in time; the job is ${locked.job.state}.`;
     await appendLog(tx, locked, row.number, [{ time: Date.now(), stream: 'SYSTEM', text }]);

@@ -2,12 +2,12 @@
 // whole, then in halves, down to the record that fails. That record is set aside, and what waits behind it goes on.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isPassing } from '../database/database.ts';
-import { intakeBroken } from '../figures.ts';
+import { intakeBroken } from '../metrics-registry.ts';
 import type { Store } from '../live/commit.ts';
 import { type DecodedBatch, parseRecord, type RunnerRecord } from '../protocol/record.ts';
 import { type BatchStore, halvesOf, type HeldBatch } from './batches.ts';
 import { runControl } from './control.ts';
-import type { Told } from './intake.ts';
+import type { PendingAck } from './intake.ts';
 import { reasonOf } from './refuse.ts';
 
 export type Quarantine = {
@@ -179,9 +179,9 @@ async function storeInPieces(
   batch: DecodedBatch,
   takesBlame: boolean,
   report: (error: unknown) => void,
-): Promise<Told[]> {
+): Promise<PendingAck[]> {
   let isSound = false;
-  const storePart = async (part: DecodedBatch): Promise<Told[]> => {
+  const storePart = async (part: DecodedBatch): Promise<PendingAck[]> => {
     try {
       return await batches.store([part]);
     } catch (error) {

@@ -8,7 +8,7 @@ import { asOfNow, builder, type Context, viewerNeutral } from '../graphql/builde
 import { badInput } from '../graphql/node.ts';
 import { orderedText, readHorizon } from '../live/changes.ts';
 import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
-import type { SharedStream, Stretch } from '../live/feed.ts';
+import type { SharedStream, StreamSlice } from '../live/feed.ts';
 import { loadProjects } from '../project/project.ts';
 import { hashOf } from '../replay/replay.ts';
 import { bytesOfJobs, firstSlice, listJobsInSlices, maxPageBytes, nextSlice } from './bytes.ts';
@@ -128,13 +128,13 @@ function changesStream(
               const jobs = found.jobs.slice(0, last);
               if (found.isCut && jobs.length < last) throw tooLarge(last, jobs.length);
               const position = changePosition(horizon, '', 0);
-              return toStretch(stream, horizon, { jobs, removedIds: [], position, more: false, pending: false });
+              return toSlice(stream, horizon, { jobs, removedIds: [], position, more: false, pending: false });
             },
           },
     async read(from, to) {
       const horizon = await readHorizon(db);
       const until = to === null ? null : fromText(to);
-      return toStretch(stream, horizon, await readSlices(db, actor, { filter, after: fromText(from), until, horizon }));
+      return toSlice(stream, horizon, await readSlices(db, actor, { filter, after: fromText(from), until, horizon }));
     },
   };
 }
@@ -162,11 +162,11 @@ function tooLarge(last: number, fitting: number): Refusal {
   return new Refusal('OPERATION_TOO_LARGE', message, { path: ['last'], hint: 'Pass a smaller last.' });
 }
 
-function toStretch(
+function toSlice(
   stream: string,
   horizon: number,
   { jobs, removedIds, position, more, pending }: ChangesReading,
-): Stretch<JobsUpdate, string> {
+): StreamSlice<JobsUpdate, string> {
   return {
     value: { jobs, removedIds, endCursor: encodeCursor(stream, position), caughtUp: !more, done: false },
     empty: jobs.length + removedIds.length === 0,

@@ -17,7 +17,7 @@ import {
 import { invalid, type Issue, notFound, quote, Refusal } from '../errors.ts';
 import { type NewEvent, recordEvent, recordEvents } from '../event/event.ts';
 import { newId } from '../id.ts';
-import { nudgeProject } from '../live/changes.ts';
+import { notifyProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { checkRules, policyViolated, sortViolations } from '../policy/check.ts';
 import { emptyPolicy, findCurrentPolicy, type Policy, policyLayer } from '../policy/policy.ts';
@@ -178,7 +178,7 @@ export async function insertJobs(tx: Tx, drafts: readonly JobDraft[]): Promise<J
       drafts.map(({ event }) => event),
     ),
   ]);
-  tx.nudge(channels.work);
+  tx.notify(channels.work);
   return created;
 }
 
@@ -214,10 +214,10 @@ export type JobPlan = {
 );
 
 /** What a spec is resolved and checked with. */
-export type Ground = { project: Project | null; defaults: Defaults | null; policy: Policy | null };
+export type PlanInputs = { project: Project | null; defaults: Defaults | null; policy: Policy | null };
 
 /** As committed when this is asked; the current defaults for a version of null. */
-export async function readGround(db: Db, projectId: string, version: string | null): Promise<Ground> {
+export async function readPlanInputs(db: Db, projectId: string, version: string | null): Promise<PlanInputs> {
   if (projectId.includes('\0')) return { project: null, defaults: null, policy: null };
   // Sent together: one after the other, a submission would mostly wait for answers.
   const [projects, defaults, policy] = await Promise.all([
@@ -238,7 +238,7 @@ export async function planJob(
   submission: Pick<Submission, 'spec' | 'issues' | 'at' | 'retried'> & {
     template?: Pick<Template, 'defaultsVersion'>;
   },
-  read = readGround,
+  read = readPlanInputs,
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
   const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
@@ -345,14 +345,14 @@ export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJ
       .set({ ...Object.fromEntries(touched), updatedAt: now, changed })
       .where(eq(job.id, jobId))
       .returning({ changed: job.changed });
-    if (written) nudgeProject(tx, locked.job.projectId, written.changed);
+    if (written) notifyProject(tx, locked.job.projectId, written.changed);
   }
   const { line, event, window, revision, logBytes, metricNames, metricRefused } = locked.stream;
   const moved = line - stream.line + event - stream.event + window - stream.window + revision - stream.revision;
   if (moved === 0) return result;
   const streams = { line, event, window, revision, logBytes, metricNames, metricRefused };
   await tx.update(jobStream).set(streams).where(eq(jobStream.jobId, jobId));
-  tx.nudge(channels.job(jobId), { line, event, window, revision, end: Number(isTerminal(locked.job.state)) });
+  tx.notify(channels.job(jobId), { line, event, window, revision, end: Number(isTerminal(locked.job.state)) });
   return result;
 }
 

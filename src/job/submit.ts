@@ -2,7 +2,7 @@
 // own outcome. What cannot be written so at once goes alone, by `submitJob`, which says why.
 import { type Actor, requireScope } from '../actor.ts';
 import { type Database, databaseErrorCode, type Db } from '../database/database.ts';
-import { readTogether, together } from '../database/together.ts';
+import { readOncePerTurn, batchPerTurn } from '../database/per-turn.ts';
 import { newId } from '../id.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { isKey, type KeyedInput, takeKeys } from '../replay/replay.ts';
@@ -15,7 +15,7 @@ import {
   type JobDraft,
   planJob,
   projectOf,
-  readGround,
+  readPlanInputs,
   type Submission,
   submitJob,
 } from './job.ts';
@@ -61,15 +61,15 @@ const writers = new WeakMap<Database, (keyed: Keyed) => Promise<Job | null>>();
 
 function writerOf(store: Store) {
   const known = writers.get(store.database);
-  const writer = known ?? together(mostJobs, (all: readonly Keyed[]) => writeJobs(store, all));
+  const writer = known ?? batchPerTurn(mostJobs, (all: readonly Keyed[]) => writeJobs(store, all));
   writers.set(store.database, writer);
   return writer;
 }
 
-const readByKey = readTogether((db: Db, key: string) =>
-  readGround(db, ...(JSON.parse(key) as [string, string | null])),
+const readByKey = readOncePerTurn((db: Db, key: string) =>
+  readPlanInputs(db, ...(JSON.parse(key) as [string, string | null])),
 );
-const readSharedGround: typeof readGround = (db, ...of) => readByKey(db, JSON.stringify(of));
+const readSharedGround: typeof readPlanInputs = (db, ...of) => readByKey(db, JSON.stringify(of));
 
 /** The job of each, or null for all where the database refused one of them and so undid all. */
 async function writeJobs(store: Store, all: readonly Keyed[]): Promise<(Job | null)[]> {

@@ -19,10 +19,10 @@ export async function readHorizon(db: Db): Promise<number> {
 }
 
 /** After the commit, tells who follows the project, or all projects, that this transaction changed rows. */
-export function nudgeProject(tx: Tx, projectId: string, changed: string): void {
+export function notifyProject(tx: Tx, projectId: string, changed: string): void {
   const heads = { changed: Number(changed) };
-  tx.nudge(channels.project(projectId), heads);
-  tx.nudge(channels.projects, heads);
+  tx.notify(channels.project(projectId), heads);
+  tx.notify(channels.projects, heads);
 }
 
 /** A whole number as a text: these have the order of their numbers. */

@@ -1,44 +1,44 @@
-// commit(): the one way to write. Nudges, which tell followers how far a stream has come, leave only after the commit
+// commit(): the one way to write. Notifications, which tell followers how far a stream has come, leave only after the commit
 // that made them true; a deadlock or serialization failure runs the whole transaction again.
 import type { Bus } from '../bus/bus.ts';
 import { type Database, databaseErrorCode, type DbTransaction } from '../database/database.ts';
 
 /** Numbers that streams have reached, by name: what a follower compares its own position with. */
-export type Heads = Record<string, number>;
+export type StreamPositions = Record<string, number>;
 
 /** JSON as text, or the parts of it, of which some may be at hand as bytes. */
 type Json = string | readonly (string | Buffer)[];
 
-/** A transaction that may also nudge. */
+/** A transaction that may also notify. */
 export type Tx = DbTransaction & {
   /**
-   * After the commit, tells the channel's followers. Several nudges of one channel become one message; numbers only
+   * After the commit, tells the channel's followers. Several notifications of one channel become one message; numbers only
    * grow, records, each an object as JSON, are told in the order in which they came.
    */
-  nudge(channel: string, heads?: Heads, records?: readonly Json[]): void;
+  notify(channel: string, heads?: StreamPositions, records?: readonly Json[]): void;
 };
 
 /** What a channel carries: how far its streams have come, and what was stored, for whoever listens beside us. */
-export type Nudge = { heads: Heads; records?: object[] };
+export type Notification = { heads: StreamPositions; records?: object[] };
 
 export type Store = { readonly database: Database; readonly bus: Bus };
 
 const tries = 3;
 
-/** Runs `work` in one transaction, then sends its nudges. Resolves after the commit; a lost nudge is no error. */
+/** Runs `work` in one transaction, then sends its notifications. Resolves after the commit; a lost notification is no error. */
 export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
-    const nudges = new Map<string, { heads: Heads; records: Json[] }>();
-    const nudge: Tx['nudge'] = (channel, heads = {}, records = []) => {
-      const known = nudges.get(channel) ?? { heads: {}, records: [] };
+    const notifications = new Map<string, { heads: StreamPositions; records: Json[] }>();
+    const notify: Tx['notify'] = (channel, heads = {}, records = []) => {
+      const known = notifications.get(channel) ?? { heads: {}, records: [] };
       for (const [name, head] of Object.entries(heads)) known.heads[name] = Math.max(head, known.heads[name] ?? 0);
       known.records.push(...records);
-      nudges.set(channel, known);
+      notifications.set(channel, known);
     };
     try {
-      const result = await store.database.transaction((tx) => work(Object.assign(tx, { nudge })));
+      const result = await store.database.transaction((tx) => work(Object.assign(tx, { notify })));
       // Nobody waits for these: a follower that misses one looks again by itself.
-      for (const [channel, told] of nudges) store.bus.publish(channel, toMessage(told)).catch(() => {});
+      for (const [channel, told] of notifications) store.bus.publish(channel, toMessage(told)).catch(() => {});
       return result;
     } catch (error) {
       const code = databaseErrorCode(error);
@@ -47,8 +47,8 @@ export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Pro
   }
 }
 
-/** A nudge as JSON, around records that are JSON already. */
-function toMessage({ heads, records }: { heads: Heads; records: readonly Json[] }): string | Buffer {
+/** A notification as JSON, around records that are JSON already. */
+function toMessage({ heads, records }: { heads: StreamPositions; records: readonly Json[] }): string | Buffer {
   const start = `{"heads":${JSON.stringify(heads)}`;
   if (records.length === 0) return `${start}}`;
   const parts = [

@@ -3,21 +3,29 @@
 // everybody look again.
 import type { Bus } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
-import { liveFigures } from '../figures.ts';
-import type { Heads, Nudge } from './commit.ts';
-import { Flights } from './flight.ts';
-import { highest, isBeyond, Lane, type Position, type Reading, type SharedStream, type Source } from './lane.ts';
+import { liveFigures } from '../metrics-registry.ts';
+import type { StreamPositions, Notification } from './commit.ts';
+import { SingleFlight } from './single-flight.ts';
+import {
+  highest,
+  isBeyond,
+  SharedReader,
+  type Position,
+  type Reading,
+  type SharedStream,
+  type FollowerReader,
+} from './shared-reader.ts';
 
-export type { Reading, SharedStream, Stretch } from './lane.ts';
+export type { Reading, SharedStream, StreamSlice } from './shared-reader.ts';
 
 type Feed = {
-  heads: Heads;
+  heads: StreamPositions;
   checks: number;
   news: number;
   followers: Set<() => void>;
   ready: Promise<() => Promise<void>>;
-  /** By key. A lane's followers are all of one type, which its key stands for. */
-  lanes: Map<string, Lane<never>>;
+  /** By key. Followers of a shared reader are all of one type, which its key stands for. */
+  readers: Map<string, SharedReader<never>>;
 };
 
 export type FollowOptions<T> = {
@@ -38,7 +46,7 @@ export class Feeds {
   readonly #bus: Bus;
   readonly #checkMs: number;
   readonly #feeds = new Map<string, Feed>();
-  readonly #firstReads = new Flights<unknown>();
+  readonly #firstReads = new SingleFlight<unknown>();
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
 
@@ -77,7 +85,7 @@ export class Feeds {
   follow<T>(options: FollowOptions<T>): AsyncIterableIterator<T> {
     const { channel, minIntervalMs = 0 } = options;
     let feed: Feed | undefined;
-    let source: Source<T> | undefined;
+    let source: FollowerReader<T> | undefined;
     let ended = false;
     let first = true;
     let live = false;
@@ -158,7 +166,7 @@ export class Feeds {
     let feed = this.#feeds.get(channel);
     if (!feed) {
       const ready = Promise.resolve(async () => {});
-      const opened: Feed = { heads: {}, checks: 0, news: 0, followers: new Set(), ready, lanes: new Map() };
+      const opened: Feed = { heads: {}, checks: 0, news: 0, followers: new Set(), ready, readers: new Map() };
       opened.ready = this.#bus.subscribe(channel, (message) => hear(opened, message));
       this.#feeds.set(channel, opened);
       liveFigures.feeds.inc();
@@ -173,8 +181,8 @@ export class Feeds {
     if (!feed.followers.delete(wake)) return;
     liveFigures.followers.dec();
     if ('shared' in options) {
-      const lane = feed.lanes.get(options.shared.key);
-      if (lane && --lane.followers === 0) feed.lanes.delete(options.shared.key);
+      const reader = feed.readers.get(options.shared.key);
+      if (reader && --reader.followers === 0) feed.readers.delete(options.shared.key);
     }
     if (feed.followers.size > 0) return;
     if (this.#feeds.get(options.channel) === feed) this.#feeds.delete(options.channel);
@@ -201,12 +209,12 @@ export class Feeds {
 }
 
 function hear(feed: Feed, message: string): void {
-  const nudge = JSON.parse(message) as Nudge; // only gateways write to the channel
-  for (const [name, head] of Object.entries(nudge.heads)) {
+  const notification = JSON.parse(message) as Notification; // only gateways write to the channel
+  for (const [name, head] of Object.entries(notification.heads)) {
     feed.heads[name] = Math.max(head, feed.heads[name] ?? 0);
   }
   feed.news++;
-  for (const lane of feed.lanes.values()) lane.hear(nudge);
+  for (const reader of feed.readers.values()) reader.hear(notification);
   wakeAll(feed);
 }
 
@@ -214,18 +222,18 @@ function wakeAll(feed: Feed): void {
   for (const wake of feed.followers) wake();
 }
 
-/** A place in the lane of all who follow the same stream. */
-function laneOf<T>(feed: Feed, given: SharedStream<T> | SharedStream<T, string>): Source<T> {
-  const stream = given as unknown as SharedStream<T, Position>; // all of one lane have positions of one type
-  const lanes = feed.lanes as unknown as Map<string, Lane<T, Position>>;
-  let lane = lanes.get(stream.key);
-  if (!lane) lanes.set(stream.key, (lane = new Lane(feed, stream, () => wakeAll(feed))));
-  lane.followers++;
-  return lane.reader(stream);
+/** A follower of the shared reader of its stream, which is made for the first of them. */
+function laneOf<T>(feed: Feed, given: SharedStream<T> | SharedStream<T, string>): FollowerReader<T> {
+  const stream = given as unknown as SharedStream<T, Position>; // all who share a reader have positions of one type
+  const readers = feed.readers as unknown as Map<string, SharedReader<T, Position>>;
+  let reader = readers.get(stream.key);
+  if (!reader) readers.set(stream.key, (reader = new SharedReader(feed, stream, () => wakeAll(feed))));
+  reader.followers++;
+  return reader.follow(stream);
 }
 
 /** A follower that reads for itself, e.g. because its rows depend on who reads. */
-function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>): Source<T> {
+function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>): FollowerReader<T> {
   let hasNews = () => true;
   return {
     async read(first) {

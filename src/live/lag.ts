@@ -1,6 +1,6 @@
 // How late lines are: when they reach the feed, and when they leave for the first subscriber. Of what comes live only;
 // history is old on purpose.
-import { liveFigures } from '../figures.ts';
+import { liveFigures } from '../metrics-registry.ts';
 
 /** What came live and was delivered to nobody yet, with the time at which its newest row was made. */
 const undelivered = new WeakMap<object, number>();

@@ -152,11 +152,14 @@ function bytesOf({ text }: LogLine): number {
   return Buffer.byteLength(text) + lineBytes;
 }
 
-/** What a nudge tells of an attempt's stored records: the numbers of the first of them, and of the first line, in the log. */
+/** What a notification tells of an attempt's stored records: the numbers of the first of them, and of the first line, in the log. */
 export type ToldRecords = { attempt: number; first: number; seq: number; records: readonly RunnerRecord[] };
 
-/** What a nudge's records say of the lines from `after` to `head`; null unless it is all of them, one after the other. */
-export function linesOfNudge(told: readonly object[], options: { after: number; head: number }): LogReading | null {
+/** What a notification's records say of the lines from `after` to `head`; null unless it is all of them, one after the other. */
+export function linesOfNotification(
+  told: readonly object[],
+  options: { after: number; head: number },
+): LogReading | null {
   const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
   for (const { attempt, seq: first, records } of told as readonly ToldRecords[]) {
     if (first !== reading.position + 1) return null;

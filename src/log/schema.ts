@@ -7,7 +7,7 @@ import { connectionType, type Page, pageArgs, readPageArgs } from '../graphql/pa
 import { readJob } from '../job/job.ts';
 import { JobRef, requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
-import type { Heads } from '../live/commit.ts';
+import type { StreamPositions } from '../live/commit.ts';
 import { decodeNumber, encodeCursor } from '../live/cursor.ts';
 import type { SharedStream } from '../live/feed.ts';
 import { isFiltered, type LogFilter } from './filter.ts';
@@ -15,7 +15,7 @@ import type { LogLine, StreamGap } from './log.ts';
 import {
   bytesPerSearch,
   lineBytes,
-  linesOfNudge,
+  linesOfNotification,
   type LogReading,
   type ReadLimits,
   readLog,
@@ -229,7 +229,7 @@ function startOf(jobId: string, head: number, after: string | null, last: number
 }
 
 function logStream({ database }: Context, jobId: string, start: number, filter: LogFilter): SharedStream<LogBatch> {
-  const toStretch = ({ lines, gaps, position, more }: LogReading, seen: Heads) => {
+  const toSlice = ({ lines, gaps, position, more }: LogReading, seen: StreamPositions) => {
     const done = !more && seen['end'] === 1;
     const value = { lines, gaps, endCursor: encodeCursor(streamName(jobId), [position]), caughtUp: !more, done };
     const sizeBytes = lines.reduce((sum, { text }) => sum + text.length + lineBytes, lineBytes);
@@ -251,13 +251,13 @@ function logStream({ database }: Context, jobId: string, start: number, filter: 
       };
       const reading = await readLog(database.db, jobId, options);
       const more = reading.more || reading.position < head;
-      return toStretch({ ...reading, more }, { line: head, end: Number(isTerminal(job.state)) });
+      return toSlice({ ...reading, more }, { line: head, end: Number(isTerminal(job.state)) });
     },
-    fromNudge({ heads: { line, end }, records = [] }, after) {
+    fromNotification({ heads: { line, end }, records = [] }, after) {
       if (line === undefined || end !== 0 || line - after > maxBatchLines || isFiltered(filter)) return null;
-      const reading = linesOfNudge(records, { after, head: line });
-      const stretch = reading && toStretch(reading, { line, end });
-      return stretch && stretch.sizeBytes <= maxBatchBytes ? stretch : null;
+      const reading = linesOfNotification(records, { after, head: line });
+      const slice = reading && toSlice(reading, { line, end });
+      return slice && slice.sizeBytes <= maxBatchBytes ? slice : null;
     },
   };
 }

@@ -10,8 +10,8 @@ import { countPoints } from './metric.ts';
 import { holdsPoints, type Retention } from './retention.ts';
 import { type Downsampling, type Line, reduceLine } from './series.ts';
 import { metricChunk, type StoredPoint } from './table.ts';
-import { listWide, planByCount, type Window } from './wide.ts';
-import { finishInTurns, piece, sortInPieces, type Work } from './work.ts';
+import { listMerged, planByCount, type Window } from './merged.ts';
+import { finishInTurns, piece, sortInPieces, type Work } from './stepwise.ts';
 import { fromStored, meanOf, type StoredValue } from './window.ts';
 
 export const axes = ['STEP', 'EPOCH', 'TIME', 'RELATIVE_TIME'] as const;
@@ -207,7 +207,7 @@ async function fromWindows(db: Db, source: SeriesSource, request: SeriesRequest)
   const collector: Collector = { ...newCollector(request, attempts), low: [], high: [] };
   for (let after: number[] | undefined; ;) {
     source.signal?.throwIfAborted();
-    const { windows, limit } = await listWide(db, plan, range, { limit: pageOfWindows, backward: false, after });
+    const { windows, limit } = await listMerged(db, plan, range, { limit: pageOfWindows, backward: false, after });
     for (const window of windows.slice(0, limit)) addWindow(collector, window);
     const last = windows[limit - 1];
     if (!last || windows.length <= limit) break;

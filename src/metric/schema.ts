@@ -8,7 +8,7 @@ import { getJob, type Job, loadJobs, readJob } from '../job/job.ts';
 import { JobRef, requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
 import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
-import type { Reading, SharedStream, Stretch } from '../live/feed.ts';
+import type { Reading, SharedStream, StreamSlice } from '../live/feed.ts';
 import { MetricGoal } from '../spec/schema.ts';
 import {
   countMetrics,
@@ -24,17 +24,17 @@ import type { StoredPoint } from './table.ts';
 import { keysAt, textOf } from './tier.ts';
 import {
   changeBefore,
-  listLately,
-  listWide,
+  listClosedSince,
+  listMerged,
   type Plan,
   planByCount,
   planWindows,
   readClosedTo,
-  readLastWide,
-  readWide,
+  readLastMerged,
+  readMerged,
   readWideChanges,
   type Window,
-} from './wide.ts';
+} from './merged.ts';
 import { fromStored, meanOf, quantileOf } from './window.ts';
 
 const maxBatchWindows = 500;
@@ -322,7 +322,7 @@ builder.objectField(MetricRef, 'windows', (t) =>
       const { job, window: head } = await readJob(db, jobId);
       const range = { name, since: args.since, until: args.until };
       const plan = await planPage(context, job, range, args);
-      const { windows, limit } = await listWide(db, plan, range, { ...request, after, before });
+      const { windows, limit } = await listMerged(db, plan, range, { ...request, after, before });
       await context.budget.takeRows(windows.reduce((sum, window) => sum + bytesOf(window), 0));
       const cursor = (row: Window) => toCursor(jobId, { change: 0, place: [row.start, row.attempt] });
       const page = toPage(windows, { ...request, limit }, cursor);
@@ -428,7 +428,7 @@ type From = { start: number; last: number | null };
 type Found = { windows: Window[]; position: number; more: boolean };
 
 /** What was found, as a part of the stream; `head` is the last change when the caller looked. */
-function toStretch(job: Job, head: number, { windows, position, more }: Found): Stretch<MetricWindowBatch> {
+function toSlice(job: Job, head: number, { windows, position, more }: Found): StreamSlice<MetricWindowBatch> {
   const ended = isTerminal(job.state);
   const done = ended && !more;
   const value = { windows, endCursor: toCursor(job.id, { change: position }), caughtUp: !more, done };
@@ -458,7 +458,7 @@ function ownStream(
             async read() {
               const { job, window: head } = await readJob(db, jobId);
               const windows = inOrder(await readLastWindows(db, jobId, head, last, selection));
-              return toStretch(job, head, { windows, position: head, more: false });
+              return toSlice(job, head, { windows, position: head, more: false });
             },
           },
     async read(after, to) {
@@ -468,7 +468,7 @@ function ownStream(
       const windows = found.slice(0, maxBatchWindows);
       const position =
         found.length > windows.length ? (windows.at(-1)?.change ?? after) : Math.max(after, limited.head);
-      return toStretch(job, head, { windows: inOrder(windows), position, more: position < head });
+      return toSlice(job, head, { windows: inOrder(windows), position, more: position < head });
     },
   };
 }
@@ -495,16 +495,17 @@ function wideReader(
     const to = await readClosedTo(db, plan.jobId);
     const changes = await readWideChanges(db, plan, { after: position, head, limit: maxBatchWindows }, selection);
     const more = last === null && changes.more;
-    const lately = more || last !== null ? [] : await listLately(db, plan, { from: closedTo, to }, position, selection);
+    const lately =
+      more || last !== null ? [] : await listClosedSince(db, plan, { from: closedTo, to }, position, selection);
     const keys = keysAt(plan.seconds, [...changes.keys, ...lately]);
-    const found = last === null ? await readWide(db, plan, keys) : await readLastWide(db, plan, last, selection);
+    const found = last === null ? await readMerged(db, plan, keys) : await readLastMerged(db, plan, last, selection);
     if (!more) closedTo = to;
     const windows = found.filter(
       (window) => sent.get(textOf(window)) !== window.revision && (window.closed || !selection.closedOnly),
     );
     sent = new Map(found.map((window) => [textOf(window), window.revision]));
     position = more ? changes.position : head;
-    const { value, empty, done, seen } = toStretch(job, head, { windows, position, more });
+    const { value, empty, done, seen } = toSlice(job, head, { windows, position, more });
     return { value: first || done || !empty ? value : null, seen, more, done };
   };
 }

@@ -1,6 +1,6 @@
 // Series, pure: a long line of points reduced to few for a chart. Points come with x ascending; a value that is not
 // finite breaks the line. A line may have a million points, so all is work in pieces.
-import { type Work, piece } from './work.ts';
+import { type Work, piece } from './stepwise.ts';
 
 export const downsamplings = ['LTTB', 'MIN_MAX', 'MEAN', 'NONE'] as const;
 export type Downsampling = (typeof downsamplings)[number];

@@ -39,7 +39,7 @@ export async function revokeToken(tx: Tx, actor: Actor, id: string): Promise<voi
     message: `Token ${token.name} was revoked.`,
     data: { tokenId: id },
   });
-  tx.nudge(channels.tokens, {}, [JSON.stringify({ type: 'revoked', tokenId: id } satisfies Revocation)]);
+  tx.notify(channels.tokens, {}, [JSON.stringify({ type: 'revoked', tokenId: id } satisfies Revocation)]);
 }
 
 /** A project's token is told apart from none by who may see the project, the platform's by its administrators. */

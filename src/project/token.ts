@@ -12,7 +12,7 @@ import {
 } from '../actor.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
-import { readTogether } from '../database/together.ts';
+import { readOncePerTurn } from '../database/per-turn.ts';
 import { isOneOf } from '../database/rows.ts';
 import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
@@ -211,7 +211,7 @@ function looksWhole(text: string): boolean {
 }
 
 /** A client sends many operations with one token. */
-const readToken = readTogether(async (db: Db, hash: string) => {
+const readToken = readOncePerTurn(async (db: Db, hash: string) => {
   const [found] = await db.select().from(accessToken).where(eq(accessToken.hash, hash));
   return found;
 });

@@ -7,7 +7,7 @@ import { and, eq, sql } from 'drizzle-orm';
 import { databaseErrorCode } from '../database/database.ts';
 import { insertRows } from '../database/rows.ts';
 import { invalid, Refusal } from '../errors.ts';
-import { replays } from '../figures.ts';
+import { replays } from '../metrics-registry.ts';
 import type { Tx } from '../live/commit.ts';
 import { idempotencyKey } from './table.ts';
 

@@ -31,7 +31,7 @@ export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequ
     .onConflictDoUpdate({ target: [runner.tokenId, runner.name], set: values })
     .returning();
   if (!row) throw new Error('An upsert returned no row.');
-  tx.nudge(channels.work);
+  tx.notify(channels.work);
   return row;
 }
 

@@ -2,7 +2,14 @@
 // `open` makes a bus whose entries are another consumer's after `idleMs`.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { type Bus, maxEntryBytes, NotAppended, streamOf, type UplinkEntry, uplinkStreams } from '../../src/bus/bus.ts';
+import {
+  type Bus,
+  maxEntryBytes,
+  NotAppended,
+  uplinkShard,
+  type UplinkEntry,
+  uplinkStreams,
+} from '../../src/bus/bus.ts';
 import { until } from '../support/until.ts';
 
 export function busContract(
@@ -149,8 +156,8 @@ export function busContract(
     });
 
     test('an attempt has one stream', () => {
-      assert.equal(streamOf('att_1'), streamOf('att_1'));
-      const streams = new Set(Array.from({ length: 100 }, (_, n) => streamOf(`att_${n}`)));
+      assert.equal(uplinkShard('att_1'), uplinkShard('att_1'));
+      const streams = new Set(Array.from({ length: 100 }, (_, n) => uplinkShard(`att_${n}`)));
       assert.ok([...streams].every((stream) => stream >= 0 && stream < uplinkStreams));
       assert.equal(streams.size, uplinkStreams);
     });

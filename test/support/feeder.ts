@@ -1,7 +1,7 @@
 // A runner by hand: signs on, claims a job and sends records as a supervisor does (one batch in flight, sent again every
 // second until it is acknowledged), but without a command or a process of its own.
 import { randomUUID } from 'node:crypto';
-import { type Bus, channels, streamOf } from '../../src/bus/bus.ts';
+import { type Bus, channels, uplinkShard } from '../../src/bus/bus.ts';
 import { acknowledgement, type Assignment, claimAnswer, registerAnswer } from '../../src/protocol/control.ts';
 import { encodeBatch, nextLinesCrc } from '../../src/protocol/record.ts';
 import { until } from './until.ts';
@@ -45,7 +45,7 @@ export async function openFeeder(url: string, token: string, bus: Bus): Promise<
     const batch = encodeBatch({ version: 1, attemptId, leaseToken, first: sent + 1, records: stamped });
     sent += records.length;
     for (const deadline = Date.now() + patienceMs; Date.now() < deadline;) {
-      await bus.append(streamOf(attemptId), batch).catch(() => {});
+      await bus.append(uplinkShard(attemptId), batch).catch(() => {});
       const heard = await until(() => committed >= sent, { timeoutMs: 1_000 }).catch(() => false);
       if (heard) return;
     }

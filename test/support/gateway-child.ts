@@ -1,7 +1,7 @@
 // A gateway in a process of its own, for what is measured: its memory after garbage collection, its CPU time, its
 // figures. `node --expose-gc gateway-child.ts` prints `control <port> gateway <port>`; the parent asks on the control port.
 import { createServer } from 'node:http';
-import { registry } from '../../src/figures.ts';
+import { registry } from '../../src/metrics-registry.ts';
 import { createToken, openDoor } from './door.ts';
 import { type Feeder, openFeeder } from './feeder.ts';
 

@@ -5,7 +5,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Spool } from '../../src/agent/spool.ts';
-import { Uplink } from '../../src/agent/uplink.ts';
+import { RecordSender } from '../../src/agent/record-sender.ts';
 import { memoryBus } from '../../src/bus/memory.ts';
 import { redisBus } from '../../src/bus/redis.ts';
 import { openDatabase } from '../../src/database/database.ts';
@@ -37,7 +37,7 @@ const senders = await Promise.all(
     const spool = await Spool.create(own);
     // The batch that is sent again and again is a full one: an attempt with nothing to say would send a sign of life.
     for (let sent = 0; sent < 2 * maxBatchBytes; sent += text.length) spool.append(line());
-    const uplink = new Uplink({
+    const uplink = new RecordSender({
       attemptId: `att_${n}`,
       leaseToken: 'lease',
       spool,

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Config, readConfig } from '../../config.ts';
 import { startGateway } from '../../gateway/gateway.ts';
-import { serveMetrics } from '../../gateway/metrics.ts';
+import { serveMetrics } from '../../gateway/watch/metrics.ts';
 import { usage } from '../failure.ts';
 import { signalledTwice } from '../signal.ts';
 

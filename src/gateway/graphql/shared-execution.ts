@@ -1,0 +1,211 @@
+// One execution and one text for all who ask the same of the same event. Shared are operations of viewer-neutral fields
+// only, executed without a viewer; any other is left to be executed for each subscriber. Who may subscribe is decided for
+// each: every subscriber opens the source for itself, with its own context.
+import {
+  createSourceEventStream,
+  type DocumentNode,
+  type ExecutionArgs,
+  type ExecutionResult,
+  executeSubscriptionEvent,
+  getOperationAST,
+  type GraphQLSchema,
+  Kind,
+  type OperationDefinitionNode,
+  print,
+  TypeInfo,
+  validateSubscriptionArgs,
+  type ValidatedSubscriptionArgs,
+  visit,
+  visitWithTypeInfo,
+} from 'graphql';
+import { liveFigures } from '../../metrics-registry.ts';
+import type { ResultBytes } from '../../graphql/budget.ts';
+import type { Context } from '../../graphql/builder.ts';
+import { publicError, type ReportBug, withoutHttp } from '../../graphql/error.ts';
+import { markDelivered } from '../../live/lag.ts';
+import { textOfResult } from './result-text.ts';
+
+/** What an event came to: one text, and one object, for all who get it. `rest` is how it ends every message, once one was sent. */
+export type SharedResult = { readonly text: string; readonly event: object; rest?: Buffer };
+
+/** Results of a subscription, each made once for all who get it. */
+export type SharedResults = {
+  /** The next result; null at the end. Rejects with what ends the stream. */
+  next(): Promise<SharedResult | null>;
+  /** Wakes a waiting `next`. */
+  return(): Promise<void>;
+};
+
+export type SharedExecution = {
+  /**
+   * Opens the source of a subscription. Null, and nothing is opened, for an operation that is not to be shared; errors,
+   * not masked yet, for a source that could not be opened.
+   */
+  subscribe(args: ExecutionArgs): Promise<SharedResults | ExecutionResult | null>;
+};
+
+export type SharedOptions = {
+  context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders' | 'budget'>;
+  report: ReportBug;
+  resultBytes: ResultBytes;
+};
+
+type Made = SharedResult | Promise<SharedResult>;
+
+/** Results by event and by what is asked of it, the one asked for last at the end; one that is being made is a promise. */
+type Results = WeakMap<object, Map<string, Made>>;
+
+/**
+ * So many texts are kept of an event as long as a ring holds it, and the ring does not count them. Beyond, the text that
+ * was not asked for longest is forgotten and made again for who asks: what many ask stays, whatever a few ask beside it.
+ */
+const maxTexts = 8;
+
+export function createSharedExecution({ context, report, resultBytes }: SharedOptions): SharedExecution {
+  const results: Results = new WeakMap();
+
+  async function execute(args: ValidatedSubscriptionArgs, event: object): Promise<SharedResult> {
+    liveFigures.executions.inc();
+    const budget = resultBytes.open('shared events');
+    try {
+      const contextValue = withoutViewer({ ...context, budget });
+      const { data, errors } = await executeSubscriptionEvent({ ...args, rootValue: event, contextValue });
+      const shown = errors && { errors: errors.map((error) => withoutHttp(publicError(error, report))) };
+      return { text: await textOfResult({ data, ...shown }, budget), event };
+    } finally {
+      budget.close();
+    }
+  }
+
+  function resultOf(key: string, args: ValidatedSubscriptionArgs, event: object): Made {
+    let ofEvent = results.get(event);
+    if (!ofEvent) results.set(event, (ofEvent = new Map()));
+    const known = ofEvent.get(key);
+    if (known !== undefined) {
+      if (ofEvent.size > 1) {
+        ofEvent.delete(key);
+        ofEvent.set(key, known);
+      }
+      return known;
+    }
+    const making = execute(args, event).then((made) => {
+      if (ofEvent.get(key) === making) ofEvent.set(key, made);
+      return made;
+    });
+    ofEvent.set(key, making);
+    for (const oldest of ofEvent.keys()) {
+      if (ofEvent.size <= maxTexts) break;
+      ofEvent.delete(oldest);
+    }
+    return making;
+  }
+
+  return {
+    async subscribe(given) {
+      const { schema, document, operationName, variableValues, contextValue } = given;
+      const operation = getOperationAST(document, operationName);
+      if (operation?.operation !== 'subscription' || !isViewerNeutral(schema, document)) return null;
+      const args = validateSubscriptionArgs({ schema, document, operationName, variableValues, contextValue });
+      if (!('operation' in args)) return null;
+      const key = groupKey(document, operation, variableValues ?? {});
+      const source = await createSourceEventStream(args);
+      if (!(Symbol.asyncIterator in source)) return source;
+      const events = source[Symbol.asyncIterator]();
+      const toResult = ({ done, value }: IteratorResult<unknown>) => {
+        if (done) return null;
+        liveFigures.deliveries.inc();
+        return resultOf(key, args, value as object);
+      };
+      return {
+        next: () => events.next().then(toResult),
+        async return() {
+          await events.return?.();
+        },
+      };
+    },
+  };
+}
+
+/** The context of an execution for many. A resolver that asks who the viewer is fails: its field is no neutral one. */
+function withoutViewer(context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders'>): Context {
+  const loaders: Context['loaders'] = new Map();
+  return {
+    ...context,
+    loaders,
+    idempotencyKey: null,
+    get actor(): never {
+      throw new Error(
+        'A field that is executed for many asked who the viewer is; it must not be marked viewer-neutral.',
+      );
+    },
+  };
+}
+
+/** Whether all fields of a document are marked, themselves or by their type. */
+export function isViewerNeutral(schema: GraphQLSchema, document: DocumentNode): boolean {
+  const types = new TypeInfo(schema);
+  let neutral = true;
+  visit(
+    document,
+    visitWithTypeInfo(types, {
+      Field(node) {
+        if (node.name.value === '__typename') return;
+        const marks = [types.getParentType()?.extensions, types.getFieldDef()?.extensions];
+        neutral &&= marks.some((extensions) => extensions?.['viewerNeutral'] === true);
+      },
+    }),
+  );
+  return neutral;
+}
+
+/**
+ * What decides about the text of an event: the operation and the values of its variables, less the root field's arguments,
+ * which have done their part when they chose the events (the cursor among them).
+ */
+function groupKey(
+  document: DocumentNode,
+  operation: OperationDefinitionNode,
+  values: Readonly<Record<string, unknown>>,
+): string {
+  const selections = operation.selectionSet.selections.map((node) =>
+    node.kind === Kind.FIELD ? { ...node, arguments: [] } : node,
+  );
+  const bare = {
+    ...operation,
+    name: undefined,
+    variableDefinitions: [],
+    selectionSet: { ...operation.selectionSet, selections },
+  };
+  const others = document.definitions.filter(({ kind }) => kind === Kind.FRAGMENT_DEFINITION);
+  const used = new Set<string>();
+  for (const part of [bare, ...others]) visit(part, { Variable: (node) => void used.add(node.name.value) });
+  const variables = (operation.variableDefinitions ?? []).filter(({ variable }) => used.has(variable.name.value));
+  const given = variables.map(({ variable }) => values[variable.name.value]);
+  return JSON.stringify([print({ ...bare, variableDefinitions: variables }), others.map(print), given]);
+}
+
+export function isShared(result: SharedResults | ExecutionResult): result is SharedResults {
+  return 'next' in result;
+}
+
+/** The results as Yoga takes them: it asks each for its own text. Hand-written, since `return` must wake `next`. */
+export function toYoga(results: SharedResults): AsyncIterableIterator<{ stringify: () => string }> {
+  return {
+    async next() {
+      const result = await results.next();
+      if (result === null) return { done: true, value: undefined };
+      const stringify = () => {
+        markDelivered(result.event);
+        return result.text;
+      };
+      return { done: false, value: { stringify } };
+    },
+    async return() {
+      await results.return();
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+  };
+}

@@ -1,0 +1,67 @@
+// /runner/v1: register, claim, drain, renew, lost. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
+// claim waits longer than an operation may take.
+import { z } from 'zod';
+import type { Actor } from '../../actor.ts';
+import { renewLease } from '../../attempt/attempt.ts';
+import { Refusal } from '../../errors.ts';
+import { workFigures } from '../../metrics-registry.ts';
+import { idPrefix } from '../../id.ts';
+import { loseBySupervisor } from '../../intake/lost.ts';
+import { commit } from '../../live/commit.ts';
+import { claimRequest, drainRequest, lostRequest, registerRequest, renewRequest } from '../../protocol/control.ts';
+import { drainRunner, registerRunner } from '../../runner/runner.ts';
+import type { Gateway } from '../context.ts';
+import type { Dispatcher } from '../work/dispatcher.ts';
+
+const heartbeatSeconds = 10;
+
+/** Answers a control request; null for a path that does not exist. `signal` ends a wait: the gateway stops, or nobody listens. */
+export async function answerRunner(
+  { gateway, dispatcher }: { gateway: Gateway; dispatcher: Dispatcher },
+  actor: Actor,
+  path: string,
+  body: unknown,
+  signal: AbortSignal,
+): Promise<unknown> {
+  const { leaseSeconds } = gateway.config;
+  if (path === '/runner/v1/register') {
+    const request = parse(registerRequest, body);
+    const runner = await commit(gateway, (tx) => registerRunner(tx, actor, request));
+    return {
+      runnerId: runner.id,
+      heartbeatSeconds: Math.min(heartbeatSeconds, leaseSeconds / 3),
+      leaseSeconds,
+      redisUrl: gateway.config.runnerRedisUrl,
+    };
+  }
+  if (path === '/runner/v1/claim') {
+    const request = parse(claimRequest, body);
+    return { assignment: await dispatcher.claim(actor, request, signal) };
+  }
+  if (path === '/runner/v1/drain') {
+    const request = parse(drainRequest, body);
+    await commit(gateway, (tx) => drainRunner(tx, actor, request));
+    return {};
+  }
+  const attemptId = /^\/runner\/v1\/attempts\/([^/]+)\/renew$/.exec(path)?.[1];
+  if (attemptId && idPrefix(attemptId) === 'att') {
+    const { leaseToken } = parse(renewRequest, body);
+    const told = await commit(gateway, (tx) => renewLease(tx, actor, { attemptId, leaseToken, leaseSeconds }));
+    workFigures.leasesRenewed.inc();
+    return told;
+  }
+  const lostId = /^\/runner\/v1\/attempts\/([^/]+)\/lost$/.exec(path)?.[1];
+  if (lostId && idPrefix(lostId) === 'att') {
+    const { runnerId } = parse(lostRequest, body);
+    await commit(gateway, (tx) => loseBySupervisor(tx, actor, { attemptId: lostId, runnerId }));
+    return {};
+  }
+  return null;
+}
+
+function parse<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const places = parsed.error.issues.map((issue) => `${issue.path.join('.') || 'body'}: ${issue.message}`);
+  throw new Refusal('BAD_USER_INPUT', `The request is not what this version expects: ${places.slice(0, 5).join('; ')}`);
+}

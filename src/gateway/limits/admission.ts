@@ -1,0 +1,76 @@
+// What an operation passes on every door: its token's share of the time, a place among those in flight, and a deadline.
+// All is counted in this process: a token that uses two gateways has its share at each.
+import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
+import { accountOf, type Actor } from '../../actor.ts';
+import type { Config } from '../../config.ts';
+import { Refusal } from '../../errors.ts';
+
+export type Admission = {
+  /**
+   * Charges the caller's token, or the one account of all who have none, with the cost of an operation (1 at least).
+   * Throws RATE_LIMITED when its share is used up.
+   */
+  charge(actor: Actor | null, cost: number): Promise<void>;
+  /**
+   * Runs an operation. Throws OVERLOADED without beginning it when too many are in flight, and TIMEOUT when it is not
+   * done in time: `signal` is aborted then, and when `left` is, whose client takes no answer any more. A statement that
+   * still runs in Postgres is cancelled there after the same time (`statement_timeout`).
+   */
+  run<T>(work: (signal: AbortSignal) => T | Promise<T>, left?: AbortSignal): Promise<T>;
+};
+
+type Settings = Pick<Config, 'rateLimitPoints' | 'rateLimitWindowSeconds' | 'maxInFlight' | 'operationSeconds'>;
+
+export function createAdmission(config: Settings): Admission {
+  const { rateLimitPoints: points, rateLimitWindowSeconds: duration, maxInFlight, operationSeconds } = config;
+  const limiter = points > 0 ? new RateLimiterMemory({ points, duration }) : null;
+  let inFlight = 0;
+  return {
+    async charge(actor, cost) {
+      if (!limiter) return;
+      try {
+        await limiter.consume(accountOf(actor), Math.max(1, cost));
+      } catch (error) {
+        if (!(error instanceof RateLimiterRes)) throw error;
+        const retryAfterSeconds = Math.max(1, Math.ceil(error.msBeforeNext / 1000));
+        const share = `${points} points of ${duration} s`;
+        const message = actor
+          ? `This token has used its ${share}; it has new ones in ${retryAfterSeconds} s.`
+          : `All who send no token have used their ${share}; they have new ones in ${retryAfterSeconds} s.`;
+        throw new Refusal('RATE_LIMITED', message, {
+          hint: actor
+            ? 'An operation costs as many points as it can return objects: ask for less, or subscribe.'
+            : 'Send a token: each has points of its own.',
+          retryAfterSeconds,
+        });
+      }
+    },
+    async run(work, left) {
+      if (inFlight >= maxInFlight) {
+        const message = 'The gateway has as many operations in flight as it may; this one was not begun.';
+        throw new Refusal('OVERLOADED', message, { retryAfterSeconds: 1 });
+      }
+      inFlight++;
+      const late = new AbortController();
+      const signal = left ? AbortSignal.any([late.signal, left]) : late.signal;
+      const working = (async () => work(signal))().finally(() => inFlight--);
+      return withDeadline(working, operationSeconds, late);
+    },
+  };
+}
+
+async function withDeadline<T>(working: Promise<T>, seconds: number, late: AbortController): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const deadline = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const refusal = new Refusal('TIMEOUT', `The operation took longer than ${seconds} s.`, { retryAfterSeconds: 1 });
+      reject(refusal);
+      late.abort(refusal);
+    }, seconds * 1000);
+  });
+  try {
+    return await Promise.race([working, deadline]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

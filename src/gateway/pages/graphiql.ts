@@ -1,0 +1,169 @@
+// GraphiQL, served whole from the package: it asks no other host for anything. The token stands in the page's fragment
+// (`/graphql#token=…`), which never reaches a server or a log; the page puts it into the header editor.
+import { pageHeaders } from './page.ts';
+import { prepareAnswer, type PreparedAnswer } from '../http/prepared-answer.ts';
+
+/** What the tabs hold at the first visit: the main job, to be run from left to right. */
+export const graphiqlTabs = [
+  {
+    query: `# Welcome to AstraML. Ctrl-Enter runs the operation,
+# Ctrl-Space completes it. The other tabs submit a job
+# and follow it live.
+
+query Jobs {
+  viewer {
+    token { name scopes }
+    projects { nodes { id name } }
+  }
+  jobs(first: 5) {
+    nodes {
+      id name state
+      progress { fraction }
+      stateReason { message hint }
+    }
+  }
+}
+`,
+  },
+  {
+    query: `# Submits a job. What is left out is resolved; the
+# answer says to what, and where each value came from.
+
+mutation SubmitJob($input: SubmitJobInput!) {
+  submitJob(input: $input) {
+    ... on SubmitJobPayload {
+      job {
+        id number name state
+        resolved { path value source }
+      }
+      warnings { code message }
+    }
+    ... on UserError { code message hint path }
+  }
+}
+`,
+    variables: `${JSON.stringify({ input: { spec: { projectId: 'p-demo', model: 'bert-base', dataset: 's3://bucket/dataset', hyperparams: { epochs: 5 } } } }, null, 2)}\n`,
+  },
+  ...[
+    {
+      query: `# The state of a job, live. Put the id of yours (job_…)
+# into the variables below.
+
+subscription JobUpdated($jobId: ID!) {
+  jobUpdated(jobId: $jobId) {
+    job {
+      name state
+      progress { fraction epoch step eta }
+      stateReason { message hint }
+    }
+    done
+  }
+}
+`,
+    },
+    {
+      query: `# The log of a job, live. On the right each message
+# replaces the one before; to keep them: astraml logs -f
+
+subscription JobLogs($jobId: ID!) {
+  jobLogs(jobId: $jobId, last: 20) {
+    lines { seq time stream text }
+    endCursor
+    done
+  }
+}
+`,
+    },
+    {
+      query: `# The metrics of a job, live, aggregated per window.
+
+subscription JobMetrics($jobId: ID!) {
+  jobMetrics(jobId: $jobId, last: 1) {
+    windows {
+      id revision
+      name start end
+      count min max mean p95
+      provisional
+    }
+    endCursor
+    done
+  }
+}
+`,
+    },
+  ].map((tab) => ({ ...tab, variables: '{\n  "jobId": ""\n}\n' })),
+];
+
+const star = (size: number) =>
+  `<svg xmlns="http://www.w3.org/2000/svg" width="${size}" height="${size}" viewBox="0 0 32 32"><path fill="#d60590" d="M16 1l4 11 11 4-11 4-4 11-4-11-11-4 11-4z"/></svg>`;
+
+const options = {
+  title: 'AstraML GraphiQL',
+  logo: star(28),
+  favicon: `data:image/svg+xml,${encodeURIComponent(star(32))}`,
+  endpoint: '/graphql',
+  subscriptionsProtocol: 'SSE' as const,
+  method: 'POST' as const, // else a subscription and its variables stand in the address, which proxies log
+  defaultTabs: graphiqlTabs,
+  shouldPersistHeaders: false,
+};
+
+/**
+ * What only the page knows. Tabs are kept under names of our own, so that no GraphiQL served before at this address
+ * leaves us its queries or its token; the open tab is named, for else GraphiQL opens an empty one at each reload; and the
+ * address stays as it is, where the package would write the operation into it.
+ */
+const pageScript = `
+  addEventListener('hashchange', () => location.reload());
+  function astramlOptions() {
+    const own = 'astraml:';
+    const names = () => Object.keys(localStorage).filter((name) => name.startsWith(own));
+    const storage = {
+      getItem: (name) => localStorage.getItem(own + name),
+      setItem: (name, value) => localStorage.setItem(own + name, value),
+      removeItem: (name) => localStorage.removeItem(own + name),
+      clear: () => names().forEach((name) => localStorage.removeItem(name)),
+      get length() { return names().length; },
+    };
+    const options = { storage, onEditQuery() {} };
+    const token = new URLSearchParams(location.hash.slice(1)).get('token');
+    options.defaultEditorToolsVisibility = token ? 'variables' : 'headers';
+    if (token) options.headers = JSON.stringify({ Authorization: 'Bearer ' + token }, null, 2);
+    let kept;
+    try {
+      kept = JSON.parse(storage.getItem('graphiql:tabState'));
+    } catch {} // GraphiQL starts anew then
+    const open = kept?.tabs?.[kept.activeTabIndex];
+    if (open && !new URLSearchParams(location.search).has('query')) {
+      options.initialQuery = open.query ?? '';
+      options.initialVariables = open.variables ?? '';
+    }
+    return options;
+  }
+`;
+
+/** The package moves its tabs about after the page has loaded, and the first click on one went to where it had been. */
+const pageStyle = '.graphiql-tab { transform: none !important; }';
+
+let page: Promise<PreparedAnswer> | undefined;
+
+/** The page, 9 MB and 2.5 MB: made once, when it is first asked for. */
+export function graphiqlPage(): Promise<PreparedAnswer> {
+  page ??= renderPage();
+  return page;
+}
+
+async function renderPage(): Promise<PreparedAnswer> {
+  const { renderGraphiQL } = await import('@graphql-yoga/render-graphiql');
+  const html = renderGraphiQL(options);
+  const literal = JSON.stringify(options);
+  if (html.split(literal).length !== 2) throw new Error('The options of GraphiQL are not where they were.');
+  const ours = html
+    .replace(literal, () => `Object.assign(${literal}, astramlOptions())`)
+    .replace('<div id="root"></div>', (root) => `<style>${pageStyle}</style>${root}<script>${pageScript}</script>`);
+  const policy = { 'worker-src': 'blob:', 'img-src': 'data:', 'font-src': 'data:' };
+  const headers = { ...pageHeaders(ours, policy), 'cache-control': 'private, max-age=3600' };
+  const ready = prepareAnswer(ours, headers);
+  await ready.gzipped;
+  return ready;
+}

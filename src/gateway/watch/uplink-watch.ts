@@ -1,0 +1,47 @@
+// Tries all the time whether the uplink's streams take what runners send, and asks since when the oldest batch waits to be
+// stored: `/readyz` and figures tell both. One sender can use up the ids of a stream, and only an append finds that out.
+import type { Bus } from '../../bus/bus.ts';
+import { workFigures } from '../../metrics-registry.ts';
+import { type LoopOptions, startLoop } from '../work/loops.ts';
+
+const probeEveryMs = 2_000;
+
+export type UplinkWatch = {
+  /** Why a stream takes no entries; null while all do, and before the first probe. */
+  problem(): string | null;
+  /** Seconds since the oldest batch came that no gateway has stored; 0 for none. While Redis is away it goes on from there. */
+  oldestBatchSeconds(): number;
+  start(): void;
+  stop(): Promise<void>;
+};
+
+/** `report` gets the first problem of each outage. */
+export function createUplinkWatch(bus: Bus, report: LoopOptions['report']): UplinkWatch {
+  let problem: string | null = null;
+  let oldestAt: Date | null = null;
+  let loop: { stop(): Promise<void> } | undefined;
+  const tell = (now: string | null) => {
+    problem = now;
+    workFigures.uplinkOpen.set(now === null ? 1 : 0);
+  };
+  const oldestBatchSeconds = () => (oldestAt ? Math.max(0, (Date.now() - oldestAt.getTime()) / 1000) : 0);
+  tell(null); // until a probe says otherwise
+  const step = async () => {
+    try {
+      oldestAt = await bus.oldest();
+      workFigures.oldestBatch.set(oldestBatchSeconds());
+      await bus.probe();
+      tell(null);
+    } catch (error) {
+      tell(error instanceof Error ? error.message : String(error));
+      throw error;
+    }
+    return false;
+  };
+  return {
+    problem: () => problem,
+    oldestBatchSeconds,
+    start: () => void (loop ??= startLoop({ name: 'uplink probe', everyMs: probeEveryMs, step, report })),
+    stop: async () => loop?.stop(),
+  };
+}

@@ -1,0 +1,276 @@
+// Windows of any length that is a multiple of the job's own: merged while they are read, from the coarsest stored
+// windows that fit in, and from the job's own where a tier lags behind.
+import { and, eq, gt, lte, type SQL, sql } from 'drizzle-orm';
+import type { Db } from '../database/database.ts';
+import { Refusal } from '../errors.ts';
+import type { Job } from '../job/job.ts';
+import { isTerminal } from '../job/state.ts';
+import {
+  listWindows,
+  maxLastWindows,
+  type MetricWindow,
+  named,
+  tooManyLast,
+  windowSecondsOf,
+  type WindowSelection,
+} from './metric.ts';
+import { readableLengths, type Retention } from './retention.ts';
+import { metric, metricTier, metricWindow } from './table.ts';
+import { keysAt, listUnrolled, mergeParts, type Part, readOwn, readTier, textOf, type WindowKey } from './tier.ts';
+
+/** A window as it is shown. */
+export type Window = Omit<MetricWindow, 'rolled'>;
+
+/** How to read windows of a job: `seconds` long, merged from stored ones of length `from`. */
+export type Plan = { jobId: string; base: number; seconds: number; from: number; readable: number[] };
+
+/** Stored windows that one page reads at most, and that one window is merged from at most. */
+const [maxPartsPerPage, maxPartsPerWindow] = [50_000, 10_000];
+
+/**
+ * How to read windows of a length; without one, of the finest that is kept. When what it needs is past retention, a
+ * coarser length answers. Refuses a length that is no multiple of the job's own.
+ */
+export async function planWindows(db: Db, job: Job, seconds: number | null, retention: Retention): Promise<Plan> {
+  const base = windowSecondsOf({ job });
+  if (seconds !== null && (seconds < 1 || seconds % base !== 0)) throw badLength(seconds, base);
+  const readable = await readableLengths(db, job, retention);
+  return planOf(job.id, base, seconds, readable);
+}
+
+function planOf(jobId: string, base: number, wanted: number | null, readable: number[]): Plan {
+  const finest = readable[0] ?? base;
+  const fits = readable.some((length) => wanted !== null && wanted % length === 0);
+  const seconds = fits && wanted !== null ? wanted : Math.ceil((wanted ?? 1) / finest) * finest;
+  const from = readable.findLast((length) => seconds % length === 0) ?? finest;
+  if (seconds / from > maxPartsPerWindow) {
+    throw badWindow(`windowSeconds is ${seconds}; for this job it goes up to ${from * maxPartsPerWindow}.`);
+  }
+  return { jobId, base, seconds, from, readable };
+}
+
+function badLength(seconds: number, base: number): Refusal {
+  const examples = [base, 2 * base, 10 * base].join(', ');
+  return badWindow(
+    `windowSeconds is ${seconds}; this job's windows are of ${base} s, and longer ones are merged from them.`,
+    `Pass a multiple of ${base}, e.g. ${examples}, or none.`,
+  );
+}
+
+function badWindow(message: string, hint?: string): Refusal {
+  return new Refusal('BAD_USER_INPUT', message, { path: ['windowSeconds'], ...(hint ? { hint } : {}) });
+}
+
+export type WindowRange = { name: string; since?: Date | null; until?: Date | null };
+
+/** The finest stored length, else multiple of the coarsest, at which the range has at most so many windows. */
+export async function planByCount(
+  db: Db,
+  job: Job,
+  range: WindowRange,
+  maxWindows: number,
+  retention: Retention,
+): Promise<Plan> {
+  const readable = await readableLengths(db, job, retention);
+  const base = windowSecondsOf({ job });
+  const coarsest = readable.at(-1) ?? base;
+  const candidates = [...readable, ...Array.from({ length: 12 }, (_, n) => coarsest * 2 ** (n + 1))];
+  let plan = planOf(job.id, base, null, readable);
+  for (const seconds of candidates) {
+    plan = planOf(job.id, base, seconds, readable);
+    if ((await countKeys(db, plan, range)) <= maxWindows) break;
+  }
+  return plan;
+}
+
+async function countKeys(db: Db, plan: Plan, range: WindowRange): Promise<number> {
+  const [row] = await db.execute<{ count: string }>(
+    sql`select count(distinct (${wideStart(plan)}, attempt)) as count from (${stored(plan, range)}) as parts`,
+  );
+  return Number(row?.count ?? 0);
+}
+
+const wideStart = ({ seconds }: Plan) => sql.raw(`start / ${seconds} * ${seconds}`);
+
+/** Starts and attempts of the stored windows of a metric in a range; a place narrows it. */
+function stored(
+  plan: Plan,
+  range: Omit<WindowRange, 'name'> & { name: WindowRange['name'] | typeof metric.name },
+  place: { after?: readonly number[]; before?: readonly number[] } = {},
+) {
+  const up = (time: Date) => Math.ceil(time.getTime() / 1000 / plan.seconds) * plan.seconds;
+  const low = Math.max(range.since ? up(range.since) : 0, place.after?.[0] ?? 0);
+  const high = Math.min(range.until ? up(range.until) : Infinity, (place.before?.[0] ?? Infinity) + plan.seconds);
+  const of = (table: typeof metricWindow | typeof metricTier, seconds: number, more?: SQL) => sql`
+    select ${table.start} as start, ${table.attempt} as attempt from ${table}
+    where ${and(
+      eq(table.jobId, plan.jobId),
+      eq(table.name, range.name),
+      eq(table.seconds, seconds),
+      sql`${table.start} >= ${low}`,
+      Number.isFinite(high) ? sql`${table.start} < ${high}` : undefined,
+      more,
+    )}`;
+  if (plan.from === plan.base) return of(metricWindow, plan.base);
+  return sql`${of(metricTier, plan.from)} union all ${of(metricWindow, plan.base, sql`not ${metricWindow.rolled}`)}`;
+}
+
+/** Windows that one page can be merged from. */
+function pageLimit({ from, seconds }: Plan): number {
+  return Math.max(1, Math.floor((maxPartsPerPage * from) / seconds));
+}
+
+/** Windows of one metric, oldest first, one more than the limit, which may be lowered. A place is [start, attempt]. */
+export async function listMerged(
+  db: Db,
+  plan: Plan,
+  range: WindowRange,
+  page: { limit: number; backward: boolean; after?: readonly number[]; before?: readonly number[] },
+): Promise<{ windows: Window[]; limit: number }> {
+  const limit = Math.min(page.limit, pageLimit(plan));
+  if (plan.seconds === plan.base) {
+    return { windows: await listWindows(db, { jobId: plan.jobId, ...range }, { ...page, limit }), limit };
+  }
+  const direction = sql.raw(page.backward ? 'desc' : 'asc');
+  const beyond = ([start, attempt]: readonly number[], sign: '<' | '>') =>
+    sql`(${wideStart(plan)}, attempt) ${sql.raw(sign)} (${start}::bigint, ${attempt}::integer)`;
+  const rows = await db.execute<{ start: string; attempt: number }>(sql`
+    select distinct ${wideStart(plan)} as start, attempt from (${stored(plan, range, page)}) as parts
+    where ${and(sql`true`, page.after && beyond(page.after, '>'), page.before && beyond(page.before, '<'))}
+    order by 1 ${direction}, 2 ${direction} limit ${limit + 1}`);
+  const keys = rows.map(({ start, attempt }) => ({ name: range.name, start: Number(start), attempt }));
+  return { windows: await readMerged(db, plan, keys), limit };
+}
+
+/** The windows with these keys, oldest first. */
+export async function readMerged(db: Db, plan: Plan, keys: readonly WindowKey[]): Promise<Window[]> {
+  const { jobId, seconds } = plan;
+  if (keys.length === 0) return [];
+  const closedTo = seconds === plan.base ? 0 : await readClosedTo(db, jobId);
+  const parts = mergeParts(seconds, await readParts(db, plan, keys));
+  const windows = parts.map((part) => {
+    // The job's own windows know when they are closed; a longer one is when all of its time is over, not only its parts.
+    const closed = part.closed && (seconds === plan.base || part.start + seconds <= closedTo);
+    const revision = part.revision + (seconds !== plan.base && closed ? 1 : 0);
+    return { ...part, jobId, seconds, closed, revision };
+  });
+  return windows.sort(inOrder);
+}
+
+function inOrder(a: WindowKey, b: WindowKey): number {
+  return a.start - b.start || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) || a.attempt - b.attempt;
+}
+
+async function readParts(db: Db, { jobId, base, seconds, from }: Plan, keys: readonly WindowKey[]): Promise<Part[]> {
+  if (from === base) return readOwn(db, jobId, seconds, keys);
+  // What lags is looked up before the tier is read: a roll-up in between makes both right, never both old.
+  const lagging = keysAt(from, await listUnrolled(db, jobId, seconds, keys));
+  const fresh = mergeParts(from, await readOwn(db, jobId, from, lagging));
+  const anew = new Set(fresh.map(textOf));
+  const rolled = await readTier(from)(db, jobId, seconds, keys);
+  return [...fresh, ...rolled.filter((part) => !anew.has(textOf(part)))];
+}
+
+/** End, in seconds since the Unix epoch, of the newest window of a job that is closed, by a change or at all. */
+export async function readClosedTo(db: Db, jobId: string, change?: number): Promise<number> {
+  const [row] = await db.execute<{ state: Job['state']; ended: string | null }>(sql`
+    select job.state, (
+      select max(newest.ended) from metric, lateral (
+        select w.start + w.seconds as ended from metric_window w
+        where w.job_id = metric.job_id and w.name = metric.name and w.closed
+          ${change === undefined ? sql`` : sql`and w.change <= ${change}`}
+        order by w.start desc limit 1
+      ) as newest where metric.job_id = job.id
+    ) as ended from job where job.id = ${jobId}`);
+  if (change === undefined && row && isTerminal(row.state)) return Infinity;
+  return Number(row?.ended ?? 0);
+}
+
+/**
+ * The change from which a follower must go on so that it gets every window behind a place of `listWide`: one before the
+ * earliest change among them; null when there is none.
+ */
+export async function changeBefore(
+  db: Db,
+  plan: Plan,
+  name: string,
+  [start = 0, attempt = 0]: readonly number[],
+): Promise<number | null> {
+  const behind = (table: typeof metricWindow | typeof metricTier, seconds: number) => sql`
+    select min(${table.change}) as change from ${table}
+    where ${and(eq(table.jobId, plan.jobId), eq(table.name, name), eq(table.seconds, seconds), sql`${table.start} >= ${start}`)}
+      and (${wideStart(plan)}, attempt) > (${start}::bigint, ${attempt}::integer)`;
+  const own = behind(metricWindow, plan.base);
+  const all = plan.from === plan.base ? own : sql`${own} union all ${behind(metricTier, plan.from)}`;
+  const [row] = await db.execute<{ change: string | null }>(sql`select min(change) as change from (${all}) as parts`);
+  return row?.change ? Number(row.change) - 1 : null;
+}
+
+/** Windows that changed in (after, head], and how far that went: `limit` changes are looked at. */
+export async function readWideChanges(
+  db: Db,
+  plan: Plan,
+  range: { after: number; head: number; limit: number },
+  selection: WindowSelection,
+): Promise<{ keys: WindowKey[]; position: number; more: boolean }> {
+  const isOwn = plan.readable[0] === plan.base; // else the job's own windows are gone, and tiers tell what changed
+  const table = isOwn ? metricWindow : metricTier;
+  const rows = await db
+    .select({ name: table.name, attempt: table.attempt, start: table.start, change: table.change })
+    .from(table)
+    .where(
+      and(
+        eq(table.jobId, plan.jobId),
+        eq(table.seconds, isOwn ? plan.base : plan.from),
+        gt(table.change, range.after),
+        lte(table.change, range.head),
+        named(table.name, selection.names),
+      ),
+    )
+    .orderBy(table.change)
+    .limit(range.limit + 1);
+  const more = rows.length > range.limit;
+  const kept = rows.slice(0, range.limit);
+  return {
+    keys: keysAt(plan.seconds, kept),
+    position: more ? (kept.at(-1)?.change ?? range.head) : range.head,
+    more,
+  };
+}
+
+/** Windows that a follower at `position` has seen open and that closed since, by the mere course of time. */
+export async function listClosedSince(
+  db: Db,
+  plan: Plan,
+  closed: { from: number; to: number },
+  position: number,
+  selection: WindowSelection,
+): Promise<WindowKey[]> {
+  if (closed.to <= closed.from) return [];
+  const first = Math.floor(closed.from / plan.seconds) * plan.seconds;
+  const rows = await db
+    .select({ name: metricWindow.name, attempt: metricWindow.attempt, start: metricWindow.start })
+    .from(metricWindow)
+    .where(
+      and(
+        eq(metricWindow.jobId, plan.jobId),
+        sql`${metricWindow.start} >= ${first}`,
+        lte(metricWindow.change, position),
+        named(metricWindow.name, selection.names),
+      ),
+    );
+  return keysAt(plan.seconds, rows).filter((key) => key.start + plan.seconds <= closed.to);
+}
+
+/** The newest `last` windows of each selected metric, oldest first. */
+export async function readLastMerged(db: Db, plan: Plan, last: number, selection: WindowSelection): Promise<Window[]> {
+  if (last === 0) return [];
+  const newest = sql`select distinct ${wideStart(plan)} as start, attempt from (${stored(plan, { name: metric.name })}) as parts
+    order by 1 desc, 2 desc limit ${Math.min(last, pageLimit(plan))}`;
+  const rows = await db.execute<{ name: string; start: string; attempt: number }>(sql`
+    select ${metric.name} as name, newest.start, newest.attempt from ${metric} cross join lateral (${newest}) as newest
+    where ${and(eq(metric.jobId, plan.jobId), named(metric.name, selection.names))} limit ${maxLastWindows + 1}`);
+  if (rows.length > maxLastWindows) throw tooManyLast(last);
+  const keys = rows.map(({ name, start, attempt }) => ({ name, start: Number(start), attempt }));
+  return readMerged(db, plan, keys);
+}
