@@ -1,5 +1,5 @@
 // The documents that are made from the code: tables of variables and of error codes. Written by print-docs.ts, compared by
-// check-generated.ts and test/docs.test.ts.
+// check-generated.ts and test/repository/docs.test.ts.
 import { isEnumType } from 'graphql';
 import { commandVariables } from '../src/cli/command-variables.ts';
 import { runnerVariables } from '../src/cli/serve/runner-variables.ts';

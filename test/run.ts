@@ -1,5 +1,5 @@
-// Runs the tests: `node test/run.ts [files…]`, all of test/**/*.test.ts when none is named. Beyond what node:test fails,
-// it fails when nothing ran, when a file never ends, when a process or a temporary file of the run is left at its
+// Runs the tests: `node test/run.ts [files…]`, of all rooms when none is named, and with `--product` those of whole
+// installations, test/product, which take most of the time. Beyond what node:test fails, it fails when nothing ran, when a file never ends, when a process or a temporary file of the run is left at its
 // end, when a test that docs/statements.md names did not run (of the files that were named), and under CI=true when a
 // test is skipped for a reason that support/absent.ts does not list.
 import {
@@ -55,8 +55,11 @@ const secondsOf = new Map<string, number>();
 const slowestNamed = 20;
 const startedAt = performance.now();
 
-const isWhole = process.argv.length <= 2;
-const files = listFiles(process.argv.slice(2));
+const named = process.argv.slice(2).filter((argument) => argument !== '--product');
+const isProduct = process.argv.includes('--product');
+/** Whether a file, as a path from the root, belongs to the group that was asked for. */
+const isOfGroup = (file: string) => file.startsWith('test/product/') === isProduct;
+const files = listFiles();
 const folder = makeFolder();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => void abandon(signal));
 
@@ -134,9 +137,10 @@ function addCounts(some: Counts): void {
   }
 }
 
-function listFiles(named: string[]): string[] {
+function listFiles(): string[] {
   if (named.length > 0) return named.map((file) => resolve(file));
   return globSync('test/**/*.test.ts', { cwd: root })
+    .filter(isOfGroup)
     .sort()
     .map((file) => join(root, file));
 }
@@ -179,7 +183,7 @@ function listProblems(): string[] {
     ...quiet.map(
       ({ name, reason }) => `skipped for a reason that test/support/absent.ts does not list: ${name} (${reason})`,
     ),
-    ...listUnshown(ran, isWhole ? 'all' : 'some'),
+    ...listUnshown(ran, (file) => named.length === 0 && isOfGroup(file)),
     ...(counts.passed + counts.failed + counts.cancelled === 0 ? ['nothing ran'] : []),
   ];
 }
@@ -209,9 +213,10 @@ function abandon(signal: NodeJS.Signals): never {
 function printSummary(problems: string[]): void {
   const failed = counts.failed + counts.cancelled || problems.length;
   for (const { name, reason } of skips) console.log(`﹣ skipped: ${name} (${reason})`);
-  if (!isWhole) console.log('﹣ docs/statements.md: compared with the files that were named only');
+  if (named.length > 0) console.log('﹣ docs/statements.md: compared with the files that were named only');
   const slowest = [...secondsOf].toSorted(([, a], [, b]) => b - a).slice(0, slowestNamed);
-  if (isWhole) console.log(`ℹ slowest: ${slowest.map(([file, seconds]) => `${file} ${seconds} s`).join(', ')}`);
+  if (named.length === 0)
+    console.log(`ℹ slowest: ${slowest.map(([file, seconds]) => `${file} ${seconds} s`).join(', ')}`);
   for (const problem of problems) console.log(`✖ ${problem}`);
   const lines = {
     tests: counts.tests,

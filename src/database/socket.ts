@@ -1,5 +1,5 @@
 // The socket under a connection to a Postgres server, where postgres.js 3.4.9 would leave queries unanswered when the
-// connection breaks: tests in test/database.test.ts fail on its own socket.
+// connection breaks: tests in test/database/database.test.ts fail on its own socket.
 import { Socket } from 'node:net';
 
 type Target = { host: string[]; port: number[] };

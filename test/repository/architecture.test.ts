@@ -1,0 +1,121 @@
+// The import rule: a room imports only rooms above it in the list. The folders say the mission; this keeps them honest.
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize, relative } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const src = fileURLToPath(new URL('../../src', import.meta.url));
+
+/** From the top of the house down. A room may import itself and what stands above it. */
+const rooms = [
+  'version.ts',
+  'variables.ts',
+  'config.ts',
+  'errors.ts',
+  'metrics-registry.ts',
+  'turns.ts',
+  'id.ts',
+  'shape.ts',
+  'actor.ts',
+  'database',
+  'bus',
+  'live',
+  'graphql',
+  'protocol',
+  'replay',
+  'spec',
+  'event',
+  'project',
+  'defaults',
+  'policy',
+  'secret',
+  'job',
+  'runner',
+  'attempt',
+  'log',
+  'metric',
+  'intake',
+  'schedule',
+  'gateway',
+];
+
+/** Beyond the wire, each room names what it may use. */
+const beyond: Record<string, string[]> = {
+  client: ['errors.ts', 'protocol'],
+  agent: ['client', 'protocol', 'errors.ts', 'bus'],
+  cli: [
+    'client',
+    'agent',
+    'gateway',
+    'config.ts',
+    'variables.ts',
+    'spec',
+    'errors.ts',
+    'version.ts',
+    'project',
+    'protocol',
+  ],
+  'main.ts': ['cli', 'errors.ts', 'version.ts'],
+};
+
+const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+const roomOf = (file: string) => file.split('/')[0] ?? '';
+
+function importsOf(file: string): string[] {
+  const text = readFileSync(join(src, file), 'utf8');
+  return [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map((match) => match[1] ?? '');
+}
+
+test('a room imports only what stands above it', () => {
+  const wrong: string[] = [];
+  for (const file of files) {
+    const room = roomOf(file);
+    const allowed = beyond[room] ?? rooms.slice(0, rooms.indexOf(room));
+    assert.ok(beyond[room] ?? rooms.includes(room), `${file} is in no room of the list`);
+    for (const specifier of importsOf(file).filter((name) => name.startsWith('.'))) {
+      const target = relative(src, normalize(join(src, dirname(file), specifier)));
+      if (target.startsWith('..')) continue; // package.json
+      if (roomOf(target) !== room && !allowed.includes(roomOf(target))) wrong.push(`${file} imports ${target}`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('Pothos is imported by schema.ts files and graphql only, Drizzle by what keeps facts', () => {
+  const mayPothos = (file: string) => file.endsWith('/schema.ts') || file.startsWith('graphql/');
+  const mayDrizzle = (file: string) => {
+    const [room = '', name = ''] = file.split('/');
+    if (['database', 'live', 'intake'].includes(room)) return true;
+    return rooms.includes(room) && !['gateway', 'graphql'].includes(room) && name !== 'schema.ts';
+  };
+  const wrong = files.flatMap((file) =>
+    importsOf(file)
+      .filter(
+        (name) => (name.startsWith('@pothos/') && !mayPothos(file)) || (/^drizzle-orm/.test(name) && !mayDrizzle(file)),
+      )
+      .map((name) => `${file} imports ${name}`),
+  );
+  assert.deepEqual(wrong, []);
+});
+
+test('only <noun>.ts writes the tables of its room', () => {
+  const wrong: string[] = [];
+  for (const file of files) {
+    const text = readFileSync(join(src, file), 'utf8');
+    for (const [, table = ''] of text.matchAll(/\.(?:insert|update|delete)\((\w+)\)/g)) {
+      const named = [...text.matchAll(/import (?:type )?\{([^}]*)\} from '([^']+)'/g)];
+      const from = named.find(([, names = '']) => names.split(/[\s,]+/).includes(table))?.[2];
+      if (from && from !== './table.ts') wrong.push(`${file} writes ${table}`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+});
+
+test('no file exports a default, and every file opens with what it is for', () => {
+  for (const file of files) {
+    const text = readFileSync(join(src, file), 'utf8');
+    assert.ok(!/^export default/m.test(text), `${file} has a default export`);
+    assert.match(text.replace(/^#!.*\n/, ''), /^\/\/ \S/, `${file} does not open with a comment`);
+  }
+});
