@@ -5,7 +5,7 @@ import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
 import { insertRows, isOneOf } from '../database/rows.ts';
 import { newId } from '../id.ts';
-import { notifyProject } from '../live/changes.ts';
+import { aheadOfServer, notifyProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { event } from './table.ts';
 
@@ -77,6 +77,14 @@ export const eventRowBytes = 1_000;
 /** About what an event takes in memory. */
 export function eventBytes({ message, data }: { message: string; data: unknown }): number {
   return eventRowBytes + message.length + JSON.stringify(data ?? null).length;
+}
+
+/** Makes events of a dump of another server events of this transaction; those of each job keep their order. */
+export async function renumberEvents(tx: Tx): Promise<void> {
+  await tx
+    .update(event)
+    .set({ changed: sql`pg_current_xact_id()` })
+    .where(aheadOfServer(event.changed));
 }
 
 type Row = typeof event.$inferSelect;

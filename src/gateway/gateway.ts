@@ -14,6 +14,7 @@ import { requestFigures, workFigures } from '../metrics-registry.ts';
 import { ResultBytes } from '../graphql/budget.ts';
 import type { ReportBug } from '../graphql/error.ts';
 import { type Consumer, startConsumer } from '../intake/consumer.ts';
+import { renumberRestored } from '../job/restored.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
@@ -84,6 +85,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     }
     await commit(store, async (tx) => {
       await ensureDefaults(tx);
+      await renumberRestored(tx);
       for (const { text, name, scopes } of tokens) await ensureToken(tx, text, { name, scopes, projectId: null });
     });
   } catch (error) {

@@ -1,7 +1,8 @@
 // Streams over many jobs: rows in the order of the transactions that wrote them, read up to the oldest one still open.
 // Numbers and times are given before the commit, so a reader that goes by them steps over the row of a slower writer;
 // below this horizon nothing is still to come.
-import { sql } from 'drizzle-orm';
+import { type SQL, sql } from 'drizzle-orm';
+import type { PgColumn } from 'drizzle-orm/pg-core';
 import { channels } from '../bus/bus.ts';
 import type { Db } from '../database/database.ts';
 import type { Tx } from './commit.ts';
@@ -16,6 +17,11 @@ export async function readHorizon(db: Db): Promise<number> {
   );
   if (!row) throw new Error('A select returned no row.');
   return Number(row.horizon);
+}
+
+/** Whether a row was written by a transaction that this server has not begun: the row came with a dump of another one. */
+export function aheadOfServer(changed: PgColumn): SQL {
+  return sql`${changed} >= pg_snapshot_xmax(pg_current_snapshot())`;
 }
 
 /** After the commit, tells who follows the project, or all projects, that this transaction changed rows. */
