@@ -51,6 +51,12 @@ const migrationLock = 4_717_270; // any number, the same in every gateway
  */
 const quiet = { onnotice: () => {}, fetch_types: false };
 
+/**
+ * A BEGIN that is the last of as many queries as one connection may have under way fails like one that meets a full socket
+ * (see socket.ts), so there is no such number: what is asked for at once is bounded elsewhere.
+ */
+const pipelined = { max_pipeline: Number.MAX_SAFE_INTEGER };
+
 /** Opens the database and brings its tables up to date; waits while another gateway is doing that. */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   if (!options.url && options.poolSize !== undefined && options.poolSize !== 1) {
@@ -61,7 +67,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   const connect = (max: number) =>
     options.url
       ? connectServer(options.url, max, options.statementTimeoutMs)
-      : postgres({ ...quiet, max, path: embedded?.socketPath, user: 'postgres', database: 'postgres' });
+      : connectTo({ path: embedded?.socketPath, user: 'postgres', database: 'postgres' }, max);
   try {
     await migrateUnderLock(connect(1));
   } catch (error) {
@@ -74,8 +80,6 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
 /** Opens no connection before the first query. */
 function connectServer(url: string, max: number, statementTimeoutMs = 15_000): postgres.Sql {
   const options = {
-    ...quiet,
-    max,
     connect_timeout: 10,
     // Seconds between a break and the next try of a connection. By default it triples with each connection that
     // breaks: ten that break together would stay away for up to 20 s from a server that is back.
@@ -86,8 +90,16 @@ function connectServer(url: string, max: number, statementTimeoutMs = 15_000): p
       idle_in_transaction_session_timeout: 5_000,
     },
   };
-  const client = postgres(url, options);
-  return isPlain(client.options) ? postgres(url, { ...options, ...{ socket: openSocket } }) : client;
+  return connectTo(options, max, url);
+}
+
+function connectTo(own: postgres.Options<Record<string, never>>, max: number, url?: string): postgres.Sql {
+  const open = (more: object) => {
+    const options = { ...quiet, ...pipelined, ...own, max, ...more };
+    return url === undefined ? postgres(options) : postgres(url, options);
+  };
+  const client = open({});
+  return isPlain(client.options) ? open({ socket: openSocket }) : client;
 }
 
 async function migrateUnderLock(client: postgres.Sql): Promise<void> {

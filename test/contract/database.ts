@@ -30,6 +30,23 @@ export function databaseContract(
       assert.equal(await database.db.$count(project, sql`${project.name} = 'whole'`), 2);
     });
 
+    test('transactions among hundreds of queries at once each have their connection, and leave none open', async () => {
+      const query = (text: string) => database.db.execute(sql`select ${text}::text`);
+      const within = () => database.transaction((tx) => tx.execute(sql`select 1 as one`));
+      // One connection took a hundred queries at once, and a socket is full after some.
+      for (const text of ['', 'x'.repeat(100_000)]) {
+        for (let before = 90; before <= 110; before += 5) {
+          const queries = Array.from({ length: before }, () => query(text));
+          for (let n = 0; n < 20; n++) await Promise.resolve(); // they are on their way, and none is answered
+          await Promise.all([...queries, within(), query(text)]);
+        }
+      }
+      const looks = await Promise.all(
+        Array.from({ length: 20 }, () => database.db.execute(sql`select now() = statement_timestamp() as alone`)),
+      );
+      for (const [row] of looks) assert.equal(row?.['alone'], true, 'no connection is in a transaction');
+    });
+
     test('a transaction that throws leaves nothing', async () => {
       const failing = database.transaction(async (tx) => {
         await tx.insert(project).values({ id: 'p-gone', name: 'gone' });
