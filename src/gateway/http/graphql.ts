@@ -106,7 +106,8 @@ export async function answerGraphql(
       idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null,
       budget,
       left: left.signal,
-      onLongData: (data) => void (longData = data),
+      // An event stream holds its text between words of its own.
+      ...(headers.accept?.includes('text/event-stream') ? {} : { onLongData: (data) => void (longData = data) }),
       onOperation,
     },
   );
