@@ -27,8 +27,9 @@ function workOf(task: () => unknown): number {
   return (user + system) / 1_000;
 }
 
-function medianWork(task: () => unknown): number {
-  return Array.from({ length: 5 }, () => workOf(task)).toSorted((a, b) => a - b)[2] ?? 0;
+/** The least of several: what runs beside it, and the compiler, only ever add to the work. */
+function leastWork(task: () => unknown, tries = 5): number {
+  return Math.min(...Array.from({ length: tries }, () => workOf(task)));
 }
 
 const filled = (piece: string, length: number) => piece.repeat(Math.ceil(length / piece.length)).slice(0, length);
@@ -37,13 +38,21 @@ const many = (count: number, one: (index: number) => string) =>
 
 const largest = 256 * 1024;
 
-/** Doubling the text must not take three times the work, where there is any to speak of. */
+/**
+ * Doubling the text must not take three times the work, where there is any to speak of. What is quadratic takes four times
+ * whenever it is measured; a collection of garbage falls into one of three.
+ */
 function assertLinear(name: string, task: (text: string) => unknown, piece: string): void {
   const [half, whole] = [filled(piece, largest / 2), filled(piece, largest)];
-  const first = medianWork(() => task(half));
-  if (first < 5) return;
-  const second = medianWork(() => task(whole));
-  assert.ok(second <= 3 * first, `${name} takes ${first} ms, then ${second} ms, on ${JSON.stringify(piece)}`);
+  const measured: string[] = [];
+  for (let tries = 0; tries < 3; tries++) {
+    const first = leastWork(() => task(half));
+    if (first < 5) return;
+    const second = leastWork(() => task(whole));
+    if (second <= 3 * first) return;
+    measured.push(`${first} ms, then ${second} ms`);
+  }
+  assert.fail(`${name} takes ${measured.join('; ')} on ${JSON.stringify(piece)}`);
 }
 
 /** Beginnings of texts that a pattern matches, which it follows furthest before it gives up. */
@@ -226,7 +235,7 @@ suite('A spec is bounded', () => {
     };
     for (const [name, part] of Object.entries(hostile)) {
       const spec = { ...least, ...part };
-      const work = Math.min(...Array.from({ length: 3 }, () => workOf(() => [parseSpec(spec), unkeepable(spec)])));
+      const work = leastWork(() => [parseSpec(spec), unkeepable(spec)]);
       console.log(`a spec with ${name}: ${work.toFixed(1)} ms of work`);
       assert.ok(work < 250, `${name} takes ${work} ms`); // 50 ms on a machine of its own
     }

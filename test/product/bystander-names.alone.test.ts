@@ -1,7 +1,7 @@
 // A job with many metric names keeps nobody else waiting, on whole installations: a bystander of another project runs
 // beside it from submission to SUCCEEDED. How late its lines come, with and without the other job, is printed.
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { after, before, suite, test } from 'node:test';
 import { skipUnless } from '../support/absent.ts';
 import { compareBystanders } from '../support/bystander.ts';
 import {
@@ -19,9 +19,17 @@ const timeout = 400_000;
 
 for (const { kind, needs, start } of installations) {
   suite(`beside a job with many metric names, ${kind}`, skipUnless(...needs), () => {
+    let installation: Installation;
+    before(
+      async () => {
+        installation = await start();
+        await createProject(installation.first, 'p-names');
+      },
+      { timeout },
+    );
+    after(() => installation.stop());
+
     test('6,600 and 16,000 names at once stop no bystander, and all are kept', { timeout }, async (t) => {
-      await using installation = await start();
-      await createProject(installation.first, 'p-names');
       const jobs: { id: string; names: number }[] = [];
       await compareBystanders(t, installation, {
         async begin() {
@@ -40,8 +48,6 @@ for (const { kind, needs, start } of installations) {
       '60,000 names, 20,000 of them in a second, stop no bystander; the first 20,000 are kept, and the job is told once',
       { timeout },
       async (t) => {
-        await using installation = await start();
-        await createProject(installation.first, 'p-names');
         let id = '';
         await compareBystanders(t, installation, {
           async begin() {

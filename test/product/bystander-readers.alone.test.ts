@@ -1,7 +1,8 @@
 // What a reader may ask for keeps nobody else waiting, on whole installations: hostile text, pages of large lines, and
 // searches by the dozen. Every answer is one that the client can act on: data, or a code that is no bug of ours.
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { randomUUID } from 'node:crypto';
+import { after, before, suite, test } from 'node:test';
 import { skipUnless } from '../support/absent.ts';
 import { compareBystanders } from '../support/bystander.ts';
 import { submitJob, untilSucceeded } from '../support/hostile-jobs.ts';
@@ -9,7 +10,6 @@ import { type Installation, installations } from '../support/installation.ts';
 import { createProject, script } from '../support/stack.ts';
 
 const timeout = 400_000;
-const project = 'p-read';
 
 /** 1,000 lines of 16 KB. */
 const largeLines = script(`
@@ -18,9 +18,12 @@ const largeLines = script(`
 
 for (const { kind, needs, start } of installations) {
   suite(`beside a reader that asks for much, ${kind}`, skipUnless(...needs), () => {
+    let installation: Installation;
+    before(async () => void (installation = await start()), { timeout });
+    after(() => installation.stop());
+
     test('notes made to slow a pattern down stop no bystander', { timeout }, async (t) => {
-      await using installation = await start();
-      const { token } = await fill(installation);
+      const { token, projectId } = await fill(installation);
       const query = 'query ($spec: JobSpecInput!) { previewJob(spec: $spec) { errors { code } } }';
       let size = 0;
       await compareBystanders(t, installation, {
@@ -28,7 +31,7 @@ for (const { kind, needs, start } of installations) {
           flood(installation, token, 2, signal, () => {
             size = (size % 240_000) + 80_000;
             const notes = 'eyJ-'.repeat(size / 4);
-            return { query, variables: { spec: { projectId: project, model: 'm', dataset: 'd', notes } } };
+            return { query, variables: { spec: { projectId, model: 'm', dataset: 'd', notes } } };
           }),
       });
     });
@@ -37,7 +40,6 @@ for (const { kind, needs, start } of installations) {
       'pages of large lines, a dozen at once, stop no bystander, and no answer is beyond its bytes',
       { timeout },
       async (t) => {
-        await using installation = await start();
         const { token, jobId } = await fill(installation, largeLines);
         let turn = 0;
         const answers: Answer[] = [];
@@ -58,7 +60,6 @@ for (const { kind, needs, start } of installations) {
     );
 
     test('99 searches in a log of 16 MB at once stop no bystander', { timeout }, async (t) => {
-      await using installation = await start();
       const { token, jobId } = await fill(installation, largeLines);
       const query = aliases(99, 'logs(first: 5, filter: { search: "nohit" }) { nodes { text } }');
       await compareBystanders(t, installation, {
@@ -129,15 +130,18 @@ function judge(status: number, text: string): Answer {
   return { data: data ?? null, bytes: Buffer.byteLength(text) };
 }
 
+type Filled = { token: string; jobId: string; projectId: string };
+
 /** A project, a token that may read it, and a job with this command, if any, when it has ended. */
-async function fill(installation: Installation, command?: string[]): Promise<{ token: string; jobId: string }> {
+async function fill(installation: Installation, command?: string[]): Promise<Filled> {
   const { first } = installation;
-  await createProject(first, project);
+  const projectId = `p-read-${randomUUID().slice(0, 8)}`;
+  await createProject(first, projectId);
   const { createToken } = await first.request<{ createToken: { secret?: string } }>(
-    `mutation { createToken(input: { projectId: "${project}", name: "reader", scopes: [READ] }) {
+    `mutation { createToken(input: { projectId: "${projectId}", name: "reader", scopes: [READ] }) {
       ... on CreateTokenPayload { secret } } }`,
   );
-  const jobId = command ? await submitJob(installation, project, command) : '';
+  const jobId = command ? await submitJob(installation, projectId, command) : '';
   if (command) await untilSucceeded(installation, jobId);
-  return { token: createToken.secret ?? '', jobId };
+  return { token: createToken.secret ?? '', jobId, projectId };
 }

@@ -1,7 +1,7 @@
 // Records that the database refuses keep nobody waiting, on whole installations: a bystander of another project runs
 // beside them from submission to SUCCEEDED, and what waits behind such a record goes on.
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { after, before, suite, test } from 'node:test';
 import { skipUnless } from '../support/absent.ts';
 import { compareBystanders } from '../support/bystander.ts';
 import {
@@ -20,13 +20,21 @@ const timeout = 400_000;
 
 for (const { kind, needs, start } of installations) {
   suite(`beside records that the database refuses, ${kind}`, skipUnless(...needs), () => {
+    let installation: Installation;
+    before(
+      async () => {
+        installation = await start();
+        await refuseRows(installation);
+      },
+      { timeout },
+    );
+    after(() => installation.stop());
+
     test('one job with two of them stops no bystander, and goes on behind them itself', { timeout }, async (t) => {
-      await using installation = await start();
       await createProject(installation.first, 'p-refused');
       let id = '';
       await compareBystanders(t, installation, {
         async begin() {
-          await refuseRows(installation);
           id = await submitJob(installation, 'p-refused', refusedRecords);
           await untilRunning(installation, id);
         },
@@ -38,13 +46,11 @@ for (const { kind, needs, start } of installations) {
       '30 jobs of three projects with two of them each stop no bystander, nor each other',
       { timeout },
       async (t) => {
-        await using installation = await start();
         const projects = ['p-refused-1', 'p-refused-2', 'p-refused-3'];
         for (const project of projects) await createProject(installation.first, project);
         const ids: string[] = [];
         await compareBystanders(t, installation, {
           async begin() {
-            await refuseRows(installation);
             for (let n = 0; n < 30; n++) {
               ids.push(await submitJob(installation, projects[n % 3] ?? '', refusedRecords));
             }

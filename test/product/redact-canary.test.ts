@@ -189,6 +189,28 @@ async function dumpRedis(redis: Redis): Promise<string> {
   return [...keys, ...values].join('\n');
 }
 
+/** What pages, plain HTTP and a query tell of the job. */
+async function readDoors(url: string, token: string, id: string): Promise<string> {
+  const query = `query ($id: ID!) { job(id: $id) {
+    name spec command notes resolved { path value source } stateReason { message hint logExcerpt }
+    logs(last: 500) { nodes { text } } metrics { name count last { value } }
+    attempts { number reason { message logExcerpt } } events(last: 100) { nodes { type message data } } } }`;
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+  const read = async (path: string, init: RequestInit = {}) => {
+    const answer = await fetch(`${url}${path}`, { ...init, headers: { ...headers, ...init.headers } });
+    const text = await answer.text();
+    assert.equal(answer.status, 200, `${path}: ${text.slice(0, 300)}`);
+    return text;
+  };
+  const told = await read('/graphql', { method: 'POST', body: JSON.stringify({ query, variables: { id } }) });
+  assert.match(told, /\[REDACTED\]/);
+  const pages = [`/watch?job=${id}`, '/graphql', `/v1/jobs/${id}`, '/readyz', '/schema/job-spec.json'];
+  return [
+    told,
+    ...(await Promise.all(pages.map((path) => read(path, { headers: { accept: 'text/html, */*' } })))),
+  ].join('\n');
+}
+
 function readFiles(of: string): string {
   const files = readdirSync(of, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   return files.map((file) => `${file.name}\n${readFileSync(join(file.parentPath, file.name), 'utf8')}`).join('\n');
@@ -298,6 +320,7 @@ test(
     assert.ok(log.includes('"mean":0.25') || log.includes('"name":"loss"'), 'an ordinary point arrived');
     assertClean('subscribers', log);
     assertClean('the outcome', JSON.stringify(stateReason));
+    assertClean('pages and doors', await readDoors(cluster.urls[0] ?? '', cluster.token, job.id));
     assertClean('files', readFiles(cluster.workDir));
     assertClean('Postgres', await dumpPostgres(cluster.databaseUrl));
     assertClean('Redis', await dumpRedis(redis));
