@@ -3,6 +3,16 @@ import js from '@eslint/js';
 import { defineConfig } from 'eslint/config';
 import tseslint from 'typescript-eslint';
 
+/** Names that read as riddles: `for (const of of due)`. A variable has the noun of what it holds. */
+const riddles = '/^(of|said|told)$/';
+const declares = [
+  `VariableDeclarator > Identifier.id[name=${riddles}]`,
+  `:function > Identifier.params[name=${riddles}]`,
+  `ObjectPattern > Property > Identifier.value[name=${riddles}]`,
+  `ArrayPattern > Identifier[name=${riddles}]`,
+  `RestElement > Identifier[name=${riddles}]`,
+].join(', ');
+
 export default defineConfig(
   { ignores: ['node_modules/', 'drizzle/', '.astraml/', 'bench/node_modules/', 'examples/clients/'] },
   js.configs.recommended,
@@ -22,6 +32,7 @@ export default defineConfig(
       ],
       '@typescript-eslint/no-misused-promises': 'error',
       '@typescript-eslint/await-thenable': 'error',
+      'no-restricted-syntax': ['error', { selector: declares, message: 'Name what it holds: a noun.' }],
       '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
     },
   },

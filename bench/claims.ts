@@ -82,7 +82,7 @@ async function readCounters(): Promise<Omit<Cost, 'seconds'>> {
 
 function print(run: { idle: Cost; busy: Cost; tookMs: number[]; claimMs: number[] }): void {
   const { idle, busy, tookMs, claimMs } = run;
-  const row = (what: string, cost: (of: Cost) => number) => [
+  const row = (what: string, cost: (measured: Cost) => number) => [
     what,
     figure(cost(busy)),
     figure(cost(busy) / options.jobs),
@@ -93,7 +93,7 @@ function print(run: { idle: Cost; busy: Cost; tookMs: number[]; claimMs: number[
     [
       row('transactions', ({ transactions }) => transactions),
       row('gateway CPU, ms', ({ gateway }) => gateway * 1e3),
-      row('Postgres CPU, ms', (of) => of.postgres * 1e3),
+      row('Postgres CPU, ms', (measured) => measured.postgres * 1e3),
       row('seconds', ({ seconds }) => seconds),
     ],
   );

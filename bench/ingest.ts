@@ -139,7 +139,7 @@ async function sendSpools(
   for (const spool of spools) for (const text of texts) spool.append(recordOf(text));
   await new Promise((resolve) => setTimeout(resolve, 1_000)); // they are on disk
   const uplinks = new Map<string, RecordSender>();
-  const stop = await hear(bus, runnerId, (told) => uplinks.get(told.attemptId)?.acknowledge(told));
+  const stop = await hear(bus, runnerId, (answer) => uplinks.get(answer.attemptId)?.acknowledge(answer));
   const run = await measure(async () => {
     assignments.forEach(({ attemptId, leaseToken }, index) => {
       const spool = spools[index]!;
@@ -162,10 +162,10 @@ async function sendSpools(
   return run;
 }
 
-function hear(on: Bus, runnerId: string, listener: (told: Acknowledgement) => void): Promise<() => Promise<void>> {
+function hear(on: Bus, runnerId: string, listener: (answer: Acknowledgement) => void): Promise<() => Promise<void>> {
   return on.subscribe(channels.runner(runnerId), (message) => {
-    const told = acknowledgement.safeParse(JSON.parse(message)).data;
-    if (told) listener(told);
+    const answer = acknowledgement.safeParse(JSON.parse(message)).data;
+    if (answer) listener(answer);
   });
 }
 

@@ -36,8 +36,8 @@ try {
   });
   let committedAt = () => {};
   await bus.subscribe(channels.runner(runnerId), (message) => {
-    const told = acknowledgement.safeParse(JSON.parse(message)).data;
-    if (told) uplink.acknowledge(told);
+    const answer = acknowledgement.safeParse(JSON.parse(message)).data;
+    if (answer) uplink.acknowledge(answer);
     committedAt();
   });
   const heard = Promise.withResolvers<void>();

@@ -72,8 +72,8 @@ function checkLock(): string | undefined {
   }
   const result = execute('npm', ['ci', '--dry-run', '--ignore-scripts', '--no-audit', '--loglevel=error'], scratch);
   const reasons = result.output.split('\n').filter((line) => / (Missing|Invalid): /.test(line));
-  const said = reasons.length > 0 ? reasons.join('\n') : result.output;
-  return result.ok ? undefined : `package-lock.json does not fit package.json. Run: npm install\n${said}`;
+  const explanation = reasons.length > 0 ? reasons.join('\n') : result.output;
+  return result.ok ? undefined : `package-lock.json does not fit package.json. Run: npm install\n${explanation}`;
 }
 
 function drizzleKit(): string {

@@ -77,11 +77,11 @@ export async function deploy(options: { nodeArgs?: string[]; env?: Record<string
     folder,
     async stop() {
       await gateway.stop();
-      const said = gateway
+      const output = gateway
         .output()
         .replace(/^listening on .*$/m, '')
         .trim();
-      if (said) console.log(`the gateway said:\n${said.slice(-4_000)}`);
+      if (output) console.log(`the gateway said:\n${output.slice(-4_000)}`);
       await Promise.all([postgres.stop(), redis.stop()]);
       rmSync(folder, { recursive: true, force: true });
     },

@@ -116,8 +116,8 @@ async function tryConnect(attemptId: string): Promise<Socket | null> {
 
 /** An attempt over its supervisor's socket: when that closes, the supervisor has ended. */
 function attached(attemptId: string, gpus: readonly number[], reached: Promise<Socket | null>): RunningAttempt {
-  const say = (said: z.input<typeof command>) =>
-    void reached.then((socket) => socket?.write(`${JSON.stringify(said)}\n`));
+  const say = (message: z.input<typeof command>) =>
+    void reached.then((socket) => socket?.write(`${JSON.stringify(message)}\n`));
   const run = async () => {
     const socket = await reached;
     socket?.resume();

@@ -92,9 +92,9 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   const allEnded = Promise.all(strays.map(({ attempt }) => attempt.done));
   await Promise.race([allEnded, sleep(straysMs, undefined, { ref: false })]);
   const heard = (message: string) => {
-    const told = acknowledgement.safeParse(parseJson(message));
+    const parsed = acknowledgement.safeParse(parseJson(message));
     // Anything else is a message without content: every attempt asks what there is to know.
-    if (told.success) running.get(told.data.attemptId)?.acknowledge(told.data);
+    if (parsed.success) running.get(parsed.data.attemptId)?.acknowledge(parsed.data);
     else for (const attempt of running.values()) attempt.ask();
   };
   const listen = async (runnerId: string) =>

@@ -1,7 +1,7 @@
-// The spool: every record that a supervisor took from its command, numbered, on disk until the gateway says that it is
-// committed. Append-only segment files, flushed every 100 ms; appending never waits, so training never does. While the
-// disk takes nothing, records wait in memory, and `failure` says why. It is bounded: past that the oldest lines of the
-// command that were never read from it become gaps, a segment at a time; nothing else is ever given up.
+// The spool keeps every numbered record of an attempt on disk until the gateway has committed it. Segment files are
+// append-only and flushed every 100 ms; appending never waits, so training never does. While the disk fails, records wait
+// in memory and `failure` gives the reason. The spool is bounded: beyond the bound the oldest unread lines become gaps, one
+// segment at a time. Other records are never dropped.
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -24,11 +24,11 @@ type Segment = {
   readonly file: string;
   readonly first: number;
   last: number;
-  /** Bytes of its entries when all are written, of those that are on disk, and of those that cannot be given up. */
+  /** Bytes of all its entries, of the entries on disk, and of the entries that must not be dropped. */
   size: number;
   bytes: number;
   kept: number;
-  /** The command's lines in it: how many, their bytes, and their checksum. */
+  /** Number, bytes and checksum of the command's lines in this segment. */
   lines: number;
   lineBytes: number;
   linesCrc: number;
@@ -37,17 +37,17 @@ type Segment = {
 };
 type HeldEntry = Entry & { segment: Segment };
 
-/** Bytes of an attempt's spool, unless its runner says otherwise; and the fewest that make sense. */
+/** Default and smallest bound of an attempt's spool, in bytes. */
 export const defaultSpoolBytes = 1024 ** 3;
 export const leastSpoolBytes = 1024 ** 2;
 const largestSegment = 1024 * 1024;
-/** A bound is at least so many segments: there is one to give up beside those that are being sent and written. */
+/** Smallest number of segments in a full spool: one to drop, beside those that are being sent and written. */
 const fewestSegments = 16;
-/** Of a gap on disk, at most: two numbers and its own. */
+/** Upper bound of one gap entry on disk, in bytes: two sequence numbers and the line number. */
 const gapBytes = 48;
 const flushMs = 100;
 const retryMs = 1_000;
-/** Newest segments that are kept in memory as well, so that a gateway that keeps up never makes us read a file. */
+/** Newest segments that stay in memory too, so that no file is read while the gateway keeps up. */
 const segmentsInMemory = 2;
 
 export class Spool {
@@ -58,24 +58,24 @@ export class Spool {
   readonly #segments: Segment[] = [];
   /** Bytes of all segments. */
   #bytes = 0;
-  /** Newest segment when room was last made. */
+  /** Newest segment when lines were last dropped. */
   #checked: Segment | undefined;
-  /** The newest entries, in order: all that are not on disk, and some that are. */
+  /** Newest entries, in order: every entry that is not on disk, and some that are. */
   #recent: HeldEntry[] = [];
   #recentBytes = 0;
-  /** Last number that was read: what is below may be on its way, and stays what it is. */
+  /** Number of the last record that was read. Records up to it may be in flight, so they are never replaced by gaps. */
   #sent = 0;
-  /** Last number on disk, and the last one that is just being written. */
+  /** Number of the last record on disk, and of the last one that is being written. */
   #written = 0;
   #writing = 0;
   #read: { file: string; entries: Entry[] } | undefined;
-  /** Segments whose files change just now. */
+  /** Segments whose files are being changed. */
   #busy: readonly Segment[] = [];
   #turn: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #handle: { file: string; handle: FileHandle } | undefined;
   #last = 0;
-  /** Of the segments that are gone. */
+  /** Totals of segments that were removed. */
   #sums = { lines: 0, linesCrc: 0 };
   #lost = 0;
   #failure: Error | undefined;
@@ -88,38 +88,38 @@ export class Spool {
     this.#memoryBytes = segmentsInMemory * this.#segmentBytes;
   }
 
-  /** A new, empty spool in this folder. `maxBytes` holds for its files, as far as lines can be given up for it. */
+  /** Makes an empty spool in this folder. `maxBytes` bounds its files, as far as dropping lines can. */
   static async create(folder: string, maxBytes = defaultSpoolBytes): Promise<Spool> {
     await rm(folder, { recursive: true, force: true }).catch(() => {}); // the first flush meets, and tells, what is wrong
     return new Spool(folder, maxBytes);
   }
 
-  /** Number of the last record; 0 for none. */
+  /** Number of the last record; 0 when there is none. */
   get last(): number {
     return this.#last;
   }
 
-  /** Why the disk takes nothing at present. */
+  /** Why the disk cannot be written at present. */
   get failure(): Error | undefined {
     return this.#failure;
   }
 
-  /** Bytes in memory: a few MiB, and more only while the disk does not keep up. */
+  /** Bytes in memory: a few MiB, more only while the disk is slower than the command. */
   get heldBytes(): number {
     return this.#recentBytes;
   }
 
-  /** Lines that were given up. */
+  /** Number of dropped lines. */
   get lostLines(): number {
     return this.#lost;
   }
 
-  /** Number and checksum of the command's lines but for those that were given up: what is stored in the end. */
+  /** Number and checksum of the command's lines that were not dropped: those that the gateway stores. */
   sumLines(): Pick<RecordOf<'finished'>, 'lines' | 'linesCrc'> {
     return this.#segments.reduce(addLines, this.#sums);
   }
 
-  /** Takes a record; it is on disk within 100 ms. */
+  /** Appends a record. It is on disk within 100 ms. */
   append(record: RunnerRecord): void {
     const number = this.#last + 1;
     this.#last += numbersOf(record);
@@ -153,13 +153,13 @@ export class Spool {
       await this.#load(after + 1);
       entries = this.#held(after + 1);
     }
-    // From the look to the mark nothing waits: no line can be given up in between.
+    // No await between the look and the mark: no line can be dropped in between.
     const { last, records } = takeRecords(entries, after + 1, { maxRecords, maxBytes });
     this.#sent = Math.max(this.#sent, last);
     return { first: after + 1, last, records };
   }
 
-  /** Everything up to this number is committed: it is needed no more, on disk or in memory. */
+  /** Releases everything up to this number, which the gateway has committed. */
   async release(committed: number): Promise<void> {
     this.#forget(indexOf(this.#recent, committed + 1));
     for (;;) {
@@ -175,7 +175,7 @@ export class Spool {
     }
   }
 
-  /** Ends the spool and removes its files: everything is committed, or nobody wants it. */
+  /** Ends the spool and removes its files: everything was committed, or the attempt was abandoned. */
   async remove(): Promise<void> {
     this.#removed = true;
     clearTimeout(this.#timer);
@@ -199,7 +199,7 @@ export class Spool {
     return segment;
   }
 
-  /** Once a segment: past the bound the oldest lines go, but for segments that are being sent or filled. */
+  /** Called once a segment. Beyond the bound it drops the oldest lines, except in segments that are being sent or filled. */
   #makeRoom(newest: Segment): void {
     if (this.#checked === newest) return;
     this.#checked = newest;
@@ -209,7 +209,7 @@ export class Spool {
     }
   }
 
-  /** Gives up the lines of a segment: at once for whoever reads, on disk with the next flush. */
+  /** Replaces the lines of a segment by gaps: in memory at once, on disk with the next flush. */
   #cut(segment: Segment): void {
     const kept = Math.min(segment.kept, segment.size);
     this.#bytes -= segment.size - kept;
@@ -218,14 +218,14 @@ export class Spool {
     if (this.#read?.file === segment.file) this.#read = undefined;
     const [from, to] = [indexOf(this.#recent, segment.first), indexOf(this.#recent, segment.last + 1)];
     const before = this.#recent.slice(from, to);
-    // Entries that are on disk or on their way there are known by their numbers: those stay one by one.
+    // Entries that are on disk or being written keep their numbers, so each becomes a gap of its own.
     const isUnwritten = segment.first > Math.max(this.#written, this.#writing);
     const after = isUnwritten ? joinGaps(loseLines(before)) : loseLines(before);
     this.#recent = [...this.#recent.slice(0, from), ...after, ...this.#recent.slice(to)];
     this.#recentBytes += sizeOf(after) - sizeOf(before);
   }
 
-  /** Forgets the older half of what is in memory, as far as it is on disk. */
+  /** Drops the older half of the entries in memory, as far as they are on disk. */
   #forgetOldest(): void {
     let count = 0;
     let left = this.#recentBytes;
@@ -241,7 +241,7 @@ export class Spool {
     if (count > 0) this.#recentBytes -= sizeOf(this.#recent.splice(0, count));
   }
 
-  /** Entries with this number and what follows, as far as they are in memory; null when they are on disk alone. */
+  /** Entries from this number on that are in memory; null when they are only on disk. */
   #held(number: number): readonly Entry[] | null {
     if (number > this.#last) return [];
     const oldest = this.#recent[0];
@@ -280,7 +280,7 @@ export class Spool {
     );
   }
 
-  /** Writes what is not on disk. What a failed write left behind is written over by the next. */
+  /** Writes the entries that are not on disk. The next write replaces what a failed one left behind. */
   async #flush(): Promise<void> {
     for (const segment of this.#segments.filter((one) => this.#isToRewrite(one))) await this.#rewrite(segment);
     const entries = this.#recent.slice(indexOf(this.#recent, this.#written + 1));
@@ -346,7 +346,7 @@ export class Spool {
     await opened?.handle.close();
   }
 
-  /** One thing at a time happens to the files. */
+  /** Runs changes of the files one after the other. */
   #inTurn(work: () => Promise<void>): Promise<void> {
     const done = this.#turn.then(work);
     this.#turn = done.catch(() => {}); // whoever asked hears of it; the next one goes on

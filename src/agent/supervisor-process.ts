@@ -63,15 +63,15 @@ function passwordOf(url: string): string {
   return decodeURIComponent(new URL(url).password);
 }
 
-function obey(said: z.output<typeof command> | undefined): void {
-  if (said?.type === 'stop') supervisor.stop(said.outcome, said.graceMs);
-  if (said?.type === 'abandon') supervisor.abandon(said.graceMs);
+function obey(received: z.output<typeof command> | undefined): void {
+  if (received?.type === 'stop') supervisor.stop(received.outcome, received.graceMs);
+  if (received?.type === 'abandon') supervisor.abandon(received.graceMs);
 }
 
 function hear(message: string): void {
-  const told = acknowledgement.safeParse(JSON.parse(message));
+  const parsed = acknowledgement.safeParse(JSON.parse(message));
   // Anything else is a message without content: ask what there is to know.
-  if (told.success) supervisor.acknowledge(told.data);
+  if (parsed.success) supervisor.acknowledge(parsed.data);
   else supervisor.ask();
 }
 

@@ -118,14 +118,14 @@ type Variable = NonNullable<Spec['env']>[number];
 
 /** What the runner is to run, with the values of the job's secrets; null when one is gone, which ends the job. */
 async function assign(tx: Tx, row: Attempt, secretKeys: readonly SecretKey[]): Promise<Assignment | null> {
-  const [of] = await tx.select().from(job).where(eq(job.id, row.jobId));
-  if (!of) throw new Error(`Attempt ${row.id} has no job.`);
-  const variables = (of.effective['env'] ?? []) as Variable[];
+  const [owner] = await tx.select().from(job).where(eq(job.id, row.jobId));
+  if (!owner) throw new Error(`Attempt ${row.id} has no job.`);
+  const variables = (owner.effective['env'] ?? []) as Variable[];
   const names = new Set(variables.flatMap(({ from }) => from.secret ?? []));
-  const opened = await openSecrets(tx, of.projectId, [...names], secretKeys);
-  if (opened.problem === null) return toAssignment(tx, row, of, { variables, values: opened.values });
+  const opened = await openSecrets(tx, owner.projectId, [...names], secretKeys);
+  if (opened.problem === null) return toAssignment(tx, row, owner, { variables, values: opened.values });
   const { problem, hint } = opened;
-  await changeJob(tx, of.id, (locked) => endUnstarted(tx, locked, row.id, { message: problem, hint }));
+  await changeJob(tx, owner.id, (locked) => endUnstarted(tx, locked, row.id, { message: problem, hint }));
   return null;
 }
 
@@ -151,7 +151,7 @@ async function endUnstarted(
 async function toAssignment(
   tx: Tx,
   row: Attempt,
-  of: Job,
+  owner: Job,
   { variables, values }: { variables: readonly Variable[]; values: ReadonlyMap<string, string> },
 ): Promise<Assignment> {
   const valueOf = ({ from }: Variable) => (from.secret === undefined ? from.value : values.get(from.secret)) ?? '';
@@ -160,12 +160,18 @@ async function toAssignment(
     attemptNumber: row.number,
     leaseToken: row.leaseToken,
     gpus: row.gpus,
-    job: { id: of.id, number: of.number, name: of.name, projectId: of.projectId, scheduleId: of.scheduleId },
-    spec: of.effective,
-    command: of.effective['command'] as string[],
+    job: {
+      id: owner.id,
+      number: owner.number,
+      name: owner.name,
+      projectId: owner.projectId,
+      scheduleId: owner.scheduleId,
+    },
+    spec: owner.effective,
+    command: owner.effective['command'] as string[],
     env: Object.fromEntries(variables.map((variable) => [variable.name, valueOf(variable)])),
     secretEnv: variables.filter(({ from }) => from.secret !== undefined).map(({ name }) => name),
-    timeoutSeconds: of.timeoutSeconds === null ? null : await timeLeft(tx, row, of.timeoutSeconds),
+    timeoutSeconds: owner.timeoutSeconds === null ? null : await timeLeft(tx, row, owner.timeoutSeconds),
     committed: row.mark,
   };
 }
@@ -205,10 +211,10 @@ export function holdsLease(row: Attempt, leaseToken: string): boolean {
 }
 
 /** What the holder of a token is told: how much is committed, and what to do. */
-export function acknowledge(row: Attempt, of: Job, leaseToken: string): Acknowledgement {
+export function acknowledge(row: Attempt, owner: Job, leaseToken: string): Acknowledgement {
   const directives: Directive[] = [];
   if (!holdsLease(row, leaseToken)) directives.push({ type: 'ABANDON' });
-  else if (of.state === 'CANCELLING') directives.push({ type: 'CANCEL', graceSeconds: of.cancelGraceSeconds });
+  else if (owner.state === 'CANCELLING') directives.push({ type: 'CANCEL', graceSeconds: owner.cancelGraceSeconds });
   return { attemptId: row.id, committed: row.mark, directives };
 }
 

@@ -29,7 +29,7 @@ const counted = ['EXIT_CODE', 'SIGNAL', 'OUT_OF_MEMORY', 'CUDA_OUT_OF_MEMORY', '
 const [firstDelayMs, longestDelayMs] = [10_000, 600_000];
 
 /** The class of an end that nobody asked for, with its sentence. The state is the attempt's own. */
-export function judgeEnd(end: End, of: Pick<Job, 'resolved' | 'defaultsVersion'>): Judged {
+export function judgeEnd(end: End, asked: Pick<Job, 'resolved' | 'defaultsVersion'>): Judged {
   const after = `after ${end.seconds} s`;
   const failed = (code: string, message: string, hint: string | null = null): Judged => {
     return { state: 'FAILED', reason: { code, message, hint } };
@@ -63,7 +63,7 @@ export function judgeEnd(end: End, of: Pick<Job, 'resolved' | 'defaultsVersion'>
     return failed('OUT_OF_MEMORY', `The host ran out of memory: ${lower(how)} ${after}.`, hint);
   }
   const cuda = end.exitCode === tempFail ? undefined : end.lines.findLast((line) => cudaPattern.test(line));
-  if (cuda !== undefined) return failed('CUDA_OUT_OF_MEMORY', cudaMessage(cuda, of), cudaHint(of));
+  if (cuda !== undefined) return failed('CUDA_OUT_OF_MEMORY', cudaMessage(cuda, asked), cudaHint(asked));
   if (end.exitCode === tempFail)
     return failed('EXIT_CODE', `${how} ${after}.`, 'By this code the command asks to be tried again.');
   if (end.signal === null) return failed('EXIT_CODE', `${how} ${after}.`, lookHint);

@@ -7,8 +7,8 @@ import { appendMark, group, isGroupGone, isWrongType, messageOf, streams } from 
 /** Appends to every stream; rejects with a sentence about each that takes nothing. `url` is for repairs. */
 export async function probeStreams(connection: Connection, url: string): Promise<void> {
   const problems = await Promise.all(streams.map((stream) => probeStream(connection, url, stream)));
-  const told = problems.filter((problem) => problem !== null);
-  if (told.length > 0) throw new Error(told.join(' '));
+  const reported = problems.filter((problem) => problem !== null);
+  if (reported.length > 0) throw new Error(reported.join(' '));
 }
 
 /** Null when the stream takes entries. */

@@ -127,8 +127,8 @@ function describe(error: unknown): { exitCode: number; lines: string[] } {
       const place = only.specPath && !only.message.startsWith(only.specPath) ? `${only.specPath}: ` : '';
       return { exitCode, lines: [`error: ${place + only.message}`, ...hintLine(only.hint ?? null)] };
     }
-    const said = issues.some((issue) => issue.hint === hint);
-    const lines = [`error: ${error.message}`, ...issues.flatMap(issueLines), ...hintLine(said ? null : hint)];
+    const isShown = issues.some((issue) => issue.hint === hint);
+    const lines = [`error: ${error.message}`, ...issues.flatMap(issueLines), ...hintLine(isShown ? null : hint)];
     return { exitCode, lines };
   }
   if (error instanceof Failure) {

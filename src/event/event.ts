@@ -1,5 +1,6 @@
-// Events are written in the transaction of what they tell about, and never changed. Those of one job are read by their
-// number; those of a project by the transaction that wrote them, since its jobs share no lock that could number them.
+// An event is written in the transaction of the change that it reports, and never updated. Events of one job are read by
+// their number. Events of a project are read by the transaction that wrote them, because jobs of a project share no lock
+// under which they could be numbered.
 import { and, eq, isNotNull, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
@@ -9,7 +10,7 @@ import { aheadOfServer, notifyProject } from '../live/changes.ts';
 import type { Tx } from '../live/commit.ts';
 import { event } from './table.ts';
 
-/** Types of a job's events; a project's other events are no part of its jobs' story. */
+/** Types of a job's events. */
 export const jobEventTypes = [
   'SUBMITTED',
   'STATE_CHANGED',
@@ -53,8 +54,8 @@ export type NewEvent = {
 };
 
 /**
- * Writes an event, and tells the project's followers. `since` is the job's last `changed`, read under its lock: a
- * transaction may have begun before the one whose lock it then waited for, and its event must not come first.
+ * Writes an event and notifies followers of the project. `since` is the job's last `changed`, read under the job's lock. A
+ * transaction may have begun before the one whose lock it waited for; `since` keeps its event from sorting first.
  */
 export async function recordEvent(tx: Tx, entry: NewEvent, since?: string): Promise<void> {
   const changed = since === undefined ? {} : { changed: sql`greatest(pg_current_xact_id(), ${since}::xid8)` };
@@ -63,7 +64,7 @@ export async function recordEvent(tx: Tx, entry: NewEvent, since?: string): Prom
   if (written && entry.projectId !== null) notifyProject(tx, entry.projectId, written.changed);
 }
 
-/** Writes events of new jobs, or of none: of what nobody could have changed before. At least one. */
+/** Writes one event or more of jobs that are new in this transaction, or of no job. */
 export async function recordEvents(tx: Tx, entries: readonly NewEvent[]): Promise<void> {
   const rows = entries.map((entry) => ({ id: newId('evt'), ...entry }));
   const [written] = await tx.execute<{ changed: string }>(sql`${insertRows(event, rows)} returning changed`);
@@ -71,15 +72,15 @@ export async function recordEvents(tx: Tx, entries: readonly NewEvent[]): Promis
   if (written) for (const projectId of projects) notifyProject(tx, projectId, written.changed);
 }
 
-/** About what an event takes in memory beside its texts. */
+/** Estimated memory of an event without its texts, in bytes. */
 export const eventRowBytes = 1_000;
 
-/** About what an event takes in memory. */
+/** Estimated memory of an event, in bytes. */
 export function eventBytes({ message, data }: { message: string; data: unknown }): number {
   return eventRowBytes + message.length + JSON.stringify(data ?? null).length;
 }
 
-/** Makes events of a dump of another server events of this transaction; those of each job keep their order. */
+/** Assigns events that came with a dump of another server to this transaction. Events of one job keep their order. */
 export async function renumberEvents(tx: Tx): Promise<void> {
   await tx
     .update(event)

@@ -78,7 +78,7 @@ export async function takeBatches(
     (batch) => attempts.get(batch.attemptId)?.jobId ?? '',
   );
   const jobIds = [...byJob.keys()];
-  const told: PendingAck[] = [];
+  const pending: PendingAck[] = [];
   // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle. The
   // rest of their queries travel together: one after the other, most of the time of a commit was waiting for answers.
   const round: Round = { leaseSeconds, maxMetricNames, counts, runnerIds: new Set(), attempts: new Map() };
@@ -88,11 +88,11 @@ export async function takeBatches(
   }
   await together(jobIds, (jobId) =>
     changeJob(tx, jobId, async (locked) => {
-      for (const batch of byJob.get(jobId) ?? []) told.push(await takeBatch(tx, locked, batch, round));
+      for (const batch of byJob.get(jobId) ?? []) pending.push(await takeBatch(tx, locked, batch, round));
     }),
   );
   for (const runnerId of [...round.runnerIds].sort()) await touchRunner(tx, runnerId);
-  return told;
+  return pending;
 }
 
 /** Does all of it at once; when something fails, only after all has ended: nothing may be written after the rollback. */
@@ -115,8 +115,8 @@ async function takeBatch(
     const accepted = acceptNext(attempt, batch, counts);
     // Every gateway, and whoever listens to Redis, hears what was stored; followers that miss it read the database.
     if (accepted.records.length > 0 && accepted.json !== null) {
-      const of = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
-      tx.notify(channels.job(locked.job.id), {}, [[of, accepted.json, '}']]);
+      const head = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
+      tx.notify(channels.job(locked.job.id), {}, [[head, accepted.json, '}']]);
     }
     await store(tx, locked, attempt, accepted, maxMetricNames);
     await saveMark(tx, attempt, leaseSeconds);

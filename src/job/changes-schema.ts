@@ -17,7 +17,7 @@ import type { Job, JobFilter } from './job.ts';
 import { JobFilterInput, JobRef, requireUsable } from './schema.ts';
 
 const maxJobs = 100;
-/** A job is sent at most so often. */
+/** Shortest time between two messages about one job: ten a second. */
 const minIntervalMs = 100;
 
 type JobsUpdate = { jobs: Job[]; removedIds: string[]; endCursor: string; caughtUp: boolean; done: boolean };
@@ -72,7 +72,7 @@ builder.subscriptionField('jobsUpdated', (t) =>
   }),
 );
 
-/** A list of what one may not see is empty, but a stream of it would wait for ever: it is refused. */
+/** Refuses projects that the caller may not see. A list of their jobs is empty, but a stream would wait for ever. */
 async function requireProjects(context: Context, actor: Actor, filter: JobFilter): Promise<void> {
   const ids = filter.projectIds ?? [];
   if (ids.length === 0 && actor.projectId === null) requirePlatformScope(actor, 'READ');
@@ -87,13 +87,13 @@ function channelOf(actor: Actor, { projectIds }: JobFilter): string {
   return only === undefined ? channels.projects : channels.project(only);
 }
 
-/** With another filter the same place would mean another set of jobs, some of them never told. */
+/** Name of the stream inside its cursors. With another filter the same position would skip jobs, so the filter is part of it. */
 function streamOf(filter: JobFilter): string {
   const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== null && value !== undefined));
   return `jobs-updated:${hashOf(JSON.parse(JSON.stringify(given))).slice(0, 16)}`;
 }
 
-/** Throws CURSOR_INVALID also for a place beyond the horizon: it is of another database, and nothing would ever come. */
+/** Throws CURSOR_INVALID also for a position beyond the horizon: it comes from another database, and no row would follow. */
 function fromCursor(filter: JobFilter, cursor: string, horizon: number): ChangePosition {
   const [changed, jobId, start, ...rest] = decodeCursor(streamOf(filter), cursor);
   if (!isCount(changed) || typeof jobId !== 'string' || !isCount(start) || rest.length > 0) throw cursorInvalid();
@@ -102,8 +102,8 @@ function fromCursor(filter: JobFilter, cursor: string, horizon: number): ChangeP
 }
 
 /**
- * Its ring holds one batch: who is later gets the jobs as they are now. What is read depends on who reads by the token's
- * project, and by the token where jobs `submittedByMe` are asked for.
+ * The ring holds one batch; a slower follower reads the jobs in their present state. A read depends on the token's
+ * project, and on the token itself when the filter asks for `submittedByMe`.
  */
 function changesStream(
   { database: { db } }: Context,
@@ -112,7 +112,7 @@ function changesStream(
 ): SharedStream<JobsUpdate, string> {
   const stream = streamOf(filter);
   return {
-    // Who goes on in the middle of a backlog is silent of other jobs than those who follow already.
+    // A follower that resumes in the middle of a backlog has another `start`, so it reports other removed jobs.
     key: [stream, actor.projectId, filter.submittedByMe ? actor.tokenId : '', start[0] > 0 ? start[2] : 0].join(' '),
     start: toText(start),
     ringBytes: 0,
@@ -139,7 +139,7 @@ function changesStream(
   };
 }
 
-/** Changes up to a batch, which ends sooner when its jobs are large. */
+/** Reads changes until a batch is full, by number of jobs or by bytes. */
 async function readSlices(
   db: Db,
   actor: Actor,

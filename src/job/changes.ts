@@ -7,8 +7,9 @@ import { type Job, jobConditions, type JobFilter } from './job.ts';
 import { job } from './table.ts';
 
 /**
- * Place among changes: a transaction, and within it a job. Below `start`, where a follower began, jobs that do not match
- * are passed over in silence; it is 0 for a place beyond it, where it says nothing any more.
+ * Position among changes: transaction number, then job id. `start` is the transaction at which the follower subscribed.
+ * Jobs changed before it are never reported as removed, because the follower did not see them. 0 once the position has
+ * passed it.
  */
 export type ChangePosition = readonly [changed: number, jobId: string, start: number];
 
@@ -17,22 +18,22 @@ export function changePosition(changed: number, jobId: string, start: number): C
 }
 
 export type ChangesReading = {
-  /** Jobs that match, as they are now. */
+  /** Jobs that match the filter, in their present state. */
   jobs: Job[];
-  /** Jobs that do not match now. */
+  /** Ids of jobs that changed and do not match the filter any more. */
   removedIds: string[];
-  /** Up to here the changes were read. */
+  /** Changes were read up to this position. */
   position: ChangePosition;
-  /** There is more below the horizon. */
+  /** True when more changes lie below the horizon. */
   more: boolean;
-  /** There are changes that only a later horizon will let be read. */
+  /** True when changes lie above the horizon: they can be read once older transactions have ended. */
   pending: boolean;
 };
 
 /**
- * Jobs whose last change is after a position, below `horizon`, which was read before, and up to `until` where one is given;
- * up to `limit`. Those that do not match are named only when they changed in the position's `start` or later: before, who
- * follows was never told of them.
+ * Reads up to `limit` jobs whose last change lies after a position, below `horizon` and not beyond `until`. `horizon` must
+ * have been read before. Jobs that do not match are reported only when they changed at `start` or later: followers were
+ * never told of the others.
  */
 export async function readChangedJobs(
   db: Db,
@@ -55,7 +56,7 @@ export async function readChangedJobs(
   const kept = within.slice(0, limit);
   const last = kept.at(-1)?.job;
   const end = last ? changePosition(Number(last.changed), last.id, start) : page.after;
-  // What was read to its end from before the start is read up to the start: what is silent below it stays so.
+  // Everything below the horizon was read, so the position may move up to it, and `start` is not needed any more.
   const whole = until ?? (end[2] > 0 ? changePosition(horizon, '', 0) : end);
   return {
     jobs: kept.filter((row) => row.matches).map((row) => row.job),
@@ -67,6 +68,6 @@ export async function readChangedJobs(
 }
 
 function isBeyond(row: Job, [changed, jobId]: ChangePosition): boolean {
-  const of = Number(row.changed);
-  return of > changed || (of === changed && row.id > jobId);
+  const rowChanged = Number(row.changed);
+  return rowChanged > changed || (rowChanged === changed && row.id > jobId);
 }

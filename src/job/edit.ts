@@ -31,12 +31,12 @@ export async function updateJob(tx: Tx, actor: Actor, input: JobEdit): Promise<J
   const project = await getProject(tx, actor, known.projectId);
   if (!project) throw notFound('Job', input.id, at);
   requireActive(project, at);
-  const { id, ...said } = input;
+  const { id, ...fields } = input;
   const { model, dataset } = known;
-  const issues = parseSpec({ project_id: project.id, model, dataset, ...said }).issues;
+  const issues = parseSpec({ project_id: project.id, model, dataset, ...fields }).issues;
   if (issues.length > 0) throw invalid(issues.map((issue) => ({ ...issue, path: ['input', ...issue.path] })));
   await changeJob(tx, id, async (locked) => {
-    const changed = editLocked(locked, said);
+    const changed = editLocked(locked, fields);
     if ('priority' in changed) await requireAllowed(tx, locked);
     const names = Object.keys(changed);
     if (names.length === 0) return;

@@ -1,8 +1,9 @@
-// Submissions that come at once are written together: one transaction for all of a turn of the event loop. Each has its
-// own outcome. What cannot be written so at once goes alone, by `submitJob`, which says why.
+// Submissions that arrive in one turn of the event loop are written in one transaction, each with an outcome of its own. A
+// submission that cannot be written this way (refused, repeated, or blocked by another one) is tried alone by
+// `submitJob`, which gives the reason.
 import { type Actor, requireScope } from '../actor.ts';
 import { type Database, databaseErrorCode, type Db } from '../database/database.ts';
-import { readOncePerTurn, batchPerTurn } from '../database/per-turn.ts';
+import { batchPerTurn, readOncePerTurn } from '../database/per-turn.ts';
 import { newId } from '../id.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { isKey, type KeyedInput, takeKeys } from '../replay/replay.ts';
@@ -21,7 +22,7 @@ import {
 } from './job.ts';
 import { withJobNumber } from './number.ts';
 
-/** Accepts a job: `submitJob`, with its number and in a transaction that it may share. */
+/** Submits a job: takes its number, then writes it in a transaction that other submissions may share. */
 export function submit(
   store: Store,
   actor: Actor,
@@ -36,7 +37,7 @@ export function submit(
   });
 }
 
-/** Null for a submission that is refused, a repeat, or in the way of another one: nothing is written of it. */
+/** Null when the submission is refused, repeats a key, or waits for another one. Nothing of it was written then. */
 async function accept(store: Store, actor: Actor, submission: Submission) {
   const plan = await planJob(store.database.db, actor, submission, readSharedGround);
   if (!plan.ready || !isExpected(submission, plan.specHash)) return null;
@@ -51,11 +52,11 @@ async function accept(store: Store, actor: Actor, submission: Submission) {
   return job && { job, replayed: false, warnings: plan.warnings };
 }
 
-/** A job to be written, if its key is free. */
+/** A planned job, written only if its idempotency key is free. */
 type Keyed = { draft: JobDraft; key: KeyedInput | null };
 
 const mostJobs = 64;
-/** All wait for a key that another transaction holds: after this each goes alone, and its sender waits for longer. */
+/** Longest wait of the shared transaction for a key that another transaction holds. Then each submission is tried alone. */
 const keyWaitMs = 100;
 const writers = new WeakMap<Database, (keyed: Keyed) => Promise<Job | null>>();
 
@@ -69,9 +70,9 @@ function writerOf(store: Store) {
 const readByKey = readOncePerTurn((db: Db, key: string) =>
   readPlanInputs(db, ...(JSON.parse(key) as [string, string | null])),
 );
-const readSharedGround: typeof readPlanInputs = (db, ...of) => readByKey(db, JSON.stringify(of));
+const readSharedGround: typeof readPlanInputs = (db, ...inputs) => readByKey(db, JSON.stringify(inputs));
 
-/** The job of each, or null for all where the database refused one of them and so undid all. */
+/** The job of each submission; null for all when the database refused one of them, which rolled all of them back. */
 async function writeJobs(store: Store, all: readonly Keyed[]): Promise<(Job | null)[]> {
   try {
     const written = await commit(store, async (tx) => {
@@ -83,7 +84,7 @@ async function writeJobs(store: Store, all: readonly Keyed[]): Promise<(Job | nu
     const jobs = new Map(written.map((job) => [job.id, job]));
     return all.map(({ draft }) => jobs.get(draft.row.id) ?? null);
   } catch (error) {
-    // After any other error nobody knows whether the jobs were written.
+    // After another error, e.g. a lost connection, the jobs may have been written: trying again could write them twice.
     if (/^(22|23|40|55)/.test(databaseErrorCode(error) ?? '')) return all.map(() => null);
     throw error;
   }

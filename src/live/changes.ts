@@ -24,14 +24,14 @@ export function aheadOfServer(changed: PgColumn): SQL {
   return sql`${changed} >= pg_snapshot_xmax(pg_current_snapshot())`;
 }
 
-/** After the commit, tells who follows the project, or all projects, that this transaction changed rows. */
+/** After the commit, notifies followers of the project, and of all projects, that this transaction changed rows. */
 export function notifyProject(tx: Tx, projectId: string, changed: string): void {
   const heads = { changed: Number(changed) };
   tx.notify(channels.project(projectId), heads);
   tx.notify(channels.projects, heads);
 }
 
-/** A whole number as a text: these have the order of their numbers. */
+/** A whole number as text of 16 digits, so that texts sort as their numbers do. */
 export function orderedText(number: number): string {
   return String(number).padStart(16, '0');
 }

@@ -38,7 +38,8 @@ export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Pro
     try {
       const result = await store.database.transaction((tx) => work(Object.assign(tx, { notify })));
       // Nobody waits for these: a follower that misses one looks again by itself.
-      for (const [channel, told] of notifications) store.bus.publish(channel, toMessage(told)).catch(() => {});
+      for (const [channel, notification] of notifications)
+        store.bus.publish(channel, toMessage(notification)).catch(() => {});
       return result;
     } catch (error) {
       const code = databaseErrorCode(error);

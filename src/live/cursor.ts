@@ -14,10 +14,10 @@ export function encodeCursor(stream: string, position: readonly (string | number
  * another stream. The caller checks the types of what it gets.
  */
 export function decodeCursor(stream: string, cursor: string): unknown[] {
-  const [found, of, ...position] = parseCursor(cursor);
+  const [found, owner, ...position] = parseCursor(cursor);
   const odd = position.some((part) => typeof part === 'string' && part.includes('\0'));
-  if (found !== version || typeof of !== 'string' || odd) throw cursorInvalid();
-  if (of !== stream) {
+  if (found !== version || typeof owner !== 'string' || odd) throw cursorInvalid();
+  if (owner !== stream) {
     throw new Refusal('CURSOR_WRONG_STREAM', 'The cursor belongs to another stream.', {
       hint: 'Pass a cursor of the same job, connection and order.',
     });

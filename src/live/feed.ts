@@ -4,17 +4,17 @@
 import type { Bus } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
 import { liveFigures } from '../metrics-registry.ts';
-import type { StreamPositions, Notification } from './commit.ts';
-import { SingleFlight } from './single-flight.ts';
+import type { Notification, StreamPositions } from './commit.ts';
 import {
+  type FollowerReader,
   highest,
   isBeyond,
-  SharedReader,
   type Position,
   type Reading,
+  SharedReader,
   type SharedStream,
-  type FollowerReader,
 } from './shared-reader.ts';
+import { SingleFlight } from './single-flight.ts';
 
 export type { Reading, SharedStream, StreamSlice } from './shared-reader.ts';
 

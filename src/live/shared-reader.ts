@@ -1,75 +1,75 @@
-// A shared reader: one reading for all followers that ask the same of one topic. Its ring holds the newest slices of their
-// stream; several who would read the same wait for one reading. Followers that are given the same slice are given the
-// same object, so that whoever works on it for them can work once.
+// SharedReader reads the database once for all followers that ask the same question about one topic. Its ring keeps the
+// newest slices of the stream in memory, and equal reads in flight are one. Followers that get the same slice get the same
+// object, so that the GraphQL execution of a slice can be kept with it and happens once.
 import { liveFigures } from '../metrics-registry.ts';
-import type { StreamPositions, Notification } from './commit.ts';
-import { SingleFlight } from './single-flight.ts';
+import type { Notification, StreamPositions } from './commit.ts';
 import { markFed } from './lag.ts';
+import { SingleFlight } from './single-flight.ts';
 
 /** Where a follower is in its stream: a number, or a text whose order is that of the stream. */
 export type Position = number | string;
 
-/** What lies in a stream after one position, up to another. */
+/** The part of a stream between two positions. */
 export type StreamSlice<T, P extends Position = number> = {
-  /** Made even when it holds nothing: a first value and a last one are sent in any case. */
+  /** What subscribers are sent. Present even when no row was read, because a stream always sends a first and a last value. */
   value: T;
-  /** There is nothing in `value`. */
+  /** True when no row was read. */
   empty: boolean;
   /** Where the slice ends. */
   position: P;
-  /** The heads that the reading has seen: only what goes beyond one of them is news. */
+  /** Positions that the read has covered. A notification beyond one of them means that there are unread rows. */
   seen: StreamPositions;
-  /** More can be read at once. */
+  /** True when the next read finds rows at once. */
   more: boolean;
-  /** There are rows that only a later reading may read, whatever is heard. */
+  /** True when rows exist that may be read only later, e.g. above the horizon of open transactions. No notification will tell when. */
   pending?: boolean;
-  /** The stream has ended, and this is the last of it. */
+  /** True when the stream has ended and this is its last slice. */
   done: boolean;
-  /** About how much memory the value takes. */
+  /** Estimated memory of `value`, in bytes. */
   sizeBytes: number;
-  /** When its newest row was made, in milliseconds since the Unix epoch. */
+  /** Time of the newest row, in milliseconds since the Unix epoch. */
   time?: number;
 };
 
 /**
- * A stream whose rows have positions that only grow: any two readings from one position say the same, or the later one
- * says it of newer states.
+ * A stream whose rows have positions that only grow. Two reads from one position give the same rows, or the later read
+ * gives newer states of them.
  */
 export type SharedStream<T, P extends Position = number> = {
-  /** Names all that a reading depends on beside the topic and the position. It holds nothing of who reads. */
+  /** Identifies everything a read depends on beside topic and position. Never contains the viewer: viewers share reads. */
   key: string;
-  /** The first reading begins after this position. */
+  /** The first read begins after this position. */
   start: P;
-  /** Takes the place of the first reading, e.g. for the last rows of each kind; its key names what it depends on. */
+  /** Replaces the first read, e.g. to get the last rows of each kind. `key` identifies what it depends on. */
   open?: { key: string; read(): Promise<StreamSlice<T, P>> };
-  /** What comes after a position, up to `to` where one is given, and to it when nothing more lies before it; `more` when there is anything beyond. */
+  /** Reads the rows after a position, up to `to` when it is given. `more` says that rows lie beyond. */
   read(after: P, to: P | null): Promise<StreamSlice<T, P>>;
-  /** What a notification itself says of the rows after a position; null unless it says all of them up to its head. */
+  /** Rows that a notification carries itself; null unless it carries every row between `after` and its head. */
   fromNotification?: (notification: Notification, after: P) => StreamSlice<T, P> | null;
-  /** About how much the ring may hold; always the newest slice. */
+  /** Upper bound of the ring, in bytes. The newest slice is always kept. */
   ringBytes?: number;
 };
 
-/** What a shared reader knows of its topic. `news` counts whatever changed the others. */
+/** Newest known positions of a topic. `checks` counts looks into the database, `news` every change of the other two. */
 export type TopicState = { readonly heads: StreamPositions; readonly checks: number; readonly news: number };
 
-/** One follower's way of reading. */
+/** One follower's cursor over a shared reader. */
 export type FollowerReader<T> = {
-  /** At once, without a promise, what was read already for others. */
+  /** The next part of the stream. Without a promise when other followers have read it already. */
   read(first: boolean): Reading<T> | Promise<Reading<T>>;
-  /** Whether another reading would find anything. */
+  /** Whether another read would find rows. */
   hasNews(): boolean;
 };
 
-/** What a reader found after its position. */
+/** What one read gave a follower. */
 export type Reading<T> = {
-  /** What to send; null for nothing new. */
+  /** Value to send; null when there is nothing new. */
   value: T | null;
-  /** The heads that this reading has seen: only what goes beyond one of them is news. */
+  /** Positions that the read has covered. */
   seen: StreamPositions;
-  /** More can be read at once. */
+  /** True when the next read finds rows at once. */
   more: boolean;
-  /** The stream has ended and all of it was read. */
+  /** True when the stream has ended and was read to its end. */
   done: boolean;
 };
 
@@ -83,19 +83,19 @@ export class SharedReader<T, P extends Position = number> {
   readonly #topic: TopicState;
   readonly #wakeAll: () => void;
   readonly #stream: SharedStream<T, P>;
-  /** By where each begins; each begins where the one before it ends, and the last ends at the tail. */
+  /** Slices by the position they begin after. Each begins where the one before it ends; the last one ends at `#tail`. */
   readonly #ring = new Map<P, StreamSlice<T, P>>();
   readonly #reads = new SingleFlight<StreamSlice<T, P>>();
   #ringBytes = 0;
   #tail: P | null = null;
-  /** What was known when the tail was last looked at. */
+  /** Positions covered by the last read at the tail. */
   #seen: StreamPositions = {};
   #checks = -1;
   #more = false;
-  /** The news at which nothing was left to be read; unsettled by whatever takes back what was seen. */
+  /** `topic.news` at the last check that found no unread rows. −1 when `#seen` may have moved back: `hasNews()` checks again. */
   #settledAt = -1;
   #last: { from: P; slice: StreamSlice<T, P> } | null = null;
-  /** What is pending is told by nobody: all look again after a pause, which grows from one time to the next. */
+  /** Pause before followers read pending rows, which no notification announces. Doubles from 20 to 320 ms. */
   #pauseMs = 0;
   #timer: NodeJS.Timeout | undefined;
   #overdue = false;
@@ -108,8 +108,8 @@ export class SharedReader<T, P extends Position = number> {
   }
 
   /**
-   * A follower: it reads history for itself until it reaches the tail, then takes from the ring; when it is so late that
-   * the ring has moved on, it reads history again.
+   * Adds a follower. It reads history from the database until it reaches the tail, then takes slices from the ring. A
+   * follower that is slower than the ring reads from the database again.
    */
   follow({ start, open }: SharedStream<T, P>): FollowerReader<T> {
     let position = start;
@@ -144,7 +144,7 @@ export class SharedReader<T, P extends Position = number> {
     };
   }
 
-  /** Appends what a message says, when it goes on from the tail: nobody needs to read it then. */
+  /** Appends the rows that a notification carries when they continue the tail. That saves the read. */
   hear(notification: Notification): void {
     if (this.#tail === null || this.#more || this.#last) return;
     const slice = this.#stream.fromNotification?.(notification, this.#tail);
@@ -158,7 +158,7 @@ export class SharedReader<T, P extends Position = number> {
     return this.#ring.get(position) ?? (this.#last?.from === position ? this.#last.slice : undefined);
   }
 
-  /** Asked by every follower, found out once: what was seen and the news settle it. */
+  /** Whether unread rows may lie beyond the tail. Each follower asks; `#settledAt` keeps the answer until `topic.news` changes. */
   #isStale(): boolean {
     if (this.#overdue) return true;
     if (this.#settledAt === this.#topic.news) return false;
@@ -167,7 +167,7 @@ export class SharedReader<T, P extends Position = number> {
     return stale;
   }
 
-  /** A follower that is ahead of the tail waits for who is reading there, or else makes its own position the tail. */
+  /** A follower ahead of the tail waits for the read in flight at the tail. Without one, its own position becomes the tail. */
   async #leadTo(position: P): Promise<void> {
     while (this.#tail !== null && position > this.#tail) {
       const reading = this.#reads.running(`${this.#tail}:${null}`);
@@ -190,12 +190,12 @@ export class SharedReader<T, P extends Position = number> {
 
   async #readNow(from: P, to: P | null): Promise<StreamSlice<T, P>> {
     const { checks } = this.#topic;
-    const heard = { ...this.#topic.heads }; // of this the reading knows, even where it may not read it yet
+    const heard = { ...this.#topic.heads }; // announced before the read began, so the read has looked at these rows
     const found = await this.#stream.read(from, to);
     return this.#take(from, { ...found, seen: highest(found.seen, heard) }, { checks, heard });
   }
 
-  /** Puts what was read where others find it. What another has put there before is taken in its place. */
+  /** Puts a slice into the ring. When another read has put one there meanwhile, that one is used. */
   #take(from: P, found: StreamSlice<T, P>, at: { checks: number; heard: StreamPositions }): StreamSlice<T, P> {
     const known = this.#ring.get(from);
     if (known && known.position >= found.position) return known;
@@ -248,12 +248,12 @@ export class SharedReader<T, P extends Position = number> {
   }
 }
 
-/** The higher of each head that is looked at. */
+/** For each position in `seen`, the higher one of both. */
 export function highest(seen: StreamPositions, heard: StreamPositions): StreamPositions {
   return Object.fromEntries(Object.entries(seen).map(([name, head]) => [name, Math.max(head, heard[name] ?? 0)]));
 }
 
-/** Whether a head has gone beyond what was seen of it. */
+/** Whether one of the heads lies beyond the position that was seen. */
 export function isBeyond(heads: StreamPositions, seen: StreamPositions): boolean {
   for (const name in seen) if ((heads[name] ?? 0) > (seen[name] ?? 0)) return true;
   return false;

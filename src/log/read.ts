@@ -157,11 +157,11 @@ export type ToldRecords = { attempt: number; first: number; seq: number; records
 
 /** What a notification's records say of the lines from `after` to `head`; null unless it is all of them, one after the other. */
 export function linesOfNotification(
-  told: readonly object[],
+  reported: readonly object[],
   options: { after: number; head: number },
 ): LogReading | null {
   const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
-  for (const { attempt, seq: first, records } of told as readonly ToldRecords[]) {
+  for (const { attempt, seq: first, records } of reported as readonly ToldRecords[]) {
     if (first !== reading.position + 1) return null;
     for (const record of records) {
       const seq = reading.position + 1;

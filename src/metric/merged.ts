@@ -101,7 +101,7 @@ function stored(
   const up = (time: Date) => Math.ceil(time.getTime() / 1000 / plan.seconds) * plan.seconds;
   const low = Math.max(range.since ? up(range.since) : 0, place.after?.[0] ?? 0);
   const high = Math.min(range.until ? up(range.until) : Infinity, (place.before?.[0] ?? Infinity) + plan.seconds);
-  const of = (table: typeof metricWindow | typeof metricTier, seconds: number, more?: SQL) => sql`
+  const selectFrom = (table: typeof metricWindow | typeof metricTier, seconds: number, more?: SQL) => sql`
     select ${table.start} as start, ${table.attempt} as attempt from ${table}
     where ${and(
       eq(table.jobId, plan.jobId),
@@ -111,8 +111,8 @@ function stored(
       Number.isFinite(high) ? sql`${table.start} < ${high}` : undefined,
       more,
     )}`;
-  if (plan.from === plan.base) return of(metricWindow, plan.base);
-  return sql`${of(metricTier, plan.from)} union all ${of(metricWindow, plan.base, sql`not ${metricWindow.rolled}`)}`;
+  if (plan.from === plan.base) return selectFrom(metricWindow, plan.base);
+  return sql`${selectFrom(metricTier, plan.from)} union all ${selectFrom(metricWindow, plan.base, sql`not ${metricWindow.rolled}`)}`;
 }
 
 /** Windows that one page can be merged from. */

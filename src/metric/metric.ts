@@ -87,7 +87,7 @@ export async function getMetric(db: Db, jobId: string, name: string): Promise<Me
  */
 export async function listWindows(
   db: Db,
-  of: { jobId: string; name: string; since?: Date | null; until?: Date | null },
+  range: { jobId: string; name: string; since?: Date | null; until?: Date | null },
   page: { limit: number; backward: boolean; after?: readonly number[]; before?: readonly number[] },
 ): Promise<MetricWindow[]> {
   const order = keyset([metricWindow.start, metricWindow.attempt], { ...page, descending: false });
@@ -96,10 +96,10 @@ export async function listWindows(
     .from(metricWindow)
     .where(
       and(
-        eq(metricWindow.jobId, of.jobId),
-        eq(metricWindow.name, of.name),
-        of.since ? gte(metricWindow.start, Math.ceil(of.since.getTime() / 1000)) : undefined,
-        of.until ? lt(metricWindow.start, of.until.getTime() / 1000) : undefined,
+        eq(metricWindow.jobId, range.jobId),
+        eq(metricWindow.name, range.name),
+        range.since ? gte(metricWindow.start, Math.ceil(range.since.getTime() / 1000)) : undefined,
+        range.until ? lt(metricWindow.start, range.until.getTime() / 1000) : undefined,
         ...order.where,
       ),
     )

@@ -99,7 +99,7 @@ type Run = { attempt: number; from: number; low: number; high: number; nonFinite
 
 /** Columns of one series as it is read; `step` is NaN where there is none. */
 export type Collector = {
-  of: SeriesRequest;
+  request: SeriesRequest;
   startOf: Map<number, number>;
   x: number[];
   y: number[];
@@ -112,15 +112,15 @@ export type Collector = {
 };
 
 /** An empty collector of a series. */
-export function newCollector(of: SeriesRequest, attempts: readonly Attempt[]): Collector {
+export function newCollector(request: SeriesRequest, attempts: readonly Attempt[]): Collector {
   const startOf = new Map(attempts.map(({ number, startedAt }) => [number, startedAt?.getTime() ?? NaN]));
   const y: number[] = [];
-  return { of, startOf, x: [], y, low: y, high: y, step: [], runs: [], nonFinite: new Map() };
+  return { request, startOf, x: [], y, low: y, high: y, step: [], runs: [], nonFinite: new Map() };
 }
 
 /** Where a point lies on the axis; NaN when it has no place there. */
-function placeOf({ of, startOf }: Collector, point: Omit<StoredPoint, 'value'>): number {
-  switch (of.x) {
+function placeOf({ request, startOf }: Collector, point: Omit<StoredPoint, 'value'>): number {
+  switch (request.x) {
     case 'STEP':
       return point.step ?? NaN;
     case 'EPOCH':
@@ -134,8 +134,8 @@ function placeOf({ of, startOf }: Collector, point: Omit<StoredPoint, 'value'>):
 
 /** Notes the step in the attempt's run; gives the point's place, or null when it is not of the series. */
 function takePlace(collector: Collector, point: Omit<StoredPoint, 'value'>): number | null {
-  const { of, runs } = collector;
-  if (of.attempt !== null && of.attempt !== point.attempt) return null;
+  const { request, runs } = collector;
+  if (request.attempt !== null && request.attempt !== point.attempt) return null;
   let run = runs.at(-1);
   if (run?.attempt !== point.attempt) {
     run = { attempt: point.attempt, from: collector.x.length, low: Infinity, high: -Infinity, nonFinite: 0 };
@@ -146,7 +146,7 @@ function takePlace(collector: Collector, point: Omit<StoredPoint, 'value'>): num
     run.high = Math.max(run.high, point.step);
   }
   const x = placeOf(collector, point);
-  if (Number.isNaN(x) || x < (of.from ?? -Infinity) || x > (of.to ?? Infinity)) return null;
+  if (Number.isNaN(x) || x < (request.from ?? -Infinity) || x > (request.to ?? Infinity)) return null;
   return x;
 }
 

@@ -96,8 +96,8 @@ function otherRevision(expected: number, revision: number): Refusal {
 }
 
 /** The policy in force, as committed when this is asked. */
-export async function getCurrentPolicy(db: Db, of: Pick<Project, 'id' | 'createdAt'>): Promise<Policy> {
-  return (await findCurrentPolicy(db, of.id)) ?? emptyPolicy(of);
+export async function getCurrentPolicy(db: Db, project: Pick<Project, 'id' | 'createdAt'>): Promise<Policy> {
+  return (await findCurrentPolicy(db, project.id)) ?? emptyPolicy(project);
 }
 
 /** The newest revision; null where none was made, which is the empty one. */
@@ -115,22 +115,22 @@ export async function findCurrentPolicy(db: Db, projectId: string): Promise<Poli
 /** A revision, the current one for null; null when there is none of that number. For callers who may see the project. */
 export async function getPolicy(
   db: Db,
-  of: Pick<Project, 'id' | 'createdAt'>,
+  project: Pick<Project, 'id' | 'createdAt'>,
   revision: number | null,
 ): Promise<Policy | null> {
-  if (revision === null) return getCurrentPolicy(db, of);
-  if (revision === 0) return emptyPolicy(of);
+  if (revision === null) return getCurrentPolicy(db, project);
+  if (revision === 0) return emptyPolicy(project);
   const [row] = await db
     .select()
     .from(policy)
-    .where(and(eq(policy.projectId, of.id), eq(policy.revision, revision)));
+    .where(and(eq(policy.projectId, project.id), eq(policy.revision, revision)));
   return row ? toPolicy(row) : null;
 }
 
 /** Revisions, newest first down to the empty one, one more than the limit; `before` is a revision. */
 export async function listPolicies(
   db: Db,
-  of: Pick<Project, 'id' | 'createdAt'>,
+  project: Pick<Project, 'id' | 'createdAt'>,
   page: { limit: number; before?: number | undefined },
 ): Promise<Policy[]> {
   if (page.before === 0) return [];
@@ -138,10 +138,10 @@ export async function listPolicies(
   const rows = await db
     .select()
     .from(policy)
-    .where(and(eq(policy.projectId, of.id), below))
+    .where(and(eq(policy.projectId, project.id), below))
     .orderBy(desc(policy.revision))
     .limit(page.limit + 1);
-  return [...rows.map(toPolicy), emptyPolicy(of)].slice(0, page.limit + 1);
+  return [...rows.map(toPolicy), emptyPolicy(project)].slice(0, page.limit + 1);
 }
 
 /** Policies by id, for callers who may see them. */

@@ -45,25 +45,25 @@ export async function runDueSchedules(store: Store, options: DueOptions = {}): P
     .orderBy(asc(schedule.nextDueAt), asc(schedule.id))
     .limit(maxSchedules);
   let decided = 0;
-  for (const of of due) {
+  for (const schedule of due) {
     try {
       for (let left = maxDueTimes; left > 0 && !signal?.aborted; left--) {
-        if (!(await decideNext(store, of, options.now))) break;
+        if (!(await decideNext(store, schedule, options.now))) break;
         decided++;
       }
     } catch (error) {
       if (passingFault(error) || !report) throw error;
-      held.set(of.id, clock.getTime() + holdMs);
-      report(error, of.id);
+      held.set(schedule.id, clock.getTime() + holdMs);
+      report(error, schedule.id);
     }
   }
   return decided > 0;
 }
 
 /** Decides the next due time of a schedule in a transaction of its own. False when none is due or another decides it. */
-async function decideNext(store: Store, of: { id: string; projectId: string }, now?: Date): Promise<boolean> {
-  const { outcome } = await withJobNumber(store.database, of.projectId, async (number) => {
-    const decision = await commit(store, (tx) => decideDue(tx, of.id, { now, number }));
+async function decideNext(store: Store, schedule: { id: string; projectId: string }, now?: Date): Promise<boolean> {
+  const { outcome } = await withJobNumber(store.database, schedule.projectId, async (number) => {
+    const decision = await commit(store, (tx) => decideDue(tx, schedule.id, { now, number }));
     return { outcome: decision, replayed: decision !== 'STARTED' }; // a number that made no job is given back
   });
   return outcome !== null;

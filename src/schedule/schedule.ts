@@ -102,8 +102,8 @@ export async function createSchedule(
 export async function updateSchedule(tx: Tx, actor: Actor, change: ScheduleChange, now?: Date): Promise<Schedule> {
   const row = await lockSchedule(tx, actor, change.id);
   const clock = now ?? (await readClock(tx));
-  const { id: _, spec, issues = [], paused, ...said } = change;
-  const settings: ScheduleSettings = { ...settingsOf(row), ...said };
+  const { id: _, spec, issues = [], paused, ...changed } = change;
+  const settings: ScheduleSettings = { ...settingsOf(row), ...changed };
   const wrong = settingIssues(settings, clock);
   let defaultsVersion = row.defaultsVersion;
   if (spec) {
@@ -262,14 +262,14 @@ async function lockSchedule(tx: Tx, actor: Actor, id: string): Promise<Schedule>
 async function requireTemplate(
   tx: Tx,
   actor: Actor,
-  of: {
+  draft: {
     spec: Record<string, unknown>;
     issues: Issue[];
     settings: Issue[];
     template?: Pick<Template, 'defaultsVersion'>;
   },
 ): Promise<string> {
-  const { spec, issues, settings, template } = of;
+  const { spec, issues, settings, template } = draft;
   const plan = await planJob(tx, actor, { spec, issues, at: atSpec, ...(template ? { template } : {}) });
   if (plan.ready && settings.length === 0) return plan.defaults.version;
   const ofSpec = plan.ready ? [] : (plan.refusal.details.issues ?? []);

@@ -408,9 +408,11 @@ addMutation('updateSchedule', {
   ],
   async resolve({ id, spec, ...given }, context) {
     const actor = requireActor(context.actor);
-    const said = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null && value !== undefined));
+    const present = Object.fromEntries(
+      Object.entries(given).filter(([, value]) => value !== null && value !== undefined),
+    );
     const template = spec ? { spec: fromInput(spec), issues: shadowedExtras(spec) } : {};
-    return { schedule: await commit(context, (tx) => updateSchedule(tx, actor, { id, ...said, ...template })) };
+    return { schedule: await commit(context, (tx) => updateSchedule(tx, actor, { id, ...present, ...template })) };
   },
 });
 

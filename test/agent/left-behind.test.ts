@@ -67,8 +67,8 @@ suite('in a control group nothing is left of what', skipUnless('cgroup v2'), () 
       const pid = await pidOf();
       assert.equal(isAlive(pid), false);
       assert.deepEqual([attempt.finished().outcome, attempt.finished().exitCode], ['EXITED', 0]);
-      const said = attempt.lines('SYSTEM').join('\n');
-      assert.match(said, new RegExp(`left processes behind, which are ended now: .*\\b${pid} \\(.+\\)`));
+      const text = attempt.lines('SYSTEM').join('\n');
+      assert.match(text, new RegExp(`left processes behind, which are ended now: .*\\b${pid} \\(.+\\)`));
     });
   }
 

@@ -70,11 +70,11 @@ suite('a secret is replaced', () => {
   test('in base64 of a longer text, at each of the three alignments, but for the characters that it shares', () => {
     for (const user of ['u', 'us', 'use']) {
       for (const encoding of ['base64', 'base64url'] as const) {
-        const said = redact(
+        const output = redact(
           Buffer.from(`${user}:hunter2-hunter2-hunter2!`).toString(encoding),
           'hunter2-hunter2-hunter2!',
         );
-        assert.match(said, /^[\w+/-]{2,6}\[REDACTED\][\w+/-]?=*$/);
+        assert.match(output, /^[\w+/-]{2,6}\[REDACTED\][\w+/-]?=*$/);
       }
     }
   });
@@ -106,8 +106,8 @@ suite('a secret is replaced', () => {
     const value = 'hunter2-SECRET-hunter3-SECRET-hunter4';
     for (let before = 0; before < 16; before++) {
       const dump = xxdOf(`${'.'.repeat(before)}${value}`);
-      const said = dump.map((line) => redact(line, value));
-      for (const [index, line] of said.entries()) {
+      const output = dump.map((line) => redact(line, value));
+      for (const [index, line] of output.entries()) {
         const [digits = '', characters = ''] = line.replace(/^\w+: /, '').split('  ');
         const shown = Buffer.from(digits.replace(/\W|REDACTED/g, ''), 'hex').toString();
         for (const rest of [shown, characters.replace(R, '')]) {
@@ -150,8 +150,8 @@ suite('a secret is replaced', () => {
 
   test('line by line where it has several, and whole where they are escaped', () => {
     const key = '-----BEGIN KEY-----\nMIIEvQIBADANBg\nab\nc2VjcmV0IQ==\n-----END KEY-----\n';
-    const said = lines([Buffer.from(`key:\r\n${key}`)], [key]);
-    assert.deepEqual(said, ['key:', R, R, 'ab', R, R]); // a line shorter than 6 characters is no secret
+    const output = lines([Buffer.from(`key:\r\n${key}`)], [key]);
+    assert.deepEqual(output, ['key:', R, R, 'ab', R, R]); // a line shorter than 6 characters is no secret
     assert.equal(redact(JSON.stringify({ key }), key), `{"key":"${R}"}`);
   });
 
@@ -198,14 +198,14 @@ suite('a record is redacted', () => {
   });
 
   test('where title and text of an alert spell it together', () => {
-    const said = (title: string, text: string) => {
+    const redacted = (title: string, text: string) => {
       const clean = redactor.redactRecord({ type: 'alert', time, level: 'warn', title, text });
       return clean.type === 'alert' ? [clean.title, clean.text] : assert.fail();
     };
-    assert.deepEqual(said('see topsec', 'retvalue now'), [`see ${R}`, `${R} now`]);
-    assert.deepEqual(said('two words', 'apart'), [R, R]);
-    assert.deepEqual(said('746f70736563', '72657476616c7565'), [R, R]);
-    assert.deepEqual(said('topsec', 'and retvalue'), ['topsec', 'and retvalue']);
+    assert.deepEqual(redacted('see topsec', 'retvalue now'), [`see ${R}`, `${R} now`]);
+    assert.deepEqual(redacted('two words', 'apart'), [R, R]);
+    assert.deepEqual(redacted('746f70736563', '72657476616c7565'), [R, R]);
+    assert.deepEqual(redacted('topsec', 'and retvalue'), ['topsec', 'and retvalue']);
   });
 
   test('in the path of a checkpoint and the message of an end', () => {
@@ -221,10 +221,14 @@ suite('no secret is', () => {
 });
 
 test('values are those of the job that are secrets, and of the machine’s variables that look like one', () => {
-  const of = (host: Record<string, string>) =>
+  const valuesOf = (host: Record<string, string>) =>
     secretValues({ env: { A: 'secret-a', B: 'plain-b' }, secretEnv: ['A', 'GONE'] }, host);
-  assert.deepEqual(of({ PATH: '/bin', DB_PASSWORD: 'one', my_token: 'two', TOKENS: 'no' }), ['secret-a', 'one', 'two']);
-  assert.deepEqual(of({ DB_PASSWORD: 'one', MY_PIN: 'two', [redactVarsName]: 'MY_*, X' }), ['secret-a', 'two']);
+  assert.deepEqual(valuesOf({ PATH: '/bin', DB_PASSWORD: 'one', my_token: 'two', TOKENS: 'no' }), [
+    'secret-a',
+    'one',
+    'two',
+  ]);
+  assert.deepEqual(valuesOf({ DB_PASSWORD: 'one', MY_PIN: 'two', [redactVarsName]: 'MY_*, X' }), ['secret-a', 'two']);
   assert.equal(defaultRedactVars.split(',').length, 7); // Buildkite's list
 });
 

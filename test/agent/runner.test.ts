@@ -34,8 +34,9 @@ const refused = (status: number, code: string) => ({
 async function startGateway(answer: (path: string, body: unknown) => Answer): Promise<{ url: string; server: Server }> {
   const server = createServer((request, response) => {
     void json(request).then((body) => {
-      const told = answer((request.url ?? '').replace('/runner/v1/', ''), body);
-      if (told) response.writeHead(told.status, { 'content-type': 'application/json' }).end(JSON.stringify(told.body));
+      const answered = answer((request.url ?? '').replace('/runner/v1/', ''), body);
+      if (answered)
+        response.writeHead(answered.status, { 'content-type': 'application/json' }).end(JSON.stringify(answered.body));
     });
   });
   server.listen(0, '127.0.0.1');
@@ -198,11 +199,11 @@ test('`runner start` whose token is revoked drains and ends with exit code 4', a
   const binary = join(import.meta.dirname, '../../bin/astraml.mjs');
   const env = { PATH: process.env['PATH'], ASTRAML_URL: url, ASTRAML_RUNNER_TOKEN: 'x'.repeat(40) };
   const child = spawn(process.execPath, [binary, 'runner', 'start', '--work-dir', join(root, 'exit')], { env });
-  let said = '';
-  child.stderr.on('data', (data: Buffer) => (said += data.toString()));
+  let output = '';
+  child.stderr.on('data', (data: Buffer) => (output += data.toString()));
   const [code] = (await once(child, 'exit')) as [number];
-  assert.equal(code, 4, said);
-  assert.equal(said.split('\n').filter((line) => line.includes('"trouble"')).length, 1, said);
+  assert.equal(code, 4, output);
+  assert.equal(output.split('\n').filter((line) => line.includes('"trouble"')).length, 1, output);
   server.closeAllConnections();
   server.close();
 });

@@ -180,11 +180,11 @@ class Reader {
 const isLosable = (record: RunnerRecord) => record.type === 'line' && record.stream !== 'SYSTEM';
 
 /** Checks a reader that has read all against what was appended, in order; how many lines were lost. */
-function checkAll({ told, spool }: Reader, appended: readonly RunnerRecord[]): number {
-  assert.equal(told.size, appended.length);
+function checkAll({ told: reported, spool }: Reader, appended: readonly RunnerRecord[]): number {
+  assert.equal(reported.size, appended.length);
   const stored: string[] = [];
   appended.forEach((record, index) => {
-    const seen = told.get(index + 1);
+    const seen = reported.get(index + 1);
     if (seen?.type === 'gap') assert.ok(isLosable(record), `${record.type} is never lost`);
     else assert.deepEqual(seen, record);
     if (seen?.type === 'line' && isLosable(seen)) stored.push(seen.text);

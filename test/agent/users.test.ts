@@ -18,7 +18,7 @@ suite('--isolate users', () => {
     spawnNode([binary, 'runner', 'start', ...args], {
       env: { ASTRAML_URL: 'http://127.0.0.1:1', ASTRAML_RUNNER_TOKEN: 'x'.repeat(40), ...env },
     });
-  const said = async (env: Record<string, string | undefined>, ...args: string[]) => {
+  const outputOf = async (env: Record<string, string | undefined>, ...args: string[]) => {
     const folder = mkdtempSync(join(tmpdir(), 'refused-'));
     const child = start(env, '--work-dir', folder, ...args);
     const { code } = await child.untilEnd({ timeoutMs: 60_000 });
@@ -33,10 +33,10 @@ suite('--isolate users', () => {
   });
 
   test('is refused with a sentence for anything else', async () => {
-    const [code, output] = await said({}, '--isolate', 'rooms');
+    const [code, output] = await outputOf({}, '--isolate', 'rooms');
     assert.equal(code, 2);
     assert.match(output, /--isolate takes users, got "rooms"/);
-    const [other, range] = await said({ ASTRAML_RUNNER_UIDS: '0-5' }, '--isolate', 'users');
+    const [other, range] = await outputOf({ ASTRAML_RUNNER_UIDS: '0-5' }, '--isolate', 'users');
     assert.equal(other, 2);
     assert.match(range, /ASTRAML_RUNNER_UIDS takes a range .* got "0-5"/);
   });

@@ -35,7 +35,7 @@ const exited: End = {
   seconds: 3,
   lines: [],
 };
-const of = (batch: unknown, source: 'DEFAULT' | 'REQUEST' = 'DEFAULT') => ({
+const jobWith = (batch: unknown, source: 'DEFAULT' | 'REQUEST' = 'DEFAULT') => ({
   defaultsVersion: 'v2.1',
   resolved: [
     { path: 'hyperparams.batch_size', value: batch, source, overrides: [] },
@@ -44,7 +44,7 @@ const of = (batch: unknown, source: 'DEFAULT' | 'REQUEST' = 'DEFAULT') => ({
 });
 
 suite('the end of an attempt', () => {
-  const codeOf = (end: Partial<End>) => judgeEnd({ ...exited, ...end }, of(32)).reason.code;
+  const codeOf = (end: Partial<End>) => judgeEnd({ ...exited, ...end }, jobWith(32)).reason.code;
 
   test('has one class', () => {
     const killed = { outcome: 'SIGNALLED', signal: 'SIGKILL', exitCode: null } as const;
@@ -85,7 +85,7 @@ suite('the end of an attempt', () => {
       [{ outcome: 'CUT_OFF' }, /lost the gateway and stopped the job after 5 s, as on_cut asks/, /Look at the network/],
     ];
     for (const [end, message, hint] of cases) {
-      const { reason } = judgeEnd({ ...exited, ...end, seconds: 5 }, of(32));
+      const { reason } = judgeEnd({ ...exited, ...end, seconds: 5 }, jobWith(32));
       assert.match(reason.message, message);
       if (hint) assert.match(reason.hint ?? '', hint);
       else assert.equal(reason.hint, undefined);
@@ -95,7 +95,7 @@ suite('the end of an attempt', () => {
   test('for want of GPU memory names the batch size, its source, and what to do', () => {
     const line =
       'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB';
-    const { state, reason } = judgeEnd({ ...exited, lines: ['epoch 1', line, 'bye'] }, of(32));
+    const { state, reason } = judgeEnd({ ...exited, lines: ['epoch 1', line, 'bye'] }, jobWith(32));
     assert.deepEqual([state, reason.code], ['FAILED', 'CUDA_OUT_OF_MEMORY']);
     assert.equal(
       reason.message,
@@ -103,10 +103,10 @@ suite('the end of an attempt', () => {
     );
     assert.equal(reason.hint, 'Lower the batch size: --set batch_size=16 --set gradient_accumulation_steps=2');
     assert.match(
-      judgeEnd({ ...exited, lines: [line] }, of(8, 'REQUEST')).reason.message,
+      judgeEnd({ ...exited, lines: [line] }, jobWith(8, 'REQUEST')).reason.message,
       /batch_size 8 from REQUEST\)/,
     );
-    assert.match(judgeEnd({ ...exited, lines: [line] }, of(1)).reason.hint ?? '', /a GPU with more memory/);
+    assert.match(judgeEnd({ ...exited, lines: [line] }, jobWith(1)).reason.hint ?? '', /a GPU with more memory/);
     assert.equal(codeOf({ lines: ['java.lang.OutOfMemoryError: Java heap space'] }), 'EXIT_CODE');
     assert.equal(codeOf({ lines: [line], exitCode: 75 }), 'EXIT_CODE', 'the script knows better');
   });

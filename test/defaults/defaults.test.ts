@@ -87,9 +87,9 @@ suite('a version', () => {
     assert.equal((await newJob(store)).defaultsVersion, 'v2.1');
     const pinned = await newJob(store, { defaults_version: 'v1.4' });
     assert.deepEqual((pinned.effective['hyperparams'] as Record<string, unknown>)['lr_scheduler'], 'linear');
-    const [told] = await db.select().from(event).where(eq(event.type, 'DEFAULTS_PUBLISHED'));
+    const [published] = await db.select().from(event).where(eq(event.type, 'DEFAULTS_PUBLISHED'));
     assert.deepEqual(
-      [told?.actorId, told?.projectId, told?.data],
+      [published?.actorId, published?.projectId, published?.data],
       [store.admin.tokenId, null, { version: 'v1.4', hash: made.hash }],
     );
   });
@@ -247,13 +247,13 @@ suite('the current version', () => {
     await use('v2.1');
     await use('v2.1');
     assert.equal((await newJob(store)).defaultsVersion, 'v2.1');
-    const told = await db
+    const published = await db
       .select()
       .from(event)
       .where(and(eq(event.type, 'DEFAULTS_CHOSEN'), isNull(event.projectId), like(event.message, '%v3.0%')))
       .orderBy(event.time);
     assert.deepEqual(
-      told.map(({ data, actorId }) => [data, actorId]),
+      published.map(({ data, actorId }) => [data, actorId]),
       [
         [{ from: 'v2.1', to: 'v3.0' }, store.admin.tokenId],
         [{ from: 'v3.0', to: 'v2.1' }, store.admin.tokenId],
@@ -440,7 +440,7 @@ suite('two gateways on one database', skipUnless('postgres'), () => {
       const jobs = await Promise.all(submits);
       const last = await Promise.all([old, fresh].map((through) => newJob({ ...store, database: through.database })));
       const hashes = Map.groupBy([...jobs, ...last], ({ defaultsVersion: version }) => version);
-      const seen = [...hashes].map(([version, of]) => [version, new Set(of.map(({ specHash }) => specHash)).size]);
+      const seen = [...hashes].map(([version, jobs]) => [version, new Set(jobs.map(({ specHash }) => specHash)).size]);
       assert.deepEqual(Object.fromEntries(seen), { 'v2.1': 1, 'v2.2': 1 });
       assert.notEqual(hashes.get('v2.1')?.[0]?.specHash, hashes.get('v2.2')?.[0]?.specHash);
       assert.deepEqual(

@@ -467,27 +467,27 @@ suite('over a websocket', () => {
     socket.send({ id: 'events', type: 'subscribe', payload: { query } });
     socket.send({ id: 'jobs', type: 'subscribe', payload: { query: updates } });
     type Told = { type: string; actor: { name: string } | null; job: { state: string }; toState: string | null };
-    const told = () =>
+    const received = () =>
       socket.received
         .filter(({ id, type }) => id === 'events' && type === 'next')
         .flatMap(({ payload }) => (payload as { data: { jobEvents: { events: Told[] } } }).data.jobEvents.events);
     await until(() => socket.received.filter(({ type }) => type === 'next').length === 2);
     const id = await submitJob(door.port, 'p-live');
-    await until(() => told().length === 1);
-    assert.equal(told()[0]?.job.state, 'QUEUED');
+    await until(() => received().length === 1);
+    assert.equal(received()[0]?.job.state, 'QUEUED');
     await dataOf(door.port, { query: `mutation { cancelJob(input: { id: "${id}" }) { __typename } }` });
-    await until(() => told().length === 2);
+    await until(() => received().length === 2);
     assert.deepEqual(
-      told().map(({ type, actor: by, toState }) => [type, by?.name, toState]),
+      received().map(({ type, actor: by, toState }) => [type, by?.name, toState]),
       [
         ['SUBMITTED', 'bootstrap', null],
         ['STATE_CHANGED', 'bootstrap', 'CANCELLED'],
       ],
     );
-    assert.equal(told()[1]?.job.state, 'CANCELLED', 'what was read for an earlier event is not shown again');
+    assert.equal(received()[1]?.job.state, 'CANCELLED', 'what was read for an earlier event is not shown again');
     const states = () =>
       socket.received
-        .filter(({ id: of, type }) => of === 'jobs' && type === 'next')
+        .filter(({ id: operation, type }) => operation === 'jobs' && type === 'next')
         .flatMap(({ payload }) => (payload as { data: { jobsUpdated: Jobs } }).data.jobsUpdated.jobs)
         .map(({ state }) => state);
     await until(() => states().at(-1) === 'CANCELLED');

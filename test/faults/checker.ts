@@ -230,7 +230,7 @@ function checkLines(
     if (text !== expected)
       accuse('lines are what was printed', `${job.name}.${attempt.number}: line ${n} is "${text}"`);
   });
-  const end = beats.find(({ event, attempt: of }) => event === 'end' && of === attempt.number);
+  const end = beats.find(({ event, attempt: number }) => event === 'end' && number === attempt.number);
   if (attempt.state === 'SUCCEEDED' && printed.length !== submission.lines)
     accuse(
       'nothing is lost',

@@ -155,7 +155,7 @@ async function checkNames(sql: Sql, { job, log }: HostileCase, kind: HostileKind
     accuse('the first names are kept', `${job.name}: ${stored?.count} names up to m/${stored?.last}, not ${expected}`);
   // The limit is reached by a line of its own: a sample may come before the next.
   const first = new RegExp(`"(m/${limit}|system/cpu)"`);
-  const told = log.filter(({ stream, text }) => stream === 2 && first.test(text)).length;
-  if (names > limit && told === 0)
+  const mentions = log.filter(({ stream, text }) => stream === 2 && first.test(text)).length;
+  if (names > limit && mentions === 0)
     accuse('the first name beyond the limit is told', `${job.name}: no line of its log names m/${limit}`);
 }

@@ -55,7 +55,7 @@ async function runSeeds(): Promise<boolean> {
   const missed = sometimes.filter((name) => results.every((result) => result.sometimes[name] === 0));
   if (missed.length > 0) console.log(`void: the faults never led to ${missed.join(', ')}`);
   const bad = results.reduce((sum, { violations }) => sum + violations.length, 0);
-  const total = (of: (result: Result) => number) => results.reduce((sum, result) => sum + of(result), 0);
+  const total = (count: (result: Result) => number) => results.reduce((sum, result) => sum + count(result), 0);
   console.log(
     `${results.length} seeds × ${seconds} s: ${total(({ figures }) => figures.jobs)} jobs, ` +
       `${total(({ figures }) => figures.lines)} lines stored, ${total(({ delivered }) => delivered)} delivered, ` +

@@ -87,10 +87,10 @@ async function submitOne(world: World, chance: Chance, submission: Submission, s
   };
   type Answer = { submitJob: { __typename: string; code?: string; message?: string; job?: { id: string } } };
   const sendOnce = async () => {
-    const told = await send<Answer>(world, chance, submitText, { input });
-    if (told?.submitJob.job) submission.acknowledged.add(told.submitJob.job.id);
+    const answer = await send<Answer>(world, chance, submitText, { input });
+    if (answer?.submitJob.job) submission.acknowledged.add(answer.submitJob.job.id);
     else submission.unknown++;
-    if (told?.submitJob.code) throw new Error(`${submission.key} was refused: ${told.submitJob.message}`);
+    if (answer?.submitJob.code) throw new Error(`${submission.key} was refused: ${answer.submitJob.message}`);
   };
   await (chance.is(0.1) ? Promise.all([sendOnce(), sendOnce()]) : sendOnce());
   // Three of four that heard nothing ask again, until they know; the others leave it at that.
@@ -101,9 +101,9 @@ async function submitOne(world: World, chance: Chance, submission: Submission, s
   }
   if (chance.is(0.05)) {
     const other = { ...input, spec: { ...input.spec, hyperparams: { batchSize: chance.between(1, 1_000) } } };
-    const told = await send<Answer>(world, chance, submitText, { input: other });
-    submission.misuses.push(told?.submitJob.code ?? told?.submitJob.__typename ?? 'unknown');
-    if (told?.submitJob.job && submission.acknowledged.size > 0) submission.acknowledged.add(told.submitJob.job.id);
+    const answer = await send<Answer>(world, chance, submitText, { input: other });
+    submission.misuses.push(answer?.submitJob.code ?? answer?.submitJob.__typename ?? 'unknown');
+    if (answer?.submitJob.job && submission.acknowledged.size > 0) submission.acknowledged.add(answer.submitJob.job.id);
   }
   const [jobId] = submission.acknowledged;
   if (jobId && chance.is(0.08)) {

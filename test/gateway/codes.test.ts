@@ -207,12 +207,12 @@ const provoke: Record<RefusalCode, () => Promise<Told>> = {
 };
 
 /** Seconds that are told; the codes that are not named tell none. */
-const seconds: Partial<Record<RefusalCode, (told: number | null) => boolean>> = {
-  IN_PROGRESS: (told) => told === 1,
-  OVERLOADED: (told) => told === 1,
-  TIMEOUT: (told) => told === 1,
-  UNAVAILABLE: (told) => told === 1,
-  RATE_LIMITED: (told) => told !== null && told > 0 && told <= 60,
+const seconds: Partial<Record<RefusalCode, (seconds: number | null) => boolean>> = {
+  IN_PROGRESS: (seconds) => seconds === 1,
+  OVERLOADED: (seconds) => seconds === 1,
+  TIMEOUT: (seconds) => seconds === 1,
+  UNAVAILABLE: (seconds) => seconds === 1,
+  RATE_LIMITED: (seconds) => seconds !== null && seconds > 0 && seconds <= 60,
 };
 const needsPostgres: RefusalCode[] = ['IN_PROGRESS', 'UNAVAILABLE'];
 
@@ -222,22 +222,22 @@ suite('Every code', () => {
       `${code} is told as the table says`,
       needsPostgres.includes(code) ? skipUnless('own postgres') : {},
       async () => {
-        const told = await provoked();
+        const refusal = await provoked();
         const { httpStatus, retryable } = refusals[code];
         assert.deepEqual(
-          { code: told.code, httpStatus: told.httpStatus, retryable: told.retryable },
+          { code: refusal.code, httpStatus: refusal.httpStatus, retryable: refusal.retryable },
           { code, httpStatus, retryable },
         );
         const expected = seconds[code] ?? ((value: number | null) => value === null);
-        assert.ok(expected(told.retryAfterSeconds), `retryAfterSeconds ${told.retryAfterSeconds}`);
-        if (told.docsUrl !== undefined) assert.ok(told.docsUrl.endsWith(`/errors/${code}`), told.docsUrl);
+        assert.ok(expected(refusal.retryAfterSeconds), `retryAfterSeconds ${refusal.retryAfterSeconds}`);
+        if (refusal.docsUrl !== undefined) assert.ok(refusal.docsUrl.endsWith(`/errors/${code}`), refusal.docsUrl);
       },
     );
   }
 
   test('has a page that docsUrl points to', async () => {
-    const told = await provoke.NOT_FOUND();
-    assert.equal(told.docsUrl, `${door.url}/errors/NOT_FOUND`);
+    const refusal = await provoke.NOT_FOUND();
+    assert.equal(refusal.docsUrl, `${door.url}/errors/NOT_FOUND`);
     for (const [code, { meaning, action }] of Object.entries(refusals)) {
       const page = await send(door.port, { method: 'GET', path: `/errors/${code}` });
       assert.equal(page.status, 200);
@@ -325,8 +325,8 @@ suite('On a Postgres server', skipUnless('own postgres'), () => {
     try {
       await other.begin(async (tx) => {
         await tx`lock table job in access exclusive mode`;
-        const told = await refused('{ jobs { nodes { id } } }', late);
-        assert.equal(told.code, 'TIMEOUT');
+        const refusal = await refused('{ jobs { nodes { id } } }', late);
+        assert.equal(refusal.code, 'TIMEOUT');
         const waiting = async () => {
           const rows = await other`select pid || ' ' || query_start as statement from pg_stat_activity
             where application_name = 'astraml' and datname = current_database() and state = 'active' and wait_event_type = 'Lock'`;

@@ -267,7 +267,7 @@ suite('A token is checked before the body is read', () => {
 
   test('whoever asks first and may is told to send it', async () => {
     const body = JSON.stringify({ query: '{ __typename }' });
-    const told = await new Promise<{ continued: boolean; status: number }>((resolve, reject) => {
+    const outcome = await new Promise<{ continued: boolean; status: number }>((resolve, reject) => {
       const headers = {
         ...bearer(adminToken),
         'content-type': 'application/json',
@@ -287,7 +287,7 @@ suite('A token is checked before the body is read', () => {
       request.once('error', reject);
       request.flushHeaders();
     });
-    assert.deepEqual(told, { continued: true, status: 200 });
+    assert.deepEqual(outcome, { continued: true, status: 200 });
   });
 
   test('a client that sends all of it reads the answer', async () => {

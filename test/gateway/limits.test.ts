@@ -462,7 +462,7 @@ suite('The rule of limits', () => {
     const query = `mutation { setPolicy(input: { projectId: "p", rules: [], dryRun: true }) {
       ... on PolicyPayload { refusedJobs { id } } } }`;
     let cost = 0;
-    const rule = limitsRule({ maxDepth: 12, maxCost: 20_000, variables: {}, onCost: (told) => (cost = told) });
+    const rule = limitsRule({ maxDepth: 12, maxCost: 20_000, variables: {}, onCost: (counted) => (cost = counted) });
     assert.deepEqual(validate(schema, parse(query), [rule]), []);
     assert.equal(cost, 101);
   });

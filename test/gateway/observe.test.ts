@@ -256,9 +256,9 @@ suite('A gateway', skipUnless('own postgres', 'own redis'), () => {
     await postgres.kill();
     assert.equal((await post(port, { query, token })).status, 503);
     await postgres.restart();
-    const told = () => logged(child).filter(({ msg }) => msg === 'request');
-    await until(() => told().length >= 2);
-    const [first, second] = told();
+    const requests = () => logged(child).filter(({ msg }) => msg === 'request');
+    await until(() => requests().length >= 2);
+    const [first, second] = requests();
     assert.deepEqual([first?.['level'], first?.['outcome'], first?.operation?.name], [30, '2xx', 'Late']);
     assert.ok(Number(first?.['ms']) > 1_000);
     assert.deepEqual([second?.['level'], second?.['status']], [40, 503]);

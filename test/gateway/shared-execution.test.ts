@@ -204,17 +204,17 @@ suite('subscriptions that begin at once', () => {
       const sockets = await Promise.all(Array.from({ length: 100 }, () => openSocket(door.port)));
       const query = `subscription ($id: ID!) { ${asks} { ${rest} caughtUp } }`;
       type Told = { payload: { data?: Record<string, { caughtUp: boolean }> } };
-      const told = (socket: Socket) =>
+      const received = (socket: Socket) =>
         (socket.received as unknown as Told[]).slice(1).flatMap(({ payload }) => Object.values(payload.data ?? {}));
-      const isLive = (socket: Socket) => told(socket).at(-1)?.caughtUp === true;
+      const isLive = (socket: Socket) => received(socket).at(-1)?.caughtUp === true;
       const { selects, reads } = await counted(async () => {
         for (const socket of sockets) {
           socket.send({ id: '1', type: 'subscribe', payload: { query, variables: { id: jobId } } });
         }
         await until(() => sockets.every(isLive), { timeoutMs: 10_000 });
       });
-      for (const socket of sockets) assert.deepEqual(told(socket), told(sockets[0]!));
-      assert.ok(told(sockets[0]!).length > 0);
+      for (const socket of sockets) assert.deepEqual(received(socket), received(sockets[0]!));
+      assert.ok(received(sockets[0]!).length > 0);
       t.diagnostic(`${reads} reads, ${selects} selects`);
       // Each alone would take three selects at least. Who comes in the middle of a reading waits for the next one.
       assert.ok(reads > 0 && reads < 30, `${reads} reads`);
@@ -499,20 +499,20 @@ for (const sharing of ['true', 'false']) {
             continue;
           }
           const ids = new Set(names.map((name) => jobs.get(name)));
-          const told = () =>
+          const received = () =>
             (socket.received as { type: string; payload: { data: Record<string, Told>; errors?: unknown } }[])
               .filter(({ type }) => type === 'next')
               .flatMap(({ payload }) => {
                 assert.equal(payload.errors, undefined);
                 return Object.values(payload.data);
               });
-          const rows = () => told().flatMap(({ jobs: changed = [], events = [] }) => [...changed, ...events.map(({ job }) => job)]); // prettier-ignore
+          const rows = () => received().flatMap(({ jobs: changed = [], events = [] }) => [...changed, ...events.map(({ job }) => job)]); // prettier-ignore
           const seen = () => new Set(rows().map(({ id, key }) => (subscriber.alias ? key : id)));
           await until(() => seen().size >= ids.size, { timeoutMs: 10_000 });
           assert.deepEqual(seen(), ids);
-          assert.deepEqual(told().flatMap(({ removedIds = [] }) => removedIds), []); // prettier-ignore
+          assert.deepEqual(received().flatMap(({ removedIds = [] }) => removedIds), []); // prettier-ignore
           if (subscriber.field === 'jobsUpdated') continue;
-          const messages = told().flatMap(({ events = [] }) => events.map(({ message }) => message));
+          const messages = received().flatMap(({ events = [] }) => events.map(({ message }) => message));
           assert.deepEqual(messages, names.map((name) => `${name} ${round}`)); // prettier-ignore
         }
         await Promise.all(sockets.map((socket) => socket.close()));

@@ -53,8 +53,8 @@ async function claim(): Promise<Assignment> {
 async function send(to: Assignment, first: number, records: unknown[], leaseToken = to.leaseToken) {
   const counts = noCounts();
   const batch = batchOf({ ...to, leaseToken }, first, records);
-  const told = await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts));
-  return { counts, acknowledgement: told[0]?.acknowledgement };
+  const acknowledged = await commit(store, (tx) => takeBatches(tx, [batch], leaseSeconds, counts));
+  return { counts, acknowledgement: acknowledged[0]?.acknowledgement };
 }
 
 const line = (text: string) => ({ type: 'line', time: Date.now(), stream: 'STDOUT', text });
@@ -217,14 +217,14 @@ suite('records', () => {
     for (const [first, records] of batches) {
       const { line: before } = await readJob(store.database.db, to.job.id);
       await send(to, first, records);
-      const told = await until(() => heard.splice(0).find((notification) => notification.records), {
+      const message = await until(() => heard.splice(0).find((notification) => notification.records), {
         timeoutMs: 2_000,
       });
       const { line: head } = await readJob(store.database.db, to.job.id);
       const limits = { after: before, head };
       const stored = await readLog(store.database.db, to.job.id, { ...limits, maxLines: 1e6, maxBytes: Infinity });
       assert.ok(stored.lines.length > 0);
-      assert.deepEqual(linesOfNotification(told.records ?? [], limits), stored);
+      assert.deepEqual(linesOfNotification(message.records ?? [], limits), stored);
     }
     await stop();
   });

@@ -199,7 +199,7 @@ suite('Submissions that come at once', () => {
   test('have each their own outcome', async () => {
     await submit('known');
     const before = await store.database.db.$count(job);
-    const [twin, twain, ...told] = await outcomes([
+    const [twin, twain, ...rest] = await outcomes([
       submit('twin'),
       submit('twin'),
       submit('known'),
@@ -213,7 +213,7 @@ suite('Submissions that come at once', () => {
     ]);
     const refusals = ['IDEMPOTENCY_CONFLICT', 'INVALID_INPUT', 'INVALID_INPUT', 'INVALID_INPUT', 'NOT_FOUND'];
     assert.deepEqual([twin, twain].sort(), ['new', 'repeat']);
-    assert.deepEqual(told, ['repeat', ...refusals, ...Array.from({ length: 21 }, () => 'new')]);
+    assert.deepEqual(rest, ['repeat', ...refusals, ...Array.from({ length: 21 }, () => 'new')]);
     assert.equal((await store.database.db.$count(job)) - before, 22);
     assert.equal((await submit('crowd-refused')).replayed, false);
   });
@@ -260,9 +260,9 @@ suite('Submissions that come at once', () => {
     ] as const) {
       const meanwhile = outcomes([submit(null, five), submit(null, five)]);
       await limit(max);
-      const told = await outcomes(Array.from({ length: 5 }, () => submit(null, five)));
+      const others = await outcomes(Array.from({ length: 5 }, () => submit(null, five)));
       assert.deepEqual(
-        told,
+        others,
         Array.from({ length: 5 }, () => code),
       );
       await meanwhile;

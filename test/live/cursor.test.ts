@@ -35,10 +35,10 @@ suite('A cursor', () => {
 
   test('of one stream opens no other', () => {
     fc.assert(
-      fc.property(stream, stream, position, (of, other, parts) => {
-        fc.pre(of !== other);
+      fc.property(stream, stream, position, (name, other, parts) => {
+        fc.pre(name !== other);
         assert.equal(
-          codeOf(() => decodeCursor(other, encodeCursor(of, parts))),
+          codeOf(() => decodeCursor(other, encodeCursor(name, parts))),
           'CURSOR_WRONG_STREAM',
         );
       }),

@@ -57,10 +57,10 @@ suite('client.follow', () => {
         changeJob(tx, jobId, (locked) => appendLog(tx, locked, 1, [{ time: Date.now(), stream: 'STDOUT', text }])),
       );
     const seqs: number[] = [];
-    const told: string[] = [];
+    const events: string[] = [];
     let done = false;
     const following = (async () => {
-      const onConnection = (state: string) => void told.push(state);
+      const onConnection = (state: string) => void events.push(state);
       const stream = createClient({ url, token: adminToken }).follow<Batch>(query, { jobId }, { onConnection });
       for await (const batch of stream) {
         seqs.push(...batch.lines.map(({ seq }) => seq));
@@ -94,7 +94,7 @@ suite('client.follow', () => {
       seqs.map((_, index) => index + 1),
     );
     assert.deepEqual(
-      told,
+      events,
       ways.flatMap(() => ['lost', 'restored']),
     );
   });

@@ -171,8 +171,8 @@ function sharedCounter(ringBytes: number) {
       return slice(after, Math.min(head, to ?? head, after + 50), head, end);
     },
     fromNotification({ heads: { line = 0, end }, records = [] }, after) {
-      const told = records.length > 0 && line - records.length === after && end === 0;
-      return told ? slice(after, line, line, false) : null;
+      const isWhole = records.length > 0 && line - records.length === after && end === 0;
+      return isWhole ? slice(after, line, line, false) : null;
     },
   });
   return { state, from };

@@ -144,14 +144,14 @@ suite('a policy over GraphQL', () => {
       { spec: { projectId: project, model: 'm', dataset: 'd', hyperparams: { epochs: 0.5 } } },
     );
     const { effectiveDefaults } = read.project;
-    const of = (path: string) => effectiveDefaults.find((value) => value['path'] === path);
-    assert.deepEqual(of('hyperparams.epochs'), {
+    const valueAt = (path: string) => effectiveDefaults.find((value) => value['path'] === path);
+    assert.deepEqual(valueAt('hyperparams.epochs'), {
       path: 'hyperparams.epochs',
       value: 3,
       source: 'POLICY',
       overrides: [{ source: 'DEFAULT', value: 5 }],
     });
-    assert.equal(of('augmentation.probability')?.['source'], 'PLATFORM');
+    assert.equal(valueAt('augmentation.probability')?.['source'], 'PLATFORM');
     const { resolved, ...preview } = read.previewJob;
     assert.deepEqual(preview, {
       policyRevision: 1,

@@ -204,7 +204,7 @@ suite('a policy', () => {
 
 suite('rules', () => {
   test('are refused with every problem at once, each at its place', async () => {
-    const { places, said } = await problemsOf([
+    const { places, said: messages } = await problemsOf([
       { path: 'hyperparams.epochs', min: 5, max: 2 },
       { path: 'epochs', max: 2 },
       { path: 'hyperparams.lr_scheduler', min: 1 },
@@ -236,10 +236,10 @@ suite('rules', () => {
       'REQUIRED input.rules.11.path',
       'NOT_ALLOWED input.rules.12.path',
     ]);
-    assert.match(said, /Did you mean "hyperparams.epochs"/);
-    assert.match(said, /tags belongs to each job/);
-    assert.match(said, /Did you mean "hyperparams.early_stopping.patience"/);
-    assert.match(said, /its own max and allowed forbids/);
+    assert.match(messages, /Did you mean "hyperparams.epochs"/);
+    assert.match(messages, /tags belongs to each job/);
+    assert.match(messages, /Did you mean "hyperparams.early_stopping.patience"/);
+    assert.match(messages, /its own max and allowed forbids/);
   });
 
   test('are bounded in number and size', async () => {
@@ -504,8 +504,8 @@ suite('a rule that warns', () => {
         path: [...at, 'hyperparams', 'extra', 'warmup'],
       },
     ]);
-    const [told] = await store.database.db.select().from(event).where(eq(event.jobId, made.id));
-    assert.match(told?.message ?? '', /maximum 20\. Ask the team\./);
+    const [submitted] = await store.database.db.select().from(event).where(eq(event.jobId, made.id));
+    assert.match(submitted?.message ?? '', /maximum 20\. Ask the team\./);
     const low = await submit({ hyperparams: { epochs: 1, warmup: 1 } });
     assert.match(low.warnings[0]?.message ?? '', /below the project's minimum 2/);
     await assert.rejects(

@@ -58,8 +58,8 @@ for (const { kind, needs, start } of installations) {
         await untilSucceeded(installation, id);
         assert.deepEqual(await namesOf(installation, id), { names: 20_000, points: 20_000, last: 19_999 });
         const texts = await systemLinesOf(installation, id);
-        const told = texts.filter((text) => text.includes('m/20000'));
-        assert.equal(told.length, 1, `one line names the first metric that was dropped:\n${texts.join('\n')}`);
+        const mentions = texts.filter((text) => text.includes('m/20000'));
+        assert.equal(mentions.length, 1, `one line names the first metric that was dropped:\n${texts.join('\n')}`);
       },
     );
   });

@@ -100,10 +100,10 @@ suite('secrets', () => {
       ['X', `${canary}\0`, 6, /value holds a NUL character/],
       ['X', `${canary}${'x'.repeat(65_536)}`, 6, /value has 65555 bytes; 65536 are the most/],
     ];
-    for (const [name, input, exitCode, said] of wrong) {
+    for (const [name, input, exitCode, message] of wrong) {
       const { code, stdout, stderr } = await secrets(['set', name], input);
       assert.deepEqual([code, stdout], [exitCode, ''], stderr);
-      assert.match(stderr, said);
+      assert.match(stderr, message);
       assert.equal(stderr.includes(canary), false);
     }
   });

@@ -91,8 +91,8 @@ suite('a job on two gateways and a runner elsewhere', skip, () => {
       heard.get('runner')?.map((message) => (JSON.parse(message) as { committed?: number }).committed ?? 0) ?? [];
     assert.ok(Math.max(...committed) > 60, 'every record is acknowledged');
     type Told = { records?: { records?: { type: string; text?: string }[] }[] };
-    const told = heard.get('job')?.flatMap((message) => (JSON.parse(message) as Told).records ?? []) ?? [];
-    const records = told.flatMap((batch) => batch.records ?? []);
+    const batches = heard.get('job')?.flatMap((message) => (JSON.parse(message) as Told).records ?? []) ?? [];
+    const records = batches.flatMap((batch) => batch.records ?? []);
     const lines = records.filter(({ type, text }) => type === 'line' && text?.startsWith('line '));
     assert.equal(lines.length, 30);
     assert.ok(heard.has('work'));

@@ -147,8 +147,8 @@ suite('a job', () => {
     assert.deepEqual(batches[0]?.windows, [], 'the first batch came at once, before there was anything');
     const all = [...newest.values()];
     assert.ok(all.every(({ provisional, windowSeconds }) => !provisional && windowSeconds === 1));
-    const total = (name: string, of: (window: Window) => number) =>
-      all.filter((window) => window.name === name).reduce((sum, window) => sum + of(window), 0);
+    const total = (name: string, value: (window: Window) => number) =>
+      all.filter((window) => window.name === name).reduce((sum, window) => sum + value(window), 0);
     assert.equal(
       total('train/loss', ({ count }) => count),
       40,

@@ -202,17 +202,17 @@ async function readDoors(url: string, token: string, id: string): Promise<string
     assert.equal(answer.status, 200, `${path}: ${text.slice(0, 300)}`);
     return text;
   };
-  const told = await read('/graphql', { method: 'POST', body: JSON.stringify({ query, variables: { id } }) });
-  assert.match(told, /\[REDACTED\]/);
+  const answer = await read('/graphql', { method: 'POST', body: JSON.stringify({ query, variables: { id } }) });
+  assert.match(answer, /\[REDACTED\]/);
   const pages = [`/watch?job=${id}`, '/graphql', `/v1/jobs/${id}`, '/readyz', '/schema/job-spec.json'];
   return [
-    told,
+    answer,
     ...(await Promise.all(pages.map((path) => read(path, { headers: { accept: 'text/html, */*' } })))),
   ].join('\n');
 }
 
-function readFiles(of: string): string {
-  const files = readdirSync(of, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+function readFiles(path: string): string {
+  const files = readdirSync(path, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
   return files.map((file) => `${file.name}\n${readFileSync(join(file.parentPath, file.name), 'utf8')}`).join('\n');
 }
 
@@ -241,7 +241,7 @@ test(
     const redis = new Redis(cluster.redis.url);
     const passed: string[] = [];
     const unescaped = (line: string) => line.replaceAll('\\"', '"').replaceAll('\\\\', '\\');
-    const told = monitor(Number(new URL(cluster.redis.url).port), (line) => void passed.push(unescaped(line)));
+    const monitored = monitor(Number(new URL(cluster.redis.url).port), (line) => void passed.push(unescaped(line)));
     const subscriber = redis.duplicate();
     subscriber.on(
       'pmessage',
@@ -249,7 +249,7 @@ test(
     );
     await subscriber.psubscribe('*');
     t.after(async () => {
-      told.destroy();
+      monitored.destroy();
       subscriber.disconnect();
       redis.disconnect();
       await cluster.stop();

@@ -192,8 +192,8 @@ suite('cancelling', () => {
     assert.equal(await cancel(job.id), 'CANCELLING');
     const { state, stateReason } = await untilEnd(job.id);
     assert.deepEqual([state, stateReason?.code, isAlive(pid)], ['CANCELLED', 'REQUESTED', false]);
-    const told = output(await followLog(client, job.id)).find((text) => text.startsWith('{'));
-    const { reason, deadline } = JSON.parse(told ?? '') as { reason: string; deadline: number };
+    const line = output(await followLog(client, job.id)).find((text) => text.startsWith('{'));
+    const { reason, deadline } = JSON.parse(line ?? '') as { reason: string; deadline: number };
     assert.equal(reason, 'CANCELLED');
     assert.ok(Math.abs(deadline - Date.now() / 1000) < 10);
   });

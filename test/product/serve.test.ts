@@ -38,7 +38,7 @@ suite('astraml serve', () => {
     ],
     ['an address is none', { DATABASE_URL: 'postgres://x/y', REDIS_URL: 'http://s3cret' }, /REDIS_URL=\(hidden\)/],
   ];
-  for (const [what, env, said] of refusals) {
+  for (const [what, env, message] of refusals) {
     test(`says so, with exit code 2, when ${what}`, async () => {
       const child = spawnNode([binary, 'serve'], {
         env: {
@@ -51,7 +51,7 @@ suite('astraml serve', () => {
       });
       const { code } = await child.untilEnd();
       assert.equal(code, 2);
-      assert.match(child.output(), said);
+      assert.match(child.output(), message);
       assert.doesNotMatch(child.output(), /s3cret/);
     });
   }

@@ -170,8 +170,8 @@ suite('A token for some projects', () => {
     ] as const) {
       const refused = await make(input, by);
       assert.ok('code' in refused, JSON.stringify(input));
-      const said = [refused.message, ...(refused.issues ?? []).map((issue) => issue.message)].join(' ');
-      assert.deepEqual([refused.code, message.test(said)], [code, true], said);
+      const text = [refused.message, ...(refused.issues ?? []).map((issue) => issue.message)].join(' ');
+      assert.deepEqual([refused.code, message.test(text)], [code, true], text);
     }
   });
 

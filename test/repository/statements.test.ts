@@ -37,8 +37,8 @@ test('a named test that did not run is told, when its file ran', () => {
     listUnshown(new Map(), () => false),
     [],
   );
-  const told = listUnshown(new Map([[join(root, first.file), new Set<string>()]]), () => false);
-  assert.ok(told.some((line) => line.includes(`${first.file} › ${first.name}`)));
+  const unshown = listUnshown(new Map([[join(root, first.file), new Set<string>()]]), () => false);
+  assert.ok(unshown.some((line) => line.includes(`${first.file} › ${first.name}`)));
   const named = statements.flatMap(({ tests }) => tests).length;
   assert.equal(listUnshown(new Map(), () => true).length, named, 'of a whole run every file is expected');
 });

@@ -177,9 +177,9 @@ async function runTests(
 }
 
 function serversOf(line: RegExpExecArray): number[] {
-  const said: unknown = JSON.parse(line[0]);
-  assert.ok(typeof said === 'object' && said !== null && 'pids' in said && Array.isArray(said.pids));
-  return said.pids.map(Number);
+  const parsed: unknown = JSON.parse(line[0]);
+  assert.ok(typeof parsed === 'object' && parsed !== null && 'pids' in parsed && Array.isArray(parsed.pids));
+  return parsed.pids.map(Number);
 }
 
 // Another user (that of Postgres) has to get through it.

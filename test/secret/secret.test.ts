@@ -149,12 +149,12 @@ suite('ASTRAML_SECRET_KEYS', () => {
       [`${texts.k1},${canary}`, /key 2 is not/],
       [`${texts.k1},k1:${texts.k2.slice(3)}`, /two keys have the id k1/],
     ];
-    for (const [text, said] of wrong) {
+    for (const [text, message] of wrong) {
       assert.throws(
         () => keysOf(text),
         (error) => {
           assert.ok(error instanceof ConfigError);
-          assert.match(error.message, said);
+          assert.match(error.message, message);
           for (const part of text.split(/[:,]/).filter((word) => word.length > 10)) {
             assert.equal(error.message.includes(part), false);
           }
@@ -287,8 +287,8 @@ suite('a secret', () => {
     const first = await set('GONE', 'v');
     assert.equal(await remove('GONE'), first.id);
     assert.equal(await store.database.db.$count(secret, eq(secret.id, first.id)), 0);
-    const [told] = await store.database.db.select().from(event).where(eq(event.type, 'SECRET_DELETED'));
-    assert.deepEqual([told?.message, told?.actorId], ['Secret GONE was deleted.', store.admin.tokenId]);
+    const [deleted] = await store.database.db.select().from(event).where(eq(event.type, 'SECRET_DELETED'));
+    assert.deepEqual([deleted?.message, deleted?.actorId], ['Secret GONE was deleted.', store.admin.tokenId]);
     const again = await set('GONE', 'v');
     assert.equal(again.version, 1);
     assert.notEqual(again.id, first.id);
@@ -392,10 +392,10 @@ suite('a job', () => {
 });
 
 suite('a job that cannot have its secret', () => {
-  async function failsToStart(id: string, said: RegExp, hint: RegExp) {
+  async function failsToStart(id: string, message: RegExp, hint: RegExp) {
     const job = await jobNow(id);
     assert.deepEqual([job.state, job.reasonCode], ['FAILED', 'COMMAND_NOT_STARTED']);
-    assert.match(job.reasonMessage ?? '', said);
+    assert.match(job.reasonMessage ?? '', message);
     assert.match(job.reasonHint ?? '', hint);
     const types = await store.database.db.select().from(event).where(eq(event.jobId, id)).orderBy(event.seq);
     assert.deepEqual(

@@ -214,9 +214,9 @@ suite('a credential is refused', () => {
           issues.map(({ specPath }) => specPath),
           [place],
         );
-        const said = JSON.stringify(parseSpec({ ...base, ...part }));
-        assert.ok(!said.includes(JSON.stringify(value).slice(1, -1)), said);
-        assert.ok(issues[0]?.message.includes(name.split(',')[0] ?? ''), said);
+        const text = JSON.stringify(parseSpec({ ...base, ...part }));
+        assert.ok(!text.includes(JSON.stringify(value).slice(1, -1)), text);
+        assert.ok(issues[0]?.message.includes(name.split(',')[0] ?? ''), text);
       }
     });
   }

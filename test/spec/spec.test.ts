@@ -169,16 +169,16 @@ suite('resolution', () => {
 
   test('takes the request, else the project, else the defaults, and keeps what was overridden', () => {
     const resolved = resolve(layers({ ...seed, hyperparams: { batch_size: 64 } }));
-    const of = (path: string) => resolved.find((value) => value.path === path);
-    assert.deepEqual(of('hyperparams.batch_size'), {
+    const valueAt = (path: string) => resolved.find((value) => value.path === path);
+    assert.deepEqual(valueAt('hyperparams.batch_size'), {
       path: 'hyperparams.batch_size',
       source: 'REQUEST',
       value: 64,
       overrides: [{ source: 'DEFAULT', value: 32 }],
     });
-    assert.equal(of('hyperparams.lr')?.source, 'DEFAULT');
-    assert.equal(of('metrics.window_seconds')?.source, 'PLATFORM');
-    assert.equal(of('command')?.source, 'PROJECT');
+    assert.equal(valueAt('hyperparams.lr')?.source, 'DEFAULT');
+    assert.equal(valueAt('metrics.window_seconds')?.source, 'PLATFORM');
+    assert.equal(valueAt('command')?.source, 'PROJECT');
     assert.deepEqual(
       resolved.map(({ path }) => path),
       resolved.map(({ path }) => path).toSorted(),

@@ -63,8 +63,8 @@ export async function compareBystanders(t: TestContext, installation: Installati
 
 /** The end of what gateways and runners printed: a process that died says there why. */
 function lastWords(installation: Installation): string {
-  const said = installation.output().split('\n').slice(-20);
-  return ['They printed last:', ...said.map((line) => line.slice(0, 300))].join('\n');
+  const lines = installation.output().split('\n').slice(-20);
+  return ['They printed last:', ...lines.map((line) => line.slice(0, 300))].join('\n');
 }
 
 type Batch = {

@@ -32,8 +32,8 @@ export async function openFeeder(url: string, token: string, bus: Bus): Promise<
   let committed = 0;
   let [sent, lineCount, linesCrc] = [0, 0, 0];
   await bus.subscribe(channels.runner(runnerId), (message) => {
-    const told = acknowledgement.safeParse(JSON.parse(message)).data;
-    if (told?.attemptId === assignment?.attemptId) committed = Math.max(committed, told?.committed ?? 0);
+    const parsed = acknowledgement.safeParse(JSON.parse(message)).data;
+    if (parsed?.attemptId === assignment?.attemptId) committed = Math.max(committed, parsed?.committed ?? 0);
   });
   const request = { runnerId, freeGpus: [0], requestId: randomUUID(), waitSeconds: 5 };
   const { assignment } = claimAnswer.parse(await call(url, token, 'claim', request));

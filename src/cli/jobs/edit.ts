@@ -16,17 +16,17 @@ const editMutation = `mutation($input: UpdateJobInput!) {
 } ${problemFragment}`;
 
 export async function runJobsEdit(cli: Cli, options: EditOptions, [name = '']: string[]): Promise<number> {
-  const said = {
+  const changes = {
     name: options.name,
     tags: options.tag?.filter((tag) => tag !== ''),
     notes: options.notes,
     priority: options.priority === undefined ? undefined : toPriority(options.priority),
   };
-  const fields = Object.entries(said).flatMap(([field, value]) => (value === undefined ? [] : [field]));
+  const fields = Object.entries(changes).flatMap(([field, value]) => (value === undefined ? [] : [field]));
   if (fields.length === 0) throw usage('jobs edit: say at least one of --name, --tag, --notes, --priority.');
   const { id } = await findJob<{ id: string }>(cli, name, '{ id }');
   type Answer = { updateJob: { job: Edited } | Problem };
-  const { updateJob: result } = await cli.request<Answer>(editMutation, { input: { id, ...said } });
+  const { updateJob: result } = await cli.request<Answer>(editMutation, { input: { id, ...changes } });
   if (!('job' in result)) throw refusedBy(result);
   const { job } = result;
   if (cli.out.json) {

@@ -68,11 +68,11 @@ export async function runPolicies(cli: Cli, options: PolicyListOptions): Promise
 
 /** Replaces the rule of one path, or adds it. */
 export async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']: string[]): Promise<number> {
-  const said = ruleOf(path, options);
+  const change = ruleOf(path, options);
   const { project, revision, rules } = await readPolicy(cli);
   // What is not said stays as it is; `unset` removes the rule.
   const before = asInput(rules.find((other) => other.path === path));
-  const rule = isObject(before) ? { ...before, ...said } : said;
+  const rule = isObject(before) ? { ...before, ...change } : change;
   const others = rules.filter((other) => other.path !== path).map(asInput);
   const input = { projectId: project.id, rules: [...others, rule], ifRevision: revision };
   return options.dryRun ? tryRules(cli, input) : sendRules(cli, input);

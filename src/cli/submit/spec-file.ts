@@ -53,8 +53,8 @@ function syntaxError(
   { message, linePos }: { message: string; linePos?: { line: number; col: number }[] },
 ) {
   const { line, col } = linePos?.[0] ?? { line: 1, col: 1 };
-  const [said = '', ...frame] = message.split('\n');
-  const what = said.replace(/ at line \d+, column \d+:?$/, '');
+  const [summary = '', ...frame] = message.split('\n');
+  const what = summary.replace(/ at line \d+, column \d+:?$/, '');
   return [`${name}, line ${line}, column ${col}: ${what}.`, ...frame].join('\n').trimEnd();
 }
 
@@ -138,12 +138,12 @@ export function requireSpec(content: Json, others: readonly Issue[] = []): Spec 
   if (spec && others.length === 0) return spec;
   const issues = [...ofSpec, ...others];
   const projectHint = 'Name the project: -p p-demo, ASTRAML_PROJECT, or project_id in the file.';
-  const said = issues.map((issue) =>
+  const lines = issues.map((issue) =>
     issue.specPath === 'project_id' && issue.code === 'REQUIRED' ? { ...issue, hint: projectHint } : issue,
   );
-  const [first] = said;
-  const message = said.length === 1 && first ? first.message : `The job spec has ${said.length} problems:`;
-  throw new Refused('INVALID_INPUT', message, said, null);
+  const [first] = lines;
+  const message = lines.length === 1 && first ? first.message : `The job spec has ${lines.length} problems:`;
+  throw new Refused('INVALID_INPUT', message, lines, null);
 }
 
 export function isObject(value: unknown): value is Json {

@@ -1,6 +1,6 @@
-// One execution and one text for all who ask the same of the same event. Shared are operations of viewer-neutral fields
-// only, executed without a viewer; any other is left to be executed for each subscriber. Who may subscribe is decided for
-// each: every subscriber opens the source for itself, with its own context.
+// Subscribers that ask the same question about the same event share one execution and one text. Only operations of
+// viewer-neutral fields are shared, and they run without a viewer; others run once for each subscriber. Access is checked
+// for each subscriber: everyone opens the source with a context of their own.
 import {
   createSourceEventStream,
   type DocumentNode,
@@ -25,10 +25,10 @@ import { publicError, type ReportBug, withoutHttp } from '../../graphql/error.ts
 import { markDelivered } from '../../live/lag.ts';
 import { textOfResult } from './result-text.ts';
 
-/** What an event came to: one text, and one object, for all who get it. `rest` is how it ends every message, once one was sent. */
+/** Result of one event, shared by all its subscribers. `rest` is its encoded text with the end of the message, made on first use. */
 export type SharedResult = { readonly text: string; readonly event: object; rest?: Buffer };
 
-/** Results of a subscription, each made once for all who get it. */
+/** Results of one subscription; each result is made once and shared. */
 export type SharedResults = {
   /** The next result; null at the end. Rejects with what ends the stream. */
   next(): Promise<SharedResult | null>;
@@ -38,8 +38,8 @@ export type SharedResults = {
 
 export type SharedExecution = {
   /**
-   * Opens the source of a subscription. Null, and nothing is opened, for an operation that is not to be shared; errors,
-   * not masked yet, for a source that could not be opened.
+   * Opens the source of a subscription. Null for an operation that cannot be shared: nothing is opened then. A source that
+   * fails to open gives its errors, not masked yet.
    */
   subscribe(args: ExecutionArgs): Promise<SharedResults | ExecutionResult | null>;
 };
@@ -52,12 +52,12 @@ export type SharedOptions = {
 
 type Made = SharedResult | Promise<SharedResult>;
 
-/** Results by event and by what is asked of it, the one asked for last at the end; one that is being made is a promise. */
+/** Results by event and by operation key, the most recently used last. A result that is being made is a promise. */
 type Results = WeakMap<object, Map<string, Made>>;
 
 /**
- * So many texts are kept of an event as long as a ring holds it, and the ring does not count them. Beyond, the text that
- * was not asked for longest is forgotten and made again for who asks: what many ask stays, whatever a few ask beside it.
+ * Upper bound of texts kept for one event. They live as long as a ring holds the event, and the ring does not count their
+ * bytes. Beyond it the least recently used text is dropped and made again on demand, so popular operations stay cached.
  */
 const maxTexts = 8;
 
@@ -126,7 +126,7 @@ export function createSharedExecution({ context, report, resultBytes }: SharedOp
   };
 }
 
-/** The context of an execution for many. A resolver that asks who the viewer is fails: its field is no neutral one. */
+/** Context of a shared execution. A resolver that reads the viewer fails, because its field is not viewer-neutral. */
 function withoutViewer(context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders'>): Context {
   const loaders: Context['loaders'] = new Map();
   return {

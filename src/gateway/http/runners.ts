@@ -46,9 +46,9 @@ export async function answerRunner(
   const attemptId = /^\/runner\/v1\/attempts\/([^/]+)\/renew$/.exec(path)?.[1];
   if (attemptId && idPrefix(attemptId) === 'att') {
     const { leaseToken } = parse(renewRequest, body);
-    const told = await commit(gateway, (tx) => renewLease(tx, actor, { attemptId, leaseToken, leaseSeconds }));
+    const answer = await commit(gateway, (tx) => renewLease(tx, actor, { attemptId, leaseToken, leaseSeconds }));
     workFigures.leasesRenewed.inc();
-    return told;
+    return answer;
   }
   const lostId = /^\/runner\/v1\/attempts\/([^/]+)\/lost$/.exec(path)?.[1];
   if (lostId && idPrefix(lostId) === 'att') {

@@ -87,16 +87,16 @@ export class Dispatcher {
     return assignment;
   }
 
-  #wait(of: Pick<Claim, 'actor' | 'runner' | 'request'>, signal: AbortSignal): Promise<Assignment | null> {
+  #wait(asked: Pick<Claim, 'actor' | 'runner' | 'request'>, signal: AbortSignal): Promise<Assignment | null> {
     if (signal.aborted) return Promise.resolve(null);
-    const key = keyOf(of.request);
+    const key = keyOf(asked.request);
     const { promise, resolve, reject } = Promise.withResolvers<Assignment | null>();
-    const claim: Claim = { ...of, answer: resolve, fail: reject };
+    const claim: Claim = { ...asked, answer: resolve, fail: reject };
     const leave = () => {
       if (this.#waiting.get(key) === claim) this.#waiting.delete(key);
       resolve(null);
     };
-    const timer = setTimeout(leave, of.request.waitSeconds * 1000);
+    const timer = setTimeout(leave, asked.request.waitSeconds * 1000);
     signal.addEventListener('abort', leave);
     this.#waiting.get(key)?.answer(null);
     this.#waiting.set(key, claim);

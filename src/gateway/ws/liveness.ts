@@ -1,12 +1,12 @@
-// Which peers of lasting connections are still there, and take what they are sent. Whoever takes nothing is cut off, so that
-// its client comes back by its cursor; whoever is only slow is left alone.
+// Cuts off peers of long connections that make no progress: their clients come back and resume by cursor. A peer that is
+// slow but still takes bytes is left alone.
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { liveFigures, watchBuffers } from '../../metrics-registry.ts';
 
 export type Patience = {
-  /** Milliseconds after which a peer that takes nothing, while something waits for it, is gone or stuck. */
+  /** Milliseconds without a byte taken, while bytes wait, after which a peer counts as stuck. */
   stuckMs: number;
   /** Milliseconds from one ping to the next. */
   pingEveryMs: number;
@@ -14,14 +14,14 @@ export type Patience = {
 
 const usual: Patience = { stuckMs: 30_000, pingEveryMs: 12_000 };
 const looksPerStuck = 6;
-/** A peer that has answered none of so many pings when the next one is due is gone. */
+/** Unanswered pings after which a peer counts as gone. */
 const maxUnanswered = 2;
-/** With so many bytes waiting for it, a peer is not listened to: its requests would only add to them. */
+/** Above this number of waiting bytes a peer's requests are not read: their answers would only add to them. */
 const maxAnswerBytes = 2 * 1024 * 1024;
 
 /**
- * Calls `cut` once when something waits for a peer that has taken nothing for the time; counts what waits, until the
- * returned function is called. What the peer says is no progress, nor what else is put in its way.
+ * Calls `cut` once when bytes wait for a peer that has taken none for `stuckMs`. Counts the waiting bytes in the figures
+ * until the returned function is called. Messages from the peer do not count as progress.
  */
 export function watchStuck(connection: Duplex, cut: () => void, { stuckMs } = usual): () => void {
   let taken = '';
@@ -45,14 +45,14 @@ export function watchStuck(connection: Duplex, cut: () => void, { stuckMs } = us
   };
 }
 
-/** Changes whenever the peer takes something. A large write is one to Node, and known in part to its handle only. */
+/** A text that changes whenever the peer takes bytes. Node reports a large write only when all of it was taken, so the handle's queue is part of it. */
 function takenOf(connection: Duplex): string {
   const written = connection instanceof Socket ? connection.bytesWritten : 0;
   const { _handle: handle } = connection as { _handle?: { writeQueueSize?: number } | null };
   return `${written - connection.writableLength} ${handle?.writeQueueSize}`;
 }
 
-/** A slow reader answers late, since pings stand in line: while anything waits for it, it is `watchStuck` that watches. */
+/** Pings a peer and ends it when it does not answer. While bytes wait no ping is sent: it would stand in line behind them, and `watchStuck` watches. */
 export function sendPings(socket: WebSocket, raw: Duplex, { pingEveryMs } = usual): () => void {
   let unanswered = 0;
   socket.on('pong', () => (unanswered = 0));
@@ -65,7 +65,7 @@ export function sendPings(socket: WebSocket, raw: Duplex, { pingEveryMs } = usua
   return () => clearInterval(timer);
 }
 
-/** Reads nothing more from a peer that asks and asks but does not take the answers, until it has taken them. */
+/** Stops reading from a peer that sends requests but does not take the answers, until it has taken them. */
 export function holdBack(socket: WebSocket, raw: Duplex): void {
   const look = () => void (raw.writableLength > maxAnswerBytes && socket.pause());
   socket.on('message', look);

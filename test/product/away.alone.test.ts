@@ -116,19 +116,19 @@ suite('for many leases', skip, () => {
   }
 
   test('both gateways are away: training does not notice, and everything arrives once', async (t) => {
-    const said = await trainThrough(
+    const result = await trainThrough(
       async () => cluster.gateways.forEach((gateway) => gateway.kill('SIGKILL')),
       async () => void (await Promise.all([0, 1].map((index) => cluster.startGateway(index)))),
     );
-    said.forEach((line) => t.diagnostic(line));
+    result.forEach((line) => t.diagnostic(line));
   });
 
   test('Redis is away: training does not notice, and everything arrives once', async (t) => {
-    const said = await trainThrough(
+    const result = await trainThrough(
       () => cluster.redis.kill(),
       () => cluster.redis.restart(),
     );
-    said.forEach((line) => t.diagnostic(line));
+    result.forEach((line) => t.diagnostic(line));
   });
 
   test('a backlog of 300,000 lines is delivered without the loss of a lease', async (t) => {
