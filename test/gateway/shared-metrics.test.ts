@@ -94,7 +94,8 @@ for (const sharing of ['true', 'false']) {
           seen.set(id, revision);
         }
         assert.equal(seen.size, 2);
-        const most = Math.ceil(seconds) + 2;
+        // One a second once it is live; a busy machine adds some before. Not conflated, there would be one a round.
+        const most = Math.ceil(seconds) + rounds / 4;
         const batches = batchesOf(socket).length - before[index]!;
         assert.ok(batches <= most, `${batches} batches in ${seconds} s: no queue of old ones`);
         assert.deepEqual(batchesOf(socket).at(-1)?.windows, batchesOf(sockets[0]!).at(-1)?.windows);
