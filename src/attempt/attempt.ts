@@ -41,10 +41,13 @@ export async function claimJob(
   return assignment;
 }
 
-/** Whether an attempt began by this request: its answer was lost, and `claimJob` gives it again. */
-export async function isClaimKnown(db: Db, { runnerId, requestId }: ClaimRequest): Promise<boolean> {
-  const ofRequest = and(eq(attempt.runnerId, runnerId), eq(attempt.requestId, requestId));
-  return (await db.$count(attempt, ofRequest)) > 0;
+/** The attempt that began by this request, whose answer was lost: `claimJob` gives it again. Null when there is none. */
+export async function findClaimed(db: Db, { runnerId, requestId }: ClaimRequest): Promise<Attempt | null> {
+  const [row] = await db
+    .select()
+    .from(attempt)
+    .where(and(eq(attempt.runnerId, runnerId), eq(attempt.requestId, requestId)));
+  return row ?? null;
 }
 
 async function claimNext(
@@ -57,10 +60,7 @@ async function claimNext(
   await tx.insert(placement).values({}).onConflictDoNothing();
   await tx.select().from(placement).for('update');
   // Under the lock: a claim whose answer is lost is repeated while the first one may still be under way.
-  const [repeated] = await tx
-    .select()
-    .from(attempt)
-    .where(and(eq(attempt.runnerId, runner.id), eq(attempt.requestId, request.requestId)));
+  const repeated = await findClaimed(tx, request);
   if (repeated) return repeated.finishedAt ? null : assign(tx, repeated, secretKeys);
 
   const cluster = await readCluster(tx, new Map([[runner.id, request.freeGpus]]));

@@ -20,11 +20,11 @@ import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
 import { createAdmission } from './limits/admission.ts';
 import { createCaps } from './limits/caps.ts';
-import { Dispatcher } from './work/dispatcher.ts';
+import { Dispatcher } from './background/dispatcher.ts';
 import { closeServer, createConnectionDrain } from './http/connection-drain.ts';
-import { startJobLoops } from './work/job-loops.ts';
+import { startJobLoops } from './background/job-loops.ts';
 import { runDueSchedules } from '../schedule/due.ts';
-import { startLoop } from './work/loops.ts';
+import { startLoop } from './background/loops.ts';
 import { createRequestLog } from './watch/request-log.ts';
 import { createLog } from './watch/log.ts';
 import { createPipeline } from './graphql/pipeline.ts';
@@ -32,7 +32,7 @@ import { createHttpServer } from './http/server.ts';
 import { startSessions } from './http/sessions.ts';
 import { createSharedExecution } from './graphql/shared-execution.ts';
 import { createSockets } from './ws/sockets.ts';
-import { startUpkeep } from './work/upkeep.ts';
+import { startUpkeep } from './background/upkeep.ts';
 import { createUplinkWatch } from './watch/uplink-watch.ts';
 
 export type RunningGateway = {

@@ -39,7 +39,7 @@ export function submit(
 
 /** Null when the submission is refused, repeats a key, or waits for another one. Nothing of it was written then. */
 async function accept(store: Store, actor: Actor, submission: Submission) {
-  const plan = await planJob(store.database.db, actor, submission, readSharedGround);
+  const plan = await planJob(store.database.db, actor, submission, readSharedInputs);
   if (!plan.ready || !isExpected(submission, plan.specHash)) return null;
   const draft = draftJob(actor, submission, plan, newId('job'));
   const { id: objectId, projectId: scope, spec: input } = draft.row;
@@ -70,7 +70,7 @@ function writerOf(store: Store) {
 const readByKey = readOncePerTurn((db: Db, key: string) =>
   readPlanInputs(db, ...(JSON.parse(key) as [string, string | null])),
 );
-const readSharedGround: typeof readPlanInputs = (db, ...inputs) => readByKey(db, JSON.stringify(inputs));
+const readSharedInputs: typeof readPlanInputs = (db, ...inputs) => readByKey(db, JSON.stringify(inputs));
 
 /** The job of each submission; null for all when the database refused one of them, which rolled all of them back. */
 async function writeJobs(store: Store, all: readonly Keyed[]): Promise<(Job | null)[]> {

@@ -114,7 +114,7 @@ export class Feeds {
       try {
         if (!source && !ended) {
           feed = this.#join(channel, wakeUp);
-          source = 'shared' in options ? laneOf(feed, options.shared) : ownSource(feed, options.read);
+          source = 'shared' in options ? followShared(feed, options.shared) : ownSource(feed, options.read);
           await feed.ready; // heard from now on: nothing falls between the first read and the first message
         }
         while (source && !ended) {
@@ -223,7 +223,7 @@ function wakeAll(feed: Feed): void {
 }
 
 /** A follower of the shared reader of its stream, which is made for the first of them. */
-function laneOf<T>(feed: Feed, given: SharedStream<T> | SharedStream<T, string>): FollowerReader<T> {
+function followShared<T>(feed: Feed, given: SharedStream<T> | SharedStream<T, string>): FollowerReader<T> {
   const stream = given as unknown as SharedStream<T, Position>; // all who share a reader have positions of one type
   const readers = feed.readers as unknown as Map<string, SharedReader<T, Position>>;
   let reader = readers.get(stream.key);

@@ -139,7 +139,7 @@ suite('records', () => {
 
 /** Reads as an uplink does, and keeps what it was told of every number: a record, or that it is lost. */
 class Reader {
-  readonly told = new Map<number, RunnerRecord>();
+  readonly reported = new Map<number, RunnerRecord>();
   readonly spool: Spool;
   committed = 0;
   #last = 0;
@@ -156,10 +156,10 @@ class Reader {
     let number = batch.first;
     for (const record of batch.records) {
       for (let taken = numbersOf(record); taken > 0; taken--, number++) {
-        const before = this.told.get(number);
+        const before = this.reported.get(number);
         if (record.type !== 'gap' || !before) assert.deepEqual(record, before ?? record, 'it stays what it was');
         else assert.equal(before.type, 'gap');
-        this.told.set(number, record);
+        this.reported.set(number, record);
       }
     }
     assert.equal(batch.last, number - 1);
@@ -180,7 +180,7 @@ class Reader {
 const isLosable = (record: RunnerRecord) => record.type === 'line' && record.stream !== 'SYSTEM';
 
 /** Checks a reader that has read all against what was appended, in order; how many lines were lost. */
-function checkAll({ told: reported, spool }: Reader, appended: readonly RunnerRecord[]): number {
+function checkAll({ reported, spool }: Reader, appended: readonly RunnerRecord[]): number {
   assert.equal(reported.size, appended.length);
   const stored: string[] = [];
   appended.forEach((record, index) => {
@@ -290,13 +290,13 @@ suite('past its bound', () => {
         await until(() => filesOf(folder).length < 20, { what: 'few files' });
         await reader.read(100, 1e9);
         await reader.commit();
-        assert.deepEqual(reader.told.get(100), line('early 100'));
+        assert.deepEqual(reader.reported.get(100), line('early 100'));
         const gaps = new Set<RunnerRecord>();
         while (reader.committed < spool.last) {
           await reader.read(1_000, 256 * 1024);
           await reader.commit();
         }
-        for (const record of reader.told.values()) if (record.type === 'gap') gaps.add(record);
+        for (const record of reader.reported.values()) if (record.type === 'gap') gaps.add(record);
         assert.equal(gaps.size, 1, [...gaps].map((record) => JSON.stringify(record)).join());
         const lost = checkAll(reader, appended);
         assert.ok(lost > 40_000 && lost < 56_000, `${lost} lost`);

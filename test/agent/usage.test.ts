@@ -137,11 +137,11 @@ const burn = 'const burn = (ms) => { while (process.cpuUsage().user + process.cp
 const parent = `${burn}
   const buffer = Buffer.alloc(${allocated}, 1);
   const { spawnSync } = require('node:child_process');
-  const said = spawnSync(process.execPath, ['-e', ${JSON.stringify(`${burn} burn(1200); console.log(process.cpuUsage())`)}]);
-  const child = /user: (\\d+), system: (\\d+)/.exec(String(said.stdout));
+  const child = spawnSync(process.execPath, ['-e', ${JSON.stringify(`${burn} burn(1200); console.log(process.cpuUsage())`)}]);
+  const used = /user: (\\d+), system: (\\d+)/.exec(String(child.stdout));
   burn(800);
   const own = process.cpuUsage();
-  console.log('used=' + (Number(child[1]) + Number(child[2]) + own.user + own.system) / 1e6 + ';');
+  console.log('used=' + (Number(used[1]) + Number(used[2]) + own.user + own.system) / 1e6 + ';');
   setInterval(() => buffer.length, 1000);`;
 
 suite('a command', { concurrency: true }, () => {

@@ -11,7 +11,7 @@ import { decideRetry, type End, type Ended, judgeEnd, runnersToLeaveOut } from '
 import { untilNextRetry } from '../../src/attempt/queue.ts';
 import { attempt } from '../../src/attempt/table.ts';
 import { channels } from '../../src/bus/bus.ts';
-import { startJobLoops } from '../../src/gateway/work/job-loops.ts';
+import { startJobLoops } from '../../src/gateway/background/job-loops.ts';
 import { noCounts, takeBatches } from '../../src/intake/intake.ts';
 import { expireLease } from '../../src/intake/lost.ts';
 import { type Job, readJob } from '../../src/job/job.ts';

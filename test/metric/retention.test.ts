@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { sql } from 'drizzle-orm';
-import { pruneRunsStep, pruneStep } from '../../src/gateway/work/upkeep.ts';
+import { pruneRunsStep, pruneStep } from '../../src/gateway/background/upkeep.ts';
 import { changeJob } from '../../src/job/job.ts';
 import { commit, type Store } from '../../src/live/commit.ts';
 import { appendLog } from '../../src/log/append.ts';

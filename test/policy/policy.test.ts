@@ -65,15 +65,15 @@ function refused(code: RefusalCode, check: (refusal: Refusal) => void = () => {}
 }
 
 /** Problems of rules as `CODE path`, with their messages and hints. */
-async function problemsOf(rules: RuleInput[]): Promise<{ places: string[]; said: string }> {
+async function problemsOf(rules: RuleInput[]): Promise<{ places: string[]; messages: string }> {
   try {
     await readRules(rules, ['input', 'rules']);
-    return { places: [], said: '' };
+    return { places: [], messages: '' };
   } catch (error) {
     assert.ok(error instanceof Refusal && error.code === 'INVALID_INPUT', String(error));
     const issues = error.details.issues ?? [];
     const places = issues.map(({ code, path }) => `${code} ${path.join('.')}`);
-    return { places, said: issues.map(({ message, hint }) => `${message} ${hint ?? ''}`).join('\n') };
+    return { places, messages: issues.map(({ message, hint }) => `${message} ${hint ?? ''}`).join('\n') };
   }
 }
 
@@ -204,7 +204,7 @@ suite('a policy', () => {
 
 suite('rules', () => {
   test('are refused with every problem at once, each at its place', async () => {
-    const { places, said: messages } = await problemsOf([
+    const { places, messages } = await problemsOf([
       { path: 'hyperparams.epochs', min: 5, max: 2 },
       { path: 'epochs', max: 2 },
       { path: 'hyperparams.lr_scheduler', min: 1 },

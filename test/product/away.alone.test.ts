@@ -63,13 +63,13 @@ suite('for many leases', skip, () => {
         (isAway ? away : near).push(now - before);
         before = now;
       }
-      const of = (all) => {
+      const summary = (all) => {
         all.sort((a, b) => a - b);
         const at = (share) => all[Math.floor(share * all.length)]?.toFixed(2);
         return all.length + ' steps, median ' + at(0.5) + ' ms, p99 ' + at(0.99) + ' ms';
       };
-      console.log('near: ' + of(near));
-      console.log('away: ' + of(away));
+      console.log('near: ' + summary(near));
+      console.log('away: ' + summary(away));
     `);
 
   /** What a lone attempt takes of its machine. */
@@ -135,10 +135,10 @@ suite('for many leases', skip, () => {
     const lines = 300_000;
     const talker = script(`
       import { writeFileSync } from 'node:fs';
-      const told = new Promise((resolve) => process.once('SIGUSR2', resolve));
+      const signalled = new Promise((resolve) => process.once('SIGUSR2', resolve));
       console.log('pid ' + process.pid);
       const alive = setInterval(() => {}, 1e3);
-      await told;
+      await signalled;
       clearInterval(alive);
       for (let n = 1; n <= ${lines}; n += 100) {
         let text = '';

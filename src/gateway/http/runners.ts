@@ -11,7 +11,7 @@ import { commit } from '../../live/commit.ts';
 import { claimRequest, drainRequest, lostRequest, registerRequest, renewRequest } from '../../protocol/control.ts';
 import { drainRunner, registerRunner } from '../../runner/runner.ts';
 import type { Gateway } from '../context.ts';
-import type { Dispatcher } from '../work/dispatcher.ts';
+import type { Dispatcher } from '../background/dispatcher.ts';
 
 const heartbeatSeconds = 10;
 

@@ -14,7 +14,7 @@ import { answerGraphql, graphqlPath, stoppingRefusal } from './graphql.ts';
 import { checkHost, checkOrigin, corsHeaders, isRefused, readJson } from './guard.ts';
 import { answerErrors } from './explain.ts';
 import { createIntrospections, type Introspections } from '../graphql/introspection.ts';
-import type { Dispatcher } from '../work/dispatcher.ts';
+import type { Dispatcher } from '../background/dispatcher.ts';
 import type { Drain } from './connection-drain.ts';
 import type { RequestEntry, RequestLog } from '../watch/request-log.ts';
 import type { Pipeline } from '../graphql/pipeline.ts';

@@ -5,7 +5,7 @@ import type { Actor } from '../../actor.ts';
 import { channels } from '../../bus/bus.ts';
 import type { Notification, Store } from '../../live/commit.ts';
 import { readRevoked, type Revocation } from '../../project/revocation.ts';
-import { startLoop } from '../work/loops.ts';
+import { startLoop } from '../background/loops.ts';
 
 export type Sessions = {
   /**

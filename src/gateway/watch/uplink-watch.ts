@@ -2,7 +2,7 @@
 // stored: `/readyz` and figures tell both. One sender can use up the ids of a stream, and only an append finds that out.
 import type { Bus } from '../../bus/bus.ts';
 import { workFigures } from '../../metrics-registry.ts';
-import { type LoopOptions, startLoop } from '../work/loops.ts';
+import { type LoopOptions, startLoop } from '../background/loops.ts';
 
 const probeEveryMs = 2_000;
 

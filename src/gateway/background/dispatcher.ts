@@ -3,7 +3,7 @@
 // 178 transactions a submission, which stood in line for one row lock.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Actor } from '../../actor.ts';
-import { claimJob, isClaimKnown } from '../../attempt/attempt.ts';
+import { claimJob, findClaimed } from '../../attempt/attempt.ts';
 import { place, rank, withPlaced } from '../../attempt/place.ts';
 import { readCluster, readQueue, untilNextRetry } from '../../attempt/queue.ts';
 import { channels } from '../../bus/bus.ts';
@@ -40,22 +40,21 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   /** By runner and request: of a claim that is repeated, only the last call waits. */
   readonly #waiting = new Map<string, Claim>();
-  readonly #stopListening: (() => void | Promise<void>)[];
+  readonly #stopListening: (() => void | Promise<void>)[] = [];
   #isDirty = false;
   #turning: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
   #hasFailed = false;
 
   static async start(store: Store, options: DispatcherOptions): Promise<Dispatcher> {
-    const listening: (() => void | Promise<void>)[] = [];
-    const dispatcher = new Dispatcher(store, options, listening);
+    const dispatcher = new Dispatcher(store, options);
     const look = () => dispatcher.#look();
-    listening.push(await store.bus.subscribe(channels.work, look), store.bus.onBreak(look));
+    dispatcher.#stopListening.push(await store.bus.subscribe(channels.work, look), store.bus.onBreak(look));
     return dispatcher;
   }
 
-  private constructor(store: Store, options: DispatcherOptions, stopListening: (() => void | Promise<void>)[]) {
-    [this.#store, this.#options, this.#stopListening] = [store, options, stopListening];
+  private constructor(store: Store, options: DispatcherOptions) {
+    [this.#store, this.#options] = [store, options];
   }
 
   /**
@@ -65,12 +64,12 @@ export class Dispatcher {
   async claim(actor: Actor, request: ClaimRequest, signal: AbortSignal): Promise<Assignment | null> {
     const { database } = this.#store;
     const runner = await requireRunner(database.db, actor, request.runnerId);
-    if (request.waitSeconds === 0 || (await isClaimKnown(database.db, request))) return this.#claimNow(actor, request);
+    if (request.waitSeconds === 0 || (await findClaimed(database.db, request))) return this.#claimNow(actor, request);
     await commit(this.#store, (tx) => touchRunner(tx, runner.id, { claims: true }));
     const assignment = await this.#wait({ actor, runner, request }, signal);
     if (assignment || signal.aborted) return assignment;
     // Its first call may have been answered by another gateway meanwhile, and the answer lost.
-    return (await isClaimKnown(database.db, request)) ? this.#claimNow(actor, request) : null;
+    return (await findClaimed(database.db, request)) ? this.#claimNow(actor, request) : null;
   }
 
   /** Ends when the turn in progress has; all waits were ended by their signals. */
@@ -122,7 +121,7 @@ export class Dispatcher {
         const isForestalled = await this.#placeAll();
         this.#hasFailed = false;
         const nextMs = await untilNextRetry(this.#store.database.db);
-        this.#lookIn(Math.min(lookEveryMs, isForestalled ? againMs : lookEveryMs, nextMs ?? lookEveryMs));
+        this.#lookIn(Math.min(isForestalled ? againMs : lookEveryMs, nextMs ?? lookEveryMs));
       } catch (error) {
         if (!this.#hasFailed) this.#options.report(error);
         this.#hasFailed = true;
