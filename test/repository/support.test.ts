@@ -1,5 +1,6 @@
 // What the other tests stand on: servers of our own that start, answer, and are gone; a run that overlooks nothing.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -137,6 +138,7 @@ test('a reason to skip is listed as it is said', () => {
 
 test('a socket left open is named', async () => {
   const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
   await assert.rejects(expectNoLeaks({ timeoutMs: 100 }), /left open: 1 × TCPServerWrap/);
   server.close();
   await expectNoLeaks();
