@@ -106,13 +106,17 @@ function inProgress(): Refusal {
 
 /** Dotted paths of leaves whose values differ, in order. */
 export function differingPaths(a: Record<string, unknown>, b: Record<string, unknown>): string[] {
-  const [left, right] = [leaves(a), leaves(b)];
-  const paths = new Set([...left.keys(), ...right.keys()]);
-  return [...paths].filter((path) => left.get(path) !== right.get(path)).sort();
+  const [left, right] = [leavesOf(a), leavesOf(b)];
+  const places = [...new Set([...left.keys(), ...right.keys()])];
+  const differing = places.filter((place) => left.get(place) !== right.get(place));
+  return [...new Set(differing.map((place) => (JSON.parse(place) as string[]).join('.')))].sort();
 }
 
-function leaves(value: unknown, path = '', found = new Map<string, string>()): Map<string, string> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return found.set(path, canonical(value));
-  for (const [key, item] of Object.entries(value)) leaves(item, path ? `${path}.${key}` : key, found);
-  return found;
+/** The canonical text of each leaf by its keys as JSON: a dotted path would be one for `{"a.b": 1}` and `{"a": {"b": 1}}`. */
+function leavesOf(value: unknown, keys: readonly string[] = [], leaves = new Map<string, string>()) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    return leaves.set(JSON.stringify(keys), canonical(value));
+  }
+  for (const [key, item] of Object.entries(value)) leavesOf(item, [...keys, key], leaves);
+  return leaves;
 }

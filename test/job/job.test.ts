@@ -387,5 +387,13 @@ test('canonical JSON does not depend on the order of keys', () => {
       assert.equal(canonical(value), canonical(reversed));
       assert.deepEqual(differingPaths(value as Record<string, unknown>, reversed), []);
     }),
+    { examples: [[{ '': { x: false }, x: [] }]] },
   );
+});
+
+test('leaves whose dotted paths are the same are told apart', () => {
+  const nested = { 'a.b': 1, a: { b: 2 } };
+  assert.deepEqual(differingPaths(nested, { a: { b: 2 }, 'a.b': 1 }), []);
+  assert.deepEqual(differingPaths(nested, { 'a.b': 1, a: { b: 3 } }), ['a.b']);
+  assert.deepEqual(differingPaths({ '': { x: 1 } }, { x: 1 }), ['.x', 'x']);
 });
