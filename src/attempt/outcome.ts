@@ -1,6 +1,6 @@
 // What the end of an attempt means: its class, whether the job runs again and when, and what people are told. Pure.
-import type { Job, StateReason } from '../job/job.ts';
-import type { JobState } from '../job/state.ts';
+import type { Job } from '../job/job.ts';
+import type { JobState, ReasonCode, StateReason } from '../job/state.ts';
 import type { RecordOf } from '../protocol/record.ts';
 
 /** The end of an attempt, with what led there. */
@@ -14,7 +14,7 @@ export type End = Pick<RecordOf<'finished'>, 'outcome' | 'exitCode' | 'signal' |
 };
 
 /** An attempt that has ended, as far as the next decision needs it. */
-export type Ended = { runnerId: string; reasonCode: string | null; exitCode: number | null };
+export type Ended = { runnerId: string; reasonCode: ReasonCode | null; exitCode: number | null };
 export type Judged = { state: JobState; reason: StateReason };
 
 /** Lines that are searched for a GPU that ran out of memory. */
@@ -23,15 +23,21 @@ export const searchedLines = 200;
 const tempFail = 75;
 const maxTempFails = 5;
 /** Not the job's fault: such ends cost it nothing, before so many in a row look like the job's doing. */
-const ours = ['RUNNER_LOST', 'RUNNER_DRAINED'];
+const ours: readonly (ReasonCode | null)[] = ['RUNNER_LOST', 'RUNNER_DRAINED'];
 const maxOursInARow = 5;
-const counted = ['EXIT_CODE', 'SIGNAL', 'OUT_OF_MEMORY', 'CUDA_OUT_OF_MEMORY', 'START_TIMEOUT'];
+const counted: readonly (ReasonCode | null)[] = [
+  'EXIT_CODE',
+  'SIGNAL',
+  'OUT_OF_MEMORY',
+  'CUDA_OUT_OF_MEMORY',
+  'START_TIMEOUT',
+];
 const [firstDelayMs, longestDelayMs] = [10_000, 600_000];
 
 /** The class of an end that nobody asked for, with its sentence. The state is the attempt's own. */
 export function judgeEnd(end: End, asked: Pick<Job, 'resolved' | 'defaultsVersion'>): Judged {
   const after = `after ${end.seconds} s`;
-  const failed = (code: string, message: string, hint: string | null = null): Judged => {
+  const failed = (code: ReasonCode, message: string, hint: string | null = null): Judged => {
     return { state: 'FAILED', reason: { code, message, hint } };
   };
   switch (end.outcome) {
@@ -122,11 +128,11 @@ export function decideRetry(attempts: readonly Ended[], maxRetries: number, rand
   return used < allowed ? { delayMs: backoff(used, random), which: `retry ${used + 1} of ${allowed}` } : null;
 }
 
-const isOurs = ({ reasonCode }: Ended) => ours.includes(reasonCode ?? '');
+const isOurs = ({ reasonCode }: Ended) => ours.includes(reasonCode);
 
 function kindOf({ reasonCode, exitCode }: Ended): 'tempFail' | 'counted' | null {
   if (reasonCode === 'EXIT_CODE' && exitCode === tempFail) return 'tempFail';
-  return counted.includes(reasonCode ?? '') ? 'counted' : null;
+  return counted.includes(reasonCode) ? 'counted' : null;
 }
 
 /** 10 s, 20 s, 40 s … and up to a fifth more, 10 min at most. */

@@ -1,7 +1,8 @@
 // Why a queued job waits: for its next attempt, for a runner, for GPUs or for a place. One function, so that every door
 // gives the same reason.
 import type { Db } from '../database/database.ts';
-import type { Job, StateReason } from '../job/job.ts';
+import type { Job } from '../job/job.ts';
+import type { StateReason } from '../job/state.ts';
 import { loadRunners } from '../runner/runner.ts';
 import { type Cluster, explainWait } from './place.ts';
 import { readCluster, requestOf } from './queue.ts';

@@ -12,7 +12,7 @@ import {
 } from '../graphql/mutation.ts';
 import { commit } from '../live/commit.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
-import { HyperparamsInput, ResourcesInput } from '../spec/schema.ts';
+import { HyperparamsInput, ResourcesInput } from '../spec/input-schema.ts';
 import { type Retry, retryJob, updateJob } from './edit.ts';
 import { type Job, loadJobs, requireJob } from './job.ts';
 import { withJobNumber } from './number.ts';

@@ -8,7 +8,7 @@ import { getCurrentPolicy } from '../policy/policy.ts';
 import { getProject, requireActive } from '../project/project.ts';
 import { takeKey } from '../replay/replay.ts';
 import { atInput } from '../spec/input.ts';
-import { setAt, withChanges } from '../spec/resolve.ts';
+import { withChanges } from '../spec/resolve.ts';
 import { parseSpec, unkeepable } from '../spec/spec.ts';
 import { addEvent, changeJob, createJob, type Job, type LockedJob, requireJob } from './job.ts';
 import { isTerminal } from './state.ts';
@@ -65,10 +65,8 @@ function editLocked({ job }: LockedJob, edit: Omit<JobEdit, 'id'>): Record<strin
       currentState: job.state,
     });
   }
-  const effective = structuredClone(job.effective);
-  setAt(effective, 'priority', priority);
   const resolved = withChanges(job.resolved, new Map([['priority', { source: 'REQUEST', value: priority }]]));
-  Object.assign(job, wanted, { effective, resolved });
+  Object.assign(job, wanted, { effective: { ...job.effective, priority }, resolved });
   return changed;
 }
 

@@ -34,9 +34,10 @@ import {
   trainingPart,
   withChanges,
 } from '../spec/resolve.ts';
-import { parseSpec, type Spec, unkeepable, type Warning } from '../spec/spec.ts';
+import type { EffectiveSpec, Spec } from '../spec/shape.ts';
+import { parseSpec, unkeepable, type Warning } from '../spec/spec.ts';
 import { randomName } from './name.ts';
-import { isTerminal, type JobState, requireMove } from './state.ts';
+import { isTerminal, type JobState, requireMove, type StateReason } from './state.ts';
 import { job, jobStream } from './table.ts';
 
 export type Job = typeof job.$inferSelect;
@@ -135,9 +136,9 @@ export function draftJob(
     specHash: plan.specHash,
     tags: spec.tags ?? [],
     notes: spec.notes ?? null,
-    priority: effective['priority'] as number,
-    gpus: (effective['resources'] as { gpus: number }).gpus,
-    timeoutSeconds: (effective['timeout_seconds'] as number | undefined) ?? null,
+    priority: effective.priority,
+    gpus: effective.resources.gpus,
+    timeoutSeconds: effective.timeout_seconds ?? null,
     submittedBy: actor.tokenId,
     scheduleId: submission.template?.scheduleId ?? null,
     dueAt: submission.template?.dueAt ?? null,
@@ -207,9 +208,8 @@ export type JobPlan = {
   defaults: Defaults | null;
   /** The project's policy in force; null when the caller may not see the project. */
   policy: Policy | null;
-  effective: Record<string, unknown>;
 } & (
-  | { ready: true; spec: Spec; defaults: Defaults; policy: Policy; specHash: string }
+  | { ready: true; spec: Spec; effective: EffectiveSpec; defaults: Defaults; policy: Policy; specHash: string }
   | { ready: false; refusal: Refusal; specHash: null }
 );
 
@@ -277,7 +277,7 @@ export async function planJob(
   const warnings = [...advice, ...violations.warnings];
   if (violations.denied.length > 0) {
     const refusal = policyViolated(violations.denied, submission.at);
-    return refusedPlan(refusal, { resolved, effective, warnings, defaults, policy });
+    return refusedPlan(refusal, { resolved, warnings, defaults, policy });
   }
   const specHash = hashOf(trainingPart(effective));
   return { ready: true, spec, resolved, effective, warnings, defaults, policy, specHash };
@@ -290,7 +290,7 @@ export function layersOverDefaults(request: Layer, policy: Policy, { command }: 
 
 /** A plan that came to nothing, with what is known of it. */
 export function refusedPlan(refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan {
-  const nothing = { resolved: [], warnings: [], defaults: null, policy: null, effective: {} };
+  const nothing = { resolved: [], warnings: [], defaults: null, policy: null };
   return { ...nothing, ...known, ready: false, refusal, specHash: null };
 }
 
@@ -366,8 +366,6 @@ export async function addEvent(
   const { id: jobId, projectId, changed } = locked.job;
   await recordEvent(tx, { ...entry, projectId, jobId, seq }, changed);
 }
-
-export type StateReason = { code: string; message: string; hint?: string | null; logExcerpt?: string[] };
 
 /** Moves a locked job to another state, with its reason, its times and an event. The only place where states change. */
 export async function moveJob(

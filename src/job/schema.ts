@@ -25,14 +25,8 @@ import { PolicyRef } from '../policy/schema.ts';
 import { ProjectRef } from '../project/schema.ts';
 import { loadProjects } from '../project/project.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
-import {
-  AugmentationStepRef,
-  EnvVarRef,
-  HyperparamsRef,
-  JobSpecInput,
-  ResolvedValueRef,
-  ResourcesRef,
-} from '../spec/schema.ts';
+import { JobSpecInput } from '../spec/input-schema.ts';
+import { AugmentationStepRef, EnvVarRef, HyperparamsRef, ResolvedValueRef, ResourcesRef } from '../spec/schema.ts';
 import type { ResolvedValue } from '../spec/resolve.ts';
 import type { Warning } from '../spec/spec.ts';
 import { bytesOfJob, bytesOfJobs, listJobsInSlices } from './bytes.ts';
@@ -155,27 +149,27 @@ JobRef.implement({
     dataset: t.exposeString('dataset', { description: 'Dataset to train on.' }),
     command: t.stringList({
       description: 'Command that runs, as an argument vector.',
-      resolve: (job) => job.effective['command'] as string[],
+      resolve: (job) => job.effective.command,
     }),
     hyperparams: t.field({
       type: HyperparamsRef,
       description: 'Effective hyperparameters.',
-      resolve: (job) => job.effective['hyperparams'] as Record<string, unknown>,
+      resolve: (job) => job.effective.hyperparams,
     }),
     augmentation: t.field({
       type: [AugmentationStepRef],
       description: 'Effective data augmentation, in the order in which it is applied; empty when there is none.',
-      resolve: (job) => (job.effective['augmentation'] ?? []) as (typeof AugmentationStepRef.$inferType)[],
+      resolve: (job) => job.effective.augmentation ?? [],
     }),
     resources: t.field({
       type: ResourcesRef,
       description: 'Effective resources.',
-      resolve: (job) => job.effective['resources'] as typeof ResourcesRef.$inferType,
+      resolve: (job) => job.effective.resources,
     }),
     env: t.field({
       type: [EnvVarRef],
       description: 'Names of the environment variables of the job; literal values are shown, secret values never.',
-      resolve: (job) => (job.effective['env'] ?? []) as (typeof EnvVarRef.$inferType)[],
+      resolve: (job) => job.effective.env ?? [],
     }),
     resolved: t.field({
       type: [ResolvedValueRef],
@@ -203,7 +197,7 @@ JobRef.implement({
     priority: t.exposeInt('priority', { description: 'Priority, −100…100; larger runs first.' }),
     maxRetries: t.int({
       description: 'Number of retries allowed after a failed attempt.',
-      resolve: (job) => (job.effective['max_retries'] ?? 0) as number,
+      resolve: (job) => job.effective.max_retries,
     }),
     timeoutSeconds: t.exposeInt('timeoutSeconds', {
       nullable: true,
@@ -413,7 +407,7 @@ export const JobPreviewRef = builder.objectRef<JobPlan>('JobPreview').implement(
     command: t.stringList({
       nullable: true,
       description: 'Command that would run; null when `errors` is not empty.',
-      resolve: (plan) => (plan.ready ? (plan.effective['command'] as string[]) : null),
+      resolve: (plan) => (plan.ready ? plan.effective.command : null),
     }),
     errors: t.field({
       type: [UserError],

@@ -6,7 +6,7 @@ import { builder } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { PolicyPayloadRef } from '../policy/schema.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
-import { JobSpecInput } from '../spec/schema.ts';
+import { JobSpecInput } from '../spec/input-schema.ts';
 import { JobRef } from './schema.ts';
 import { lastJobs, listRefused, type MigrationItem, previewMigration } from './trial.ts';
 

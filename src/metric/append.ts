@@ -53,7 +53,7 @@ export async function appendPoints(
 
 /** How many names of metrics a job may have, and why, with what changes it. */
 function nameLimitOf({ job }: LockedJob, maxNames: number): { names: number; reason: string } {
-  const { max_names: own = Infinity } = job.effective['metrics'] as { max_names?: number };
+  const { max_names: own = Infinity } = job.effective.metrics;
   const reason =
     own < maxNames
       ? `metrics.max_names allows ${own} of a job. Raise it in the job spec, or in the policy of the project.`

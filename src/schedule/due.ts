@@ -9,6 +9,7 @@ import { Refusal } from '../errors.ts';
 import { newId } from '../id.ts';
 import { changeJob, createJob, type Job } from '../job/job.ts';
 import { withJobNumber } from '../job/number.ts';
+import type { StateReason } from '../job/state.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
 import { openCalendar } from './calendar.ts';
 import { isDecided, recordSkip, type SkipReason, skipUntil } from './run.ts';
@@ -128,7 +129,10 @@ async function startJob(
     if (error instanceof Refusal) return { code: codeOf(error), message: error.message };
     throw error;
   }
-  const reason = { code: 'REPLACED_BY_SCHEDULE', message: `Replaced by job ${started.projectId}/${started.number}.` };
+  const reason: StateReason = {
+    code: 'REPLACED_BY_SCHEDULE',
+    message: `Replaced by job ${started.projectId}/${started.number}.`,
+  };
   for (const { id } of active) {
     await changeJob(tx, id, (locked) => stopJob(tx, locked, { reason, actorId: row.id }));
   }

@@ -22,7 +22,7 @@ import { cursorInvalid, decodeText, encodeCursor } from '../live/cursor.ts';
 import { loadProjects } from '../project/project.ts';
 import { ProjectRef } from '../project/schema.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
-import { JobSpecInput } from '../spec/schema.ts';
+import { JobSpecInput } from '../spec/input-schema.ts';
 import { calendarIssues, describeCron, dueTimes, openCalendar } from './calendar.ts';
 import { listRuns, type ScheduleRun, skipCodes, type SkipReason } from './run.ts';
 import {

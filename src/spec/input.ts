@@ -1,7 +1,7 @@
 // The job spec file (snake_case) and `JobSpecInput` (camelCase) are one thing in two notations; here one becomes the
 // other, and a path in one a path in the other.
 import type { Issue } from '../errors.ts';
-import { knownHyperparams } from './spec.ts';
+import { knownHyperparams } from './shape.ts';
 
 type Json = Record<string, unknown>;
 

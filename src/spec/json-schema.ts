@@ -1,7 +1,7 @@
 // The shape of the job spec file as a JSON Schema, for completion and checks in editors. Made from the schema that checks
 // submissions, so it cannot say something else; what only a whole spec can be checked for is not in it.
 import { z } from 'zod';
-import { specShape } from './spec.ts';
+import { specShape } from './shape.ts';
 
 /** JSON Schema (draft 7, which editors know) of a job spec file, `schedule` of `astraml submit -f` included. */
 export function jobSpecSchema(): Record<string, unknown> {

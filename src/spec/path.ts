@@ -2,7 +2,8 @@
 import { z } from 'zod';
 import { closest, type Issue } from '../errors.ts';
 import { containers, notLayered, setAt, splitPath } from './resolve.ts';
-import { parseSpec, specShape } from './spec.ts';
+import { specShape } from './shape.ts';
+import { parseSpec } from './spec.ts';
 
 /** What stands at a path; `free` for hyperparameters of the script, which may be anything. */
 export type PathKind = 'number' | 'other' | 'free';

@@ -1,6 +1,6 @@
 // Layers → effective values, each with its source: request or a schedule's template, else policy, else project, else versioned default. Pure: the
 // same layers give the same job on every gateway and for ever.
-import type { Spec } from './spec.ts';
+import type { EffectiveSpec, Spec } from './shape.ts';
 
 export const valueSources = ['REQUEST', 'SCHEDULE', 'POLICY', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
 /** Where an effective value came from, strongest first. */
@@ -81,7 +81,7 @@ export function withChanges(resolved: readonly ResolvedValue[], changes: Layer):
 }
 
 /** The effective spec: resolved values in the shape of the job spec file, what is absent left out. */
-export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): Record<string, unknown> {
+export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): EffectiveSpec {
   const effective: Record<string, unknown> = { project_id: spec.project_id };
   for (const { path, value } of resolved) {
     if (path.startsWith('augmentation.')) continue; // fills in the operations below
@@ -96,7 +96,7 @@ export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): R
     }));
   }
   if (spec.env) effective['env'] = spec.env.map(({ name, from }) => ({ name, from }));
-  return effective;
+  return effective as EffectiveSpec;
 }
 
 /** Sets the value at a path of a job spec. */
@@ -117,7 +117,7 @@ export function splitPath(path: string): string[] {
 }
 
 /** The part of an effective spec that training depends on: equal parts mean the same training. */
-export function trainingPart(effective: Record<string, unknown>): Record<string, unknown> {
-  const keys = ['model', 'dataset', 'hyperparams', 'augmentation', 'resources', 'command', 'env'];
+export function trainingPart(effective: EffectiveSpec): Partial<EffectiveSpec> {
+  const keys = ['model', 'dataset', 'hyperparams', 'augmentation', 'resources', 'command', 'env'] as const;
   return Object.fromEntries(keys.flatMap((key) => (effective[key] === undefined ? [] : [[key, effective[key]]])));
 }
