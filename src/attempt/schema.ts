@@ -9,9 +9,11 @@ import {
   ValidationError,
 } from '../graphql/mutation.ts';
 import { NodeInterface, registerNode } from '../graphql/node.ts';
-import { getJob, type Job, type JobPlan, loadJobs } from '../job/job.ts';
-import { JobPayloadRef } from '../job/edit-schema.ts';
-import { JobPreviewRef, JobRef, JobStateEnum, SubmitJobPayloadRef } from '../job/schema.ts';
+import { getJob, type Job, loadJobs } from '../job/job.ts';
+import { type JobPlan } from '../submission/plan.ts';
+import { JobPayloadRef } from '../submission/edit-schema.ts';
+import { JobRef, JobStateEnum } from '../job/schema.ts';
+import { JobPreviewRef, SubmitJobPayloadRef } from '../submission/schema.ts';
 import type { ReasonCode, StateReason } from '../job/state.ts';
 import { commit } from '../live/commit.ts';
 import { loadRunners } from '../runner/runner.ts';

@@ -13,8 +13,10 @@ import { loadProjects } from '../project/project.ts';
 import { hashOf } from '../replay/replay.ts';
 import { bytesOfJobs, firstSlice, listJobsInSlices, maxPageBytes, nextSlice } from './bytes.ts';
 import { changePosition, type ChangePosition, type ChangesReading, readChangedJobs } from './changes.ts';
-import type { Job, JobFilter } from './job.ts';
-import { JobFilterInput, JobRef, requireUsable } from './schema.ts';
+import type { Job } from './job.ts';
+import { JobFilterInput, requireUsable } from './list-schema.ts';
+import type { JobFilter } from './list.ts';
+import { JobRef } from './schema.ts';
 
 const maxJobs = 100;
 /** Shortest time between two messages about one job: ten a second. */

@@ -2,6 +2,7 @@
 // events stand above jobs and cannot know them; who caused an event may stand below, and is found by its id's prefix.
 import { type Actor, requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
+import { notFound } from '../errors.ts';
 import {
   eventBeforeLast,
   eventBytes,
@@ -15,7 +16,6 @@ import {
   type ProjectPosition,
   readProjectEvents,
 } from '../event/event.ts';
-import { notFound } from '../errors.ts';
 import { asOfNow, builder, type Context, load, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';

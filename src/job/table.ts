@@ -122,11 +122,3 @@ export const jobStream = pgTable('job_stream', {
   metricNames: integer().notNull().default(0),
   metricRefused: boolean().notNull().default(false),
 });
-
-/** The next number that is free in a project. Gateways take numbers in blocks, outside of the job's transaction. */
-export const jobNumber = pgTable('job_number', {
-  projectId: text()
-    .primaryKey()
-    .references(() => project.id),
-  next: bigint({ mode: 'number' }).notNull(),
-});

@@ -40,10 +40,7 @@ export function hashOf(value: unknown): string {
  * IDEMPOTENCY_CONFLICT for another input, IN_PROGRESS when the first submission with this key is still under way.
  */
 export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null> {
-  if (!isKey(keyed.key)) {
-    const path = ['input', 'idempotencyKey'];
-    throw invalid([{ code: 'OUT_OF_RANGE', path, message: 'idempotencyKey takes 1 to 255 characters, and no NUL.' }]);
-  }
+  requireKey(keyed.key);
   const { scope, mutation, key, input, objectId } = keyed;
   const fingerprint = hashOf(input);
   try {
@@ -91,9 +88,11 @@ export async function takeKeys(tx: Tx, keys: readonly KeyedInput[], waitMs: numb
   return new Set(taken.map((row) => row.object_id));
 }
 
-/** Whether the text can be a key. */
-export function isKey(key: string): boolean {
-  return key.length >= 1 && key.length <= 255 && !key.includes('\0');
+/** Throws INVALID_INPUT for a text that cannot be a key. */
+export function requireKey(key: string): void {
+  if (key.length >= 1 && key.length <= 255 && !key.includes('\0')) return;
+  const path = ['input', 'idempotencyKey'];
+  throw invalid([{ code: 'OUT_OF_RANGE', path, message: 'idempotencyKey takes 1 to 255 characters, and no NUL.' }]);
 }
 
 function inProgress(): Refusal {
