@@ -6,6 +6,7 @@ import type { PgColumn } from 'drizzle-orm/pg-core';
 import { channels } from '../bus/bus.ts';
 import type { Db } from '../database/database.ts';
 import type { Tx } from './commit.ts';
+import { cursorInvalid, decodeCursor, isCount } from './cursor.ts';
 
 /**
  * The oldest transaction that is still open, or the next one: rows with a smaller `changed` are all visible to a query
@@ -31,7 +32,32 @@ export function notifyProject(tx: Tx, projectId: string, changed: string): void 
   tx.notify(channels.projects, heads);
 }
 
+/** Position in a stream over many jobs. `number` is the stream's own, e.g. that of an event. */
+type HorizonPosition = readonly [changed: number, jobId: string, number: number];
+
+/** A position as text. Texts sort as positions do, so that a shared reader can compare them. */
+export function positionToText([changed, jobId, number]: HorizonPosition): string {
+  return [orderedText(changed), jobId, orderedText(number)].join(' ');
+}
+
+export function positionFromText(text: string): HorizonPosition {
+  const [changed, jobId = '', number] = text.split(' ');
+  return [Number(changed), jobId, Number(number)];
+}
+
+/**
+ * Position of a cursor. Throws CURSOR_INVALID also for one beyond the horizon: it comes from another
+ * database, and no row would follow it.
+ */
+export function decodePosition(stream: string, cursor: string, horizon: number): HorizonPosition {
+  const [changed, jobId, number, ...rest] = decodeCursor(stream, cursor);
+  if (!isCount(changed) || changed > horizon || typeof jobId !== 'string' || !isCount(number) || rest.length > 0) {
+    throw cursorInvalid();
+  }
+  return [changed, jobId, number];
+}
+
 /** A whole number as text of 16 digits, so that texts sort as their numbers do. */
-export function orderedText(number: number): string {
+function orderedText(number: number): string {
   return String(number).padStart(16, '0');
 }

@@ -21,6 +21,8 @@ import '../../runner/schema.ts';
 import '../../attempt/schema.ts';
 import '../../log/schema.ts';
 import '../../metric/schema.ts';
+import '../../metric/window-schema.ts';
+import '../../metric/stream-schema.ts';
 import '../../metric/series-schema.ts';
 import '../../schedule/schema.ts';
 import '../../schedule/owner-schema.ts';
