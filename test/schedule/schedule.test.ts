@@ -13,15 +13,14 @@ import { setPolicy } from '../../src/policy/policy.ts';
 import { createProject } from '../../src/project/project.ts';
 import { decideDue, runDueSchedules } from '../../src/schedule/due.ts';
 import { listRuns } from '../../src/schedule/run.ts';
+import { loadSchedules, type Schedule } from '../../src/schedule/schedule.ts';
 import {
   createSchedule,
   deleteSchedule,
-  loadSchedules,
   type NewSchedule,
-  type Schedule,
   triggerSchedule,
   updateSchedule,
-} from '../../src/schedule/schedule.ts';
+} from '../../src/schedule/edit.ts';
 import { dueByOracle } from '../support/due-oracle.ts';
 import { expectNoLeaks } from '../support/leaks.ts';
 import { createDatabase, type PostgresServer, startPostgres } from '../support/postgres.ts';

@@ -13,7 +13,7 @@ import { cancelJob } from '../../src/attempt/attempt.ts';
 import { setPolicy } from '../../src/policy/policy.ts';
 import { createProject } from '../../src/project/project.ts';
 import { ensureToken, newTokenText } from '../../src/project/token.ts';
-import { createSchedule } from '../../src/schedule/schedule.ts';
+import { createSchedule } from '../../src/schedule/edit.ts';
 import { findCredentials } from '../../src/spec/credential.ts';
 import { fromInput, toInput } from '../../src/spec/input.ts';
 import { parseSpec } from '../../src/spec/spec.ts';

@@ -25,7 +25,7 @@ import '../../metric/window-schema.ts';
 import '../../metric/stream-schema.ts';
 import '../../metric/series-schema.ts';
 import '../../schedule/schema.ts';
-import '../../schedule/owner-schema.ts';
+import '../../schedule/edit-schema.ts';
 
 const description = `AstraML: submit ML training jobs, follow their logs and metrics live.
 
