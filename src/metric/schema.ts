@@ -32,7 +32,7 @@ import {
   readClosedTo,
   readLastMerged,
   readMerged,
-  readWideChanges,
+  readMergedChanges,
   type Window,
 } from './merged.ts';
 import { fromStored, meanOf, quantileOf } from './window.ts';
@@ -493,7 +493,7 @@ function wideReader(
     const { job, window: head } = await readJob(db, plan.jobId);
     closedTo ??= await readClosedTo(db, plan.jobId, start > 0 ? start : undefined);
     const to = await readClosedTo(db, plan.jobId);
-    const changes = await readWideChanges(db, plan, { after: position, head, limit: maxBatchWindows }, selection);
+    const changes = await readMergedChanges(db, plan, { after: position, head, limit: maxBatchWindows }, selection);
     const more = last === null && changes.more;
     const lately =
       more || last !== null ? [] : await listClosedSince(db, plan, { from: closedTo, to }, position, selection);
