@@ -1,6 +1,7 @@
-// begin() of postgres.js 3.4.9, kept from writing to a connection that is gone. Its ROLLBACK there is written to a socket
-// that is null, in a callback that nobody can catch, and ends the process (porsager/postgres#1208). Or, between a socket's
-// 'error' and its 'close', it is queued for good: the answers of the next connection would all go one query astray.
+// A begin() for postgres.js 3.4.9 that writes nothing to a lost connection. The driver's own
+// begin() sends ROLLBACK there. When the socket is gone, that throws in a callback that no code can
+// catch, and ends the process (porsager/postgres#1208). Between a socket's 'error' and its 'close',
+// it is queued for ever, and every answer of the next connection goes to the wrong query.
 import type postgres from 'postgres';
 
 type Rows = (postgres.Row & Iterable<postgres.Row>)[];
@@ -33,7 +34,10 @@ export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unk
 
 type Watcher = { isLost(): boolean; failed(error: unknown): void };
 
-/** Refuses whatever comes after the loss, and hears of each query that fails before anyone else does. */
+/**
+ * Wraps a transaction so that queries after a lost connection throw, and `failed` is called with
+ * each error before the caller of the query sees it.
+ */
 function watch(sql: postgres.TransactionSql, watcher: Watcher): postgres.TransactionSql {
   const unsafe: typeof sql.unsafe = <T extends Rows>(...query: Parameters<typeof sql.unsafe>) => {
     const answer = sql.unsafe<T>(...query);
