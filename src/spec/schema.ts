@@ -1,4 +1,5 @@
-// The parts of a job spec that other types are made of: inputs, effective values, augmentation, hyperparameters.
+// GraphQL: the parts of a job spec that several types share: inputs, effective values,
+// augmentation, hyperparameters.
 import { builder } from '../graphql/builder.ts';
 import type { LayerValue, ResolvedValue } from './resolve.ts';
 import { knownHyperparams, type Warning } from './spec.ts';
