@@ -131,7 +131,7 @@ export async function findGroupFolder(proc = '/proc'): Promise<string | null> {
     .map((line) => line.split(' '))
     .filter(([, , type]) => type === 'cgroup2')
     .map(([, path = '']) => path.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8))));
-  // In a container the path may be that of the host, while the own group is what is mounted.
+  // In a container this path may be that of the host, while only the own group is mounted.
   for (const folder of mounts.flatMap((mount) => [join(mount, own, folderName), join(mount, folderName)])) {
     if (await holdsProcesses(folder)) return folder;
   }

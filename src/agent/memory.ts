@@ -12,7 +12,7 @@ export async function countOomKills({ proc = '/proc', cgroups = '/sys/fs/cgroup'
   const groups = (await read(join(proc, 'self/cgroup'))).split('\n').map((line) => line.split(':'));
   const versionOne = groups.find(([, controllers = '']) => controllers.split(',').includes('memory'))?.[2];
   const versionTwo = groups.find(([hierarchy]) => hierarchy === '0')?.[2];
-  // In a container the path may be that of the host, while the own group is what is mounted.
+  // In a container this path may be that of the host, while only the own group is mounted.
   const files = [
     ...(versionTwo === undefined ? [] : [join(cgroups, versionTwo, 'memory.events'), join(cgroups, 'memory.events')]),
     ...(versionOne === undefined ? [] : [join(cgroups, 'memory', versionOne, 'memory.oom_control')]),

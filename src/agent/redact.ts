@@ -8,7 +8,10 @@ import { visible } from './invisible.ts';
 import { type Range, redacted, replaceRanges } from './ranges.ts';
 import { TextFinder } from './text-finder.ts';
 
-/** Six bytes as `&#x68;` or `\\u0068`. */
+/**
+ * Longest text that shows six bytes of an encoded secret, in characters: each byte as `&#x68;` or
+ * `\\u0068`.
+ */
 const longestFragment = 36;
 /**
  * Patterns of host variables whose values are secrets, unless ASTRAML_RUNNER_REDACT_VARS names

@@ -47,7 +47,7 @@ export type RunnerOptions = {
   workDir: string;
   /** Milliseconds between SIGTERM and SIGKILL. */
   graceMs: number;
-  /** What attempts do when no gateway can be reached. */
+  /** Reaction of attempts when no gateway can be reached. */
   whenCut?: WhenCut;
   /** Bytes of records that each attempt may keep on disk until a gateway has stored them. */
   spoolBytes?: number;

@@ -329,7 +329,7 @@ export class Spool {
    */
   async #rewrite(segment: Segment): Promise<void> {
     const index = this.#segments.indexOf(segment);
-    if (index < 0) return; // released meanwhile
+    if (index < 0) return; // the segment was released meanwhile
     const before = this.#segments[index - 1];
     const joins = before?.state === 'rewritten' && before.bytes + segment.size <= this.#segmentBytes;
     const target = joins ? before : segment;

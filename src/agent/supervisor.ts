@@ -31,7 +31,7 @@ export type SupervisorOptions = {
   renew(attemptId: string, leaseToken: string): Promise<Acknowledgement>;
   heartbeatMs: number;
   leaseMs: number;
-  /** What to do when no gateway can be reached. A job with `on_cut: stop` overrides it. */
+  /** Reaction when no gateway can be reached. A job with `on_cut: stop` overrides it. */
   whenCut: WhenCut;
   graceMs: number;
   /** Bytes of records on disk; beyond it the oldest lines are dropped, see `spool.ts`. */

@@ -7,7 +7,7 @@ import type { Gpu } from '../protocol/control.ts';
 
 /** Requirements of a job. `gpuModel` is part of a model's name, e.g. `A100`; null for any. */
 export type Request = { projectId: string; gpus: number; gpuModel: string | null; labels: readonly string[] };
-/** What a runner has. `projectIds` are the projects whose jobs it takes; null for all. */
+/** GPUs and labels of a runner. `projectIds` are the projects whose jobs it takes; null for all. */
 export type Offer = { gpus: readonly Gpu[]; labels: readonly string[]; projectIds: readonly string[] | null };
 export type Queued = {
   id: string;

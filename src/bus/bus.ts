@@ -105,15 +105,15 @@ export const channels = {
   job: (jobId: string) => `astraml:job:${jobId}`,
   /** Transaction that changed a job of the project, or wrote an event of one. */
   project: (projectId: string) => `astraml:project:${projectId}`,
-  /** The same for all projects. */
+  /** Like `project`, for all projects. */
   projects: 'astraml:projects',
   /** Ids of access tokens that were revoked. */
   tokens: 'astraml:tokens',
-  /** A job waits for a runner, or GPUs became free. */
+  /** Notification that a job waits for a runner, or that GPUs became free. */
   work: 'astraml:work',
   /** Acknowledgements and directives for a runner. */
   runner: (runnerId: string) => `astraml:runner:${runnerId}`,
-  /** A batch was put on this uplink stream. */
+  /** Notification that a batch was appended to this uplink stream. */
   uplink: (stream: number) => `astraml:uplink:${stream}`,
 } as const;
 

@@ -1,6 +1,6 @@
 // Messages over Redis: one subscribing connection, with any number of listeners for a channel.
 // Redis does not keep messages, so after each break, once all channels are subscribed again, every
-// `onBreak` listener is told to look again.
+// `onBreak` listener is called to look again.
 import type { Bus } from './bus.ts';
 import { connect, isRefused } from './redis-connection.ts';
 

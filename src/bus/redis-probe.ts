@@ -56,7 +56,7 @@ async function renewStream(url: string, stream: number): Promise<number> {
       return 0;
     });
   } finally {
-    await repairConnection.close(); // ends the WATCH too
+    await repairConnection.close(); // closing the connection also ends the WATCH
   }
 }
 

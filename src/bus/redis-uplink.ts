@@ -177,7 +177,8 @@ async function survey(connection: Connection, consumer: Consumer, idleMs: number
       const [cursor, entries] = result as [cursor: Buffer, entries: RawEntry[]];
       surveyFrom[stream] = cursor.toString();
       admit(connection, consumer, stream, entries);
-      if (entries.length > 0 && surveyFrom[stream] !== scanStart) consumer.surveyAt = 0; // there may be more
+      // more entries may be idle: the next survey comes at once
+      if (entries.length > 0 && surveyFrom[stream] !== scanStart) consumer.surveyAt = 0;
     }
   }
   if (unreadable.size === 0) return;

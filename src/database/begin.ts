@@ -7,7 +7,10 @@ import type postgres from 'postgres';
 type Rows = (postgres.Row & Iterable<postgres.Row>)[];
 type Work<T> = (sql: postgres.TransactionSql) => Promise<T>;
 
-/** Runs `work` in a transaction. Rejects when the connection is lost; nothing is sent on it then. */
+/**
+ * Runs `work` in a transaction. Rejects when the connection is lost, and sends nothing on it
+ * afterwards.
+ */
 export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unknown> {
   let lost = false;
   const watched = (sql: postgres.TransactionSql) =>
@@ -18,7 +21,8 @@ export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unk
   try {
     return await client.begin(
       (sql) =>
-        // Never settling keeps begin() from its ROLLBACK and COMMIT: it rejects by itself once the socket is closed.
+        // After a loss this promise never settles, since begin() would send ROLLBACK or COMMIT
+        // then. begin() rejects by itself once the socket is closed.
         new Promise<T>((resolve, reject) => {
           work(watched(sql)).then(
             (result) => lost || resolve(result),
@@ -52,7 +56,9 @@ function watch(sql: postgres.TransactionSql, watcher: Watcher): postgres.Transac
   });
 }
 
-/** Whether a query failed with its connection: the socket broke, or the server ended it. */
+/**
+ * Whether a query failed because its connection was lost: the socket broke, or the server ended it.
+ */
 function isConnectionLost(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   if ('severity' in error && (error.severity === 'FATAL' || error.severity === 'PANIC')) return true;

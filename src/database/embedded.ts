@@ -82,8 +82,8 @@ export async function startEmbedded(dataDir: string): Promise<{ socketPath: stri
 function readPointer(pointer: string): string | null {
   try {
     const path = readFileSync(pointer, 'utf8');
-    // The data folder may come from a stranger: a path that this program did not make is neither
-    // opened nor removed.
+    // The data folder may have been written by another user: a path that this program did not make
+    // is neither opened nor removed.
     return basename(path) === socketName && /^astraml-\w{6}$/.test(basename(dirname(path))) ? path : null;
   } catch {
     return null;

@@ -232,7 +232,8 @@ function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts)
     else {
       const record = parsed ?? { type: 'unreadable', time: latest, value };
       isReadable &&= parsed !== null;
-      // A gap takes several numbers, of which a part may be stored already; other records take one.
+      // A gap takes several numbers, and its first ones may be stored already; other records take
+      // one.
       if (record.type === 'gap') record.lines = last - Math.max(number, attempt.mark + 1) + 1;
       const time = Math.min(Math.max(record.time, earliest), latest);
       asSent &&= number > attempt.mark && time === record.time;

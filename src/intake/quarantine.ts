@@ -80,7 +80,9 @@ export function startQuarantine(options: QuarantineOptions): Quarantine {
   const { store, batches, end, report, pauses = { firstMs: 1_000, longestMs: 30_000 } } = options;
   const pauseMs = (failures: number) => Math.min(pauses.longestMs, pauses.firstMs * 2 ** failures);
   const cases = new Map<string, Case>(); // by attempt
-  /** By attempt, the time until which its batches go straight into quarantine, by `performance.now()`. */
+  /**
+   * By attempt, the time (`performance.now()`) until which its batches go straight into quarantine.
+   */
   const suspects = new Map<string, number>();
   const ending = new AbortController();
   const { signal } = ending;

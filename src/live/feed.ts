@@ -1,5 +1,5 @@
 // Feeds make subscriptions. A follower (one subscriber) keeps a position in its stream and pulls
-// the rows behind it. A message on the bus only says how far a stream has come, and may bring the
+// the rows behind it. A message on the bus only tells how far a stream has come, and may bring the
 // new rows. A lost message costs seconds, never rows: about every 5 s all followers look into the
 // database.
 import type { Bus } from '../bus/bus.ts';
@@ -21,7 +21,7 @@ export type { Reading, SharedStream, StreamSlice } from './shared-reader.ts';
 
 /** One channel while it has followers. */
 type Feed = {
-  /** Highest positions that messages have told, by stream. */
+  /** Highest positions in the messages so far, by stream. */
   heads: StreamPositions;
   /** Counts the rounds in which all followers look into the database. */
   checks: number;
@@ -98,9 +98,9 @@ export class Feeds {
   }
 
   /**
-   * Returns the values of a stream, first history, then live, without a seam. It is no `async
-   * function*`: ending a subscription must wake a `next()` that waits, and a generator queues
-   * `return()` behind it, so that the subscription would stay for ever.
+   * Returns the values of a stream, first history, then live, without a seam. It is no
+   * `async function*`: ending a subscription must wake a `next()` that waits, and a generator
+   * queues `return()` behind it, so that the subscription would stay for ever.
    */
   follow<T>(options: FollowOptions<T>): AsyncIterableIterator<T> {
     const { channel, minIntervalMs = 0 } = options;
@@ -135,7 +135,7 @@ export class Feeds {
         if (!source && !ended) {
           feed = this.#join(channel, wakeUp);
           source = 'shared' in options ? followShared(feed, options.shared) : ownSource(feed, options.read);
-          // Messages are heard before the first read begins, so that no row falls between the two.
+          // The first read begins only once messages arrive, so that no row falls between the two.
           await feed.ready;
         }
         while (source && !ended) {
@@ -262,7 +262,8 @@ function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>)
   return {
     async read(first) {
       const { checks } = feed;
-      // Copied before the read: rows up to these positions are covered by it, also those that it may not show yet.
+      // Copied before the read, which covers the rows up to these positions, also those that it may
+      // not show yet.
       const announced = { ...feed.heads };
       liveFigures.reads.inc();
       const reading = await read(first);

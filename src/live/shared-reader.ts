@@ -64,7 +64,7 @@ export type SharedStream<T, P extends Position = number> = {
 };
 
 /**
- * State of the channel that the reader belongs to. `heads`: positions that messages have told.
+ * State of the channel to which the reader belongs. `heads`: highest positions in its messages.
  * `checks`: counts the rounds in which all followers look into the database. `news`: counts every
  * change of the other two.
  */
@@ -72,13 +72,16 @@ export type ChannelState = { readonly heads: StreamPositions; readonly checks: n
 
 /** One follower's cursor over a shared reader. */
 export type FollowerReader<T> = {
-  /** The next part of the stream. Without a promise when other followers have read it already. */
+  /**
+   * Returns the next part of the stream; at once, without a promise, when other followers have read
+   * it already.
+   */
   read(first: boolean): Reading<T> | Promise<Reading<T>>;
   /** Whether another read would find rows. */
   hasNews(): boolean;
 };
 
-/** What one read gave a follower. */
+/** Result of one read of a follower. */
 export type Reading<T> = {
   /** Value to send; null when there is nothing new. */
   value: T | null;
@@ -288,12 +291,12 @@ export class SharedReader<T, P extends Position = number> {
   }
 }
 
-/** For each position in `seen`, the higher one of both. */
+/** Returns, for each stream in `seen`, the higher of its two positions. */
 export function highest(seen: StreamPositions, announced: StreamPositions): StreamPositions {
   return Object.fromEntries(Object.entries(seen).map(([name, head]) => [name, Math.max(head, announced[name] ?? 0)]));
 }
 
-/** Whether one of the heads lies beyond the position that was seen. */
+/** Whether a head lies beyond the position in `seen`, so that unread rows exist. */
 export function isBeyond(heads: StreamPositions, seen: StreamPositions): boolean {
   for (const name in seen) if ((heads[name] ?? 0) > (seen[name] ?? 0)) return true;
   return false;

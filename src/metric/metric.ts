@@ -17,7 +17,7 @@ export function windowSecondsOf(locked: { job: LockedJob['job'] }): number {
 }
 
 /**
- * SQL condition: the column is one of `names`, of which one with a trailing `*` matches a prefix.
+ * SQL condition: the column is one of `names`; a name with a trailing `*` matches a prefix.
  * Undefined (no condition) for null.
  */
 export function named(

@@ -74,8 +74,8 @@ const spec = z.strictObject({
     .strictObject({
       window_seconds: whole(1, 86_400).optional(),
       /**
-       * It has no default: the operator's ASTRAML_MAX_METRIC_NAMES is the limit, and this may only
-       * lower it.
+       * `max_names` has no default: the limit is the operator's ASTRAML_MAX_METRIC_NAMES, and this
+       * may only lower it.
        */
       max_names: whole(1, 1_000_000).optional(),
     })

@@ -117,7 +117,7 @@ export async function answerGraphql(
     // The connection is cut: a stream that ends properly tells its client that it is complete.
     const cut = () => void response.destroy();
     const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
-    response.setMaxListeners(20); // the pipe below adds many
+    response.setMaxListeners(20); // the pipe below adds many listeners
     if (response.socket) leave.push(watchStuck(response.socket, cut));
     response.once('close', () => leave.forEach((end) => end()));
   }

@@ -24,9 +24,9 @@ function hostName(host: string): string {
 }
 
 /**
- * Checks that no foreign site made a browser send the request. An Origin must be ours or allowed. A
- * request without one comes from no browser, or its Sec-Fetch-Site says that our own page or the
- * person caused it.
+ * Checks that no foreign site made a browser send the request. An Origin must be that of this
+ * gateway, or allowed. A request without an Origin comes from no browser; or its Sec-Fetch-Site
+ * tells that a page of this gateway, or the user, caused it.
  */
 export function checkOrigin(headers: IncomingHttpHeaders, config: Config): Refused | null {
   const { origin } = headers;
@@ -39,7 +39,10 @@ export function checkOrigin(headers: IncomingHttpHeaders, config: Config): Refus
   return { status: 403, message: 'This origin may not use the gateway. Set ASTRAML_CORS_ORIGINS to allow it.' };
 }
 
-/** The Host header was checked before, so it is a name of ours. */
+/**
+ * Whether an Origin is that of this gateway: `checkHost` has passed, so its Host header can be
+ * trusted.
+ */
 function isOwnOrigin(origin: string, host: string): boolean {
   return origin === `http://${host}` || origin === `https://${host}`;
 }

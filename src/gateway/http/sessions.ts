@@ -9,9 +9,9 @@ import { startLoop } from '../background/loops.ts';
 
 export type Sessions = {
   /**
-   * Calls `end` once when the actor's token expires or is revoked, unless the returned function was
-   * called before: it says that the connection has closed. A connection without an actor is never
-   * ended by this.
+   * Calls `end` once when the actor's token expires or is revoked. The returned function must be
+   * called when the connection has closed; `end` is not called after it. A connection without an
+   * actor is never ended by this.
    */
   open(actor: Actor | null, end: (why: Why) => void): () => void;
   /** Number of connections that are open. */
@@ -32,8 +32,8 @@ const longestTimerMs = 2 ** 31 - 1;
 
 export async function startSessions(store: Store, report: (error: unknown, name: string) => void): Promise<Sessions> {
   const sessions = new Map<string, Set<Session>>(); // by id of the token
-  // Revoked tokens that the bus has told. A connection that was authenticated just before its token was
-  // revoked opens its session after the message, and is ended by this.
+  // Tokens whose revocation came over the bus. A connection that was authenticated just before its
+  // token was revoked opens its session after the message, and is ended by this.
   const revoked = new Set<string>();
   const endAll = (tokenId: string) => {
     for (const session of sessions.get(tokenId) ?? []) session.end('revoked');

@@ -111,10 +111,10 @@ const options = {
 };
 
 /**
- * Script of the page. It keeps tabs under names of our own, so that another GraphiQL that was
- * served at this address before leaves no queries or token here. It passes the open tab to
- * GraphiQL, which would else open an empty one at each reload. It keeps the address as it is, into
- * which GraphiQL would write the operation.
+ * Script of the page. It keeps tabs under names with the prefix `astraml:`, so that another
+ * GraphiQL that was served at this address before leaves no queries or token here. It passes the
+ * open tab to GraphiQL, which would otherwise open an empty one at each reload. It keeps the
+ * address as it is, into which GraphiQL would write the operation.
  */
 const pageScript = `
   addEventListener('hashchange', () => location.reload());

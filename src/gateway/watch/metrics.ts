@@ -15,7 +15,7 @@ import { checkHost } from '../http/guard.ts';
 export type Metrics = {
   /** From now on, each scrape also counts attempts and queued jobs in the database. */
   countIn(store: Store): void;
-  /** Ending twice is fine. */
+  /** Stops listening. Stopping twice is fine. */
   stop(): Promise<void>;
 };
 

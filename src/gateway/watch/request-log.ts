@@ -1,6 +1,7 @@
-// Counts each request by door (e.g. `rest`) and outcome, and logs it as one line. A line names the
-// operation and its fields, never its text, its variables or a token. Failures of the gateway and
-// answers slower than 1 s are logged by default, all others at level debug.
+// Counts each request by its kind (the label `door`, e.g. `rest`) and its outcome, and logs it as
+// one line. A line names the operation and its fields, never its text, its variables or a token.
+// Failures of the gateway and answers slower than 1 s are logged by default, all others at level
+// debug.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import type { Actor } from '../../actor.ts';

@@ -251,7 +251,10 @@ function isIterable(value: object): value is AsyncIterableIterator<ExecutionResu
   return Symbol.asyncIterator in value;
 }
 
-/** `{ "Authorization": "Bearer …" }`, in any case, or `{ "token": "…" }`; null for no token. */
+/**
+ * Returns the token of `connection_init`: `{ "Authorization": "Bearer …" }` in any case, or
+ * `{ "token": "…" }`. Null for no token.
+ */
 function tokenOf(params: Record<string, unknown> | undefined): string | null {
   const entries = Object.entries(params ?? {});
   const header = entries.find(([name]) => name.toLowerCase() === 'authorization')?.[1];
