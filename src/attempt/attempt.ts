@@ -10,14 +10,14 @@ import type { Db } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
 import { invalid, notFound, Refusal } from '../errors.ts';
 import { newId } from '../id.ts';
-import { addEvent, changeJob, type Job, type LockedJob, moveJob, requireJob, type StateReason } from '../job/job.ts';
-import { isTerminal } from '../job/state.ts';
+import { addEvent, changeJob, type Job, type LockedJob, moveJob, requireJob } from '../job/job.ts';
+import { isTerminal, type StateReason } from '../job/state.ts';
 import { job } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import type { Acknowledgement, Assignment, ClaimRequest, Directive } from '../protocol/control.ts';
 import { requireRunner, type Runner, touchRunner } from '../runner/runner.ts';
 import { openSecrets } from '../secret/secret.ts';
-import type { Spec } from '../spec/spec.ts';
+import type { EffectiveSpec } from '../spec/shape.ts';
 import { writeEnd, moveOn, usedMs } from './end.ts';
 import { place } from './place.ts';
 import { readCluster, readQueue } from './queue.ts';
@@ -94,7 +94,7 @@ export async function startAttempt(
   const [last] = await tx.select().from(attempt).where(eq(attempt.jobId, jobId)).orderBy(desc(attempt.number)).limit(1);
   const number = (last?.number ?? 0) + 1;
   const id = newId('att');
-  const startSeconds = locked.job.effective['start_timeout_seconds'];
+  const startSeconds = locked.job.effective.start_timeout_seconds;
   await tx.insert(attempt).values({
     id,
     jobId,
@@ -105,7 +105,7 @@ export async function startAttempt(
     leaseExpiresAt: leaseEnd(claim.leaseSeconds),
     gpus: claim.gpus,
     state: 'STARTING',
-    startExpiresAt: typeof startSeconds === 'number' ? leaseEnd(startSeconds) : null,
+    startExpiresAt: startSeconds === undefined ? null : leaseEnd(startSeconds),
   });
   Object.assign(locked.job, { notBefore: null, queueExpiresAt: null });
   await moveJob(tx, locked, 'STARTING', { reason: null, at: new Date() });
@@ -122,7 +122,7 @@ function leaseEnd(seconds: number) {
   return sql<Date>`${now} + ${`${seconds} s`}::interval`;
 }
 
-type Variable = NonNullable<Spec['env']>[number];
+type Variable = NonNullable<EffectiveSpec['env']>[number];
 
 /**
  * Makes the assignment of an attempt, with the values of the job's secrets. Returns null when a
@@ -131,7 +131,7 @@ type Variable = NonNullable<Spec['env']>[number];
 async function assign(tx: Tx, row: Attempt, secretKeys: readonly SecretKey[]): Promise<Assignment | null> {
   const [owner] = await tx.select().from(job).where(eq(job.id, row.jobId));
   if (!owner) throw new Error(`Attempt ${row.id} has no job.`);
-  const variables = (owner.effective['env'] ?? []) as Variable[];
+  const variables = owner.effective.env ?? [];
   const names = new Set(variables.flatMap(({ from }) => from.secret ?? []));
   const opened = await openSecrets(tx, owner.projectId, [...names], secretKeys);
   if (opened.problem === null) return toAssignment(tx, row, owner, { variables, values: opened.values });
@@ -155,9 +155,13 @@ async function endUnstarted(
   // The request id is freed, so that the repeated claim gets another job.
   await tx.update(attempt).set({ requestId: row.id }).where(eq(attempt.id, row.id));
   const at = new Date();
-  const reason = { code: 'COMMAND_NOT_STARTED', message: `The command could not be started: ${message}`, hint };
+  const reason: StateReason = {
+    code: 'COMMAND_NOT_STARTED',
+    message: `The command could not be started: ${message}`,
+    hint,
+  };
   await writeEnd(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
-  const cancelled = { code: 'REQUESTED', message: locked.job.reasonMessage ?? 'Cancelled.' };
+  const cancelled: StateReason = { code: 'REQUESTED', message: locked.job.reasonMessage ?? 'Cancelled.' };
   if (locked.job.state === 'CANCELLING') return moveOn(tx, locked, 'CANCELLED', cancelled, at);
   return moveOn(tx, locked, 'FAILED', reason, at);
 }
@@ -182,7 +186,7 @@ async function toAssignment(
       scheduleId: owner.scheduleId,
     },
     spec: owner.effective,
-    command: owner.effective['command'] as string[],
+    command: owner.effective.command,
     env: Object.fromEntries(variables.map((variable) => [variable.name, valueOf(variable)])),
     secretEnv: variables.filter(({ from }) => from.secret !== undefined).map(({ name }) => name),
     timeoutSeconds: owner.timeoutSeconds === null ? null : await timeLeft(tx, row, owner.timeoutSeconds),

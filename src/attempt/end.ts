@@ -5,8 +5,8 @@ import { and, asc, eq, isNull, lt, type SQL, sql } from 'drizzle-orm';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
-import { addEvent, changeJob, type LockedJob, moveJob, type StateReason } from '../job/job.ts';
-import type { JobState } from '../job/state.ts';
+import { addEvent, changeJob, type LockedJob, moveJob } from '../job/job.ts';
+import type { JobState, StateReason } from '../job/state.ts';
 import { job, jobStream } from '../job/table.ts';
 import type { Tx } from '../live/commit.ts';
 import type { RecordOf } from '../protocol/record.ts';
@@ -61,7 +61,7 @@ async function retryOrEnd(
 ): Promise<void> {
   const { id, effective, timeoutSeconds } = locked.job;
   const attempts = await tx.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(asc(attempt.number));
-  const retry = decideRetry(attempts, Number(effective['max_retries'] ?? 0), Math.random());
+  const retry = decideRetry(attempts, effective.max_retries, Math.random());
   if (!retry) {
     const isRunnerFault = reason.code === 'RUNNER_LOST' || reason.code === 'RUNNER_DRAINED';
     const hint = isRunnerFault ? 'It happened many times in a row: the job may be what ends its runners.' : reason.hint;
@@ -80,11 +80,11 @@ async function requeue(tx: Tx, locked: LockedJob, retry: Retry, reason: StateRea
   const nowMs = sql<number>`(extract(epoch from ${now}) * 1000)::float8`;
   const [clock] = await tx.select({ nowMs }).from(job).where(eq(job.id, locked.job.id));
   const freeAt = (clock?.nowMs ?? Date.now()) + retry.delayMs;
-  const waitSeconds = locked.job.effective['queue_timeout_seconds'];
+  const waitSeconds = locked.job.effective.queue_timeout_seconds;
   locked.job.notBefore = retry.delayMs > 0 ? new Date(freeAt) : null;
-  locked.job.queueExpiresAt = typeof waitSeconds === 'number' ? new Date(freeAt + waitSeconds * 1000) : null;
+  locked.job.queueExpiresAt = waitSeconds === undefined ? null : new Date(freeAt + waitSeconds * 1000);
   const message = `${reason.message} Then comes ${retry.which ?? 'another attempt'}.`;
-  const backoff = { ...reason, code: 'RETRY_BACKOFF', message };
+  const backoff: StateReason = { ...reason, code: 'RETRY_BACKOFF', message };
   await moveOn(tx, locked, 'QUEUED', retry.delayMs > 0 ? backoff : reason, at);
 }
 
@@ -176,7 +176,7 @@ export async function loseAttempt(
   const row = await findOpen(tx, attemptId, condition);
   if (!row) return null;
   const at = new Date();
-  const reason = { code: 'RUNNER_LOST', message, hint, logExcerpt };
+  const reason: StateReason = { code: 'RUNNER_LOST', message, hint, logExcerpt };
   await writeEnd(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   if (locked.job.state === 'CANCELLING') {
     const code = locked.job.reasonCode ?? 'REQUESTED';
@@ -195,7 +195,7 @@ export async function refuseAttempt(tx: Tx, locked: LockedJob, row: Attempt, mes
   if (row.finishedAt !== null) return;
   const at = new Date();
   const hint = 'Look at the alerts of the job. What was set aside is tried once more when a gateway starts.';
-  const reason = { code: 'RECORD_REFUSED', message, hint };
+  const reason: StateReason = { code: 'RECORD_REFUSED', message, hint };
   await writeEnd(tx, locked, row, { state: 'FAILED', reason, at, exitCode: null, signal: null });
   if (locked.job.state === 'CANCELLING') {
     const code = locked.job.reasonCode ?? 'REQUESTED';
@@ -230,9 +230,13 @@ export async function expireStart(tx: Tx, locked: LockedJob, attemptId: string):
   const row = locked.job.state === 'STARTING' ? await findOpen(tx, attemptId, isLateStart) : null;
   if (!row) return null;
   const at = new Date();
-  const seconds = Number(locked.job.effective['start_timeout_seconds']);
+  const seconds = locked.job.effective.start_timeout_seconds;
   const message = `The command did not run within ${seconds} s of its claim.`;
-  const reason = { code: 'START_TIMEOUT', message, hint: 'Look at the runner, or raise startTimeoutSeconds.' };
+  const reason: StateReason = {
+    code: 'START_TIMEOUT',
+    message,
+    hint: 'Look at the runner, or raise startTimeoutSeconds.',
+  };
   await writeEnd(tx, locked, row, { state: 'TIMED_OUT', reason, at, exitCode: null, signal: null });
   await retryOrEnd(tx, locked, 'TIMED_OUT', reason, at);
   tx.notify(channels.runner(row.runnerId));
@@ -266,7 +270,7 @@ export async function expireWaits(tx: Tx, limit: number): Promise<number> {
     await changeJob(tx, id, async (locked) => {
       // a runner claimed it before this transaction had its lock
       if (locked.job.state !== 'QUEUED') return;
-      const seconds = Number(locked.job.effective['queue_timeout_seconds']);
+      const seconds = locked.job.effective.queue_timeout_seconds;
       const wait = explainWait(requestOf(locked.job), machines);
       const message = `No runner took it within ${seconds} s. ${wait.message}`;
       const hint = `Raise queueTimeoutSeconds. ${wait.hint ?? ''}`.trim();

@@ -1,7 +1,7 @@
 // Decides what the end of an attempt means: its reason, its message for users, and whether and when
 // the job runs again. Pure.
-import type { Job, StateReason } from '../job/job.ts';
-import type { JobState } from '../job/state.ts';
+import type { Job } from '../job/job.ts';
+import type { JobState, ReasonCode, StateReason } from '../job/state.ts';
 import type { RecordOf } from '../protocol/record.ts';
 
 /** The reported end of an attempt, with facts that explain it. */
@@ -15,7 +15,7 @@ export type End = Pick<RecordOf<'finished'>, 'outcome' | 'exitCode' | 'signal' |
 };
 
 /** The facts of an ended attempt that the next decision needs. */
-export type Ended = { runnerId: string; reasonCode: string | null; exitCode: number | null };
+export type Ended = { runnerId: string; reasonCode: ReasonCode | null; exitCode: number | null };
 export type Judged = { state: JobState; reason: StateReason };
 
 /** Number of last log lines that are searched for a GPU that ran out of memory. */
@@ -27,9 +27,15 @@ const maxTempFails = 5;
  * Ends that are the runner's fault. They cost the job no retry, until five in a row suggest that
  * the job is the cause.
  */
-const runnerFaults = ['RUNNER_LOST', 'RUNNER_DRAINED'];
+const runnerFaults: readonly (ReasonCode | null)[] = ['RUNNER_LOST', 'RUNNER_DRAINED'];
 const maxRunnerFaultsInARow = 5;
-const countedReasons = ['EXIT_CODE', 'SIGNAL', 'OUT_OF_MEMORY', 'CUDA_OUT_OF_MEMORY', 'START_TIMEOUT'];
+const countedReasons: readonly (ReasonCode | null)[] = [
+  'EXIT_CODE',
+  'SIGNAL',
+  'OUT_OF_MEMORY',
+  'CUDA_OUT_OF_MEMORY',
+  'START_TIMEOUT',
+];
 const [firstDelayMs, longestDelayMs] = [10_000, 600_000];
 
 /**
@@ -38,7 +44,7 @@ const [firstDelayMs, longestDelayMs] = [10_000, 600_000];
  */
 export function judgeEnd(end: End, job: Pick<Job, 'resolved' | 'defaultsVersion'>): Judged {
   const after = `after ${end.seconds} s`;
-  const failed = (code: string, message: string, hint: string | null = null): Judged => {
+  const failed = (code: ReasonCode, message: string, hint: string | null = null): Judged => {
     return { state: 'FAILED', reason: { code, message, hint } };
   };
   switch (end.outcome) {
@@ -132,11 +138,11 @@ export function decideRetry(attempts: readonly Ended[], maxRetries: number, rand
   return used < allowed ? { delayMs: backoff(used, random), which: `retry ${used + 1} of ${allowed}` } : null;
 }
 
-const isRunnerFault = ({ reasonCode }: Ended) => runnerFaults.includes(reasonCode ?? '');
+const isRunnerFault = ({ reasonCode }: Ended) => runnerFaults.includes(reasonCode);
 
 function kindOf({ reasonCode, exitCode }: Ended): 'tempFail' | 'counted' | null {
   if (reasonCode === 'EXIT_CODE' && exitCode === tempFail) return 'tempFail';
-  return countedReasons.includes(reasonCode ?? '') ? 'counted' : null;
+  return countedReasons.includes(reasonCode) ? 'counted' : null;
 }
 
 /**

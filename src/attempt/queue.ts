@@ -7,6 +7,7 @@ import { isOneOf } from '../database/rows.ts';
 import type { Job } from '../job/job.ts';
 import { job } from '../job/table.ts';
 import { listOnlineRunners, loadRunners, placesOf } from '../runner/runner.ts';
+import type { EffectiveSpec } from '../spec/shape.ts';
 import { type Cluster, type Machine, type Queued, rank, type Request, weightOf } from './place.ts';
 import { attempt, placement } from './table.ts';
 
@@ -20,10 +21,10 @@ const offerMs = 30_000;
 
 /** Returns the GPUs and labels that a job requires of a runner. */
 export function requestOf(row: Pick<Job, 'effective' | 'projectId'>): Request {
-  return toRequest(row.projectId, row.effective['resources'] as Resources);
+  return toRequest(row.projectId, row.effective.resources);
 }
 
-type Resources = { gpus: number; gpu_model?: string; labels?: string[] };
+type Resources = EffectiveSpec['resources'];
 
 function toRequest(projectId: string, { gpus, gpu_model: gpuModel, labels }: Resources): Request {
   return { projectId, gpus, gpuModel: gpuModel ?? null, labels: labels ?? [] };

@@ -9,9 +9,12 @@ import {
   ValidationError,
 } from '../graphql/mutation.ts';
 import { NodeInterface, registerNode } from '../graphql/node.ts';
-import { getJob, type Job, type JobPlan, loadJobs, type StateReason } from '../job/job.ts';
-import { JobPayloadRef } from '../job/edit-schema.ts';
-import { JobPreviewRef, JobRef, JobStateEnum, SubmitJobPayloadRef } from '../job/schema.ts';
+import { getJob, type Job, loadJobs } from '../job/job.ts';
+import { type JobPlan } from '../submission/plan.ts';
+import { JobPayloadRef } from '../submission/edit-schema.ts';
+import { JobRef, JobStateEnum } from '../job/schema.ts';
+import { JobPreviewRef, SubmitJobPayloadRef } from '../submission/schema.ts';
+import type { ReasonCode, StateReason } from '../job/state.ts';
 import { commit } from '../live/commit.ts';
 import { loadRunners } from '../runner/runner.ts';
 import { GpuRef, RunnerRef } from '../runner/schema.ts';
@@ -49,17 +52,13 @@ const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
     TIMEOUT: { description: '`timeoutSeconds` passed.' },
     QUEUE_TIMEOUT: { description: '`queueTimeoutSeconds` passed before a runner took the job.' },
     START_TIMEOUT: { description: '`startTimeoutSeconds` passed before the command ran.' },
-  },
+  } satisfies Record<ReasonCode, { description: string }>,
 });
 
 const JobStateReason = builder.objectRef<StateReason>('JobStateReason').implement({
   description: 'Why a job is in its state, for machines and people.',
   fields: (t) => ({
-    code: t.field({
-      type: JobStateReasonCode,
-      description: 'Machine-readable code.',
-      resolve: (reason) => reason.code as typeof JobStateReasonCode.$inferType,
-    }),
+    code: t.expose('code', { type: JobStateReasonCode, description: 'Machine-readable code.' }),
     message: t.exposeString('message', { description: 'One sentence, e.g. `Exit code 1 after 3m 12s`.' }),
     hint: t.exposeString('hint', {
       nullable: true,

@@ -4,7 +4,7 @@ import { sql } from 'drizzle-orm';
 import { bigint, boolean, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
 import { job } from '../job/table.ts';
-import type { JobState } from '../job/state.ts';
+import type { JobState, ReasonCode } from '../job/state.ts';
 import { runner } from '../runner/table.ts';
 
 export const attempt = pgTable(
@@ -26,7 +26,7 @@ export const attempt = pgTable(
     leaseExpiresAt: instant().notNull(),
     gpus: integer().array().notNull(),
     state: text().$type<JobState>().notNull(),
-    reasonCode: text(),
+    reasonCode: text().$type<ReasonCode>(),
     reasonMessage: text(),
     reasonHint: text(),
     /** The last log lines of an attempt that failed. */

@@ -1,7 +1,8 @@
 // Explains why a queued job waits: for its next attempt, a runner, GPUs or a place. GraphQL and
 // REST share this function, so that both give the same reason.
 import type { Db } from '../database/database.ts';
-import type { Job, StateReason } from '../job/job.ts';
+import type { Job } from '../job/job.ts';
+import type { StateReason } from '../job/state.ts';
 import { loadRunners } from '../runner/runner.ts';
 import { type Cluster, explainWait } from './place.ts';
 import { readCluster, requestOf } from './queue.ts';

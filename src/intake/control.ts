@@ -11,6 +11,7 @@ import { commit, type Store, type Tx } from '../live/commit.ts';
 import { createProject } from '../project/project.ts';
 import { decodeBatch, encodeBatch, linesCrcAfter, type RunnerRecord } from '../protocol/record.ts';
 import { registerRunner } from '../runner/runner.ts';
+import type { EffectiveSpec } from '../spec/shape.ts';
 import { noCounts, refuseBatch, takeBatches } from './intake.ts';
 
 type RecordType = RunnerRecord['type'];
@@ -100,7 +101,25 @@ async function makeAttempt(tx: Tx): Promise<{ attemptId: string; leaseToken: str
 
 function draftOf(projectId: string): Parameters<typeof insertJobs>[1][number] {
   const id = newId('job');
-  const effective = { metrics: { window_seconds: 30 }, logs: { max_bytes: 1_000_000 }, max_retries: 0 };
+  const effective: EffectiveSpec = {
+    project_id: projectId,
+    model: 'control',
+    dataset: 'control',
+    command: ['true'],
+    priority: 0,
+    max_retries: 0,
+    resources: { gpus: 0, labels: [] },
+    metrics: { window_seconds: 30 },
+    logs: { max_bytes: 1_000_000 },
+    hyperparams: {
+      batch_size: 1,
+      lr: 1,
+      epochs: 1,
+      lr_scheduler: 'constant',
+      gradient_accumulation_steps: 1,
+      early_stopping: { enabled: false, patience: 1, goal: 'MINIMIZE', min_delta: 0 },
+    },
+  };
   return {
     row: {
       id,

@@ -2,7 +2,8 @@
 // are read in slices, so that one request never brings a hundred of those at once.
 import type { Actor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
-import { type Job, jobPosition, type JobsRequest, listJobs } from './job.ts';
+import type { Job } from './job.ts';
+import { jobPosition, type JobsRequest, listJobs } from './list.ts';
 
 /** As sent, effective, resolved with its paths and sources, and the notes in each. */
 const copiesOfSpec = 4;

@@ -1,29 +1,30 @@
 // `jobsUpdated`: the jobs that match a filter, live. A message tells how jobs are now, never what happened in between, so
 // a job that changes a hundred times a second costs ten messages.
-import { type Actor, requireActor, requirePlatformScope, requireScope } from '../actor.ts';
+import { type Actor, requirePlatformScope, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import type { Db } from '../database/database.ts';
 import { notFound, Refusal } from '../errors.ts';
-import { asOfNow, builder, type Context, viewerNeutral } from '../graphql/builder.ts';
-import { badInput } from '../graphql/node.ts';
-import { orderedText, readHorizon } from '../live/changes.ts';
-import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
+import { builder, type Context } from '../graphql/builder.ts';
+import { type Batch, batchType, streamField } from '../graphql/stream.ts';
+import { decodePosition, positionFromText, positionToText, readHorizon } from '../live/changes.ts';
+import { cursorInvalid, encodeCursor } from '../live/cursor.ts';
 import type { SharedStream, StreamSlice } from '../live/feed.ts';
 import { loadProjects } from '../project/project.ts';
 import { hashOf } from '../replay/replay.ts';
 import { bytesOfJobs, firstSlice, listJobsInSlices, maxPageBytes, nextSlice } from './bytes.ts';
 import { changePosition, type ChangePosition, type ChangesReading, readChangedJobs } from './changes.ts';
-import type { Job, JobFilter } from './job.ts';
-import { JobFilterInput, JobRef, requireUsable } from './schema.ts';
+import type { Job } from './job.ts';
+import { JobFilterInput, requireUsable } from './list-schema.ts';
+import type { JobFilter } from './list.ts';
+import { JobRef } from './schema.ts';
 
 const maxJobs = 100;
 /** Shortest time between two messages about one job: ten a second. */
 const minIntervalMs = 100;
 
-type JobsUpdate = { jobs: Job[]; removedIds: string[]; endCursor: string; caughtUp: boolean; done: boolean };
+type JobsUpdate = Batch<{ jobs: Job[]; removedIds: string[] }>;
 
-const JobsUpdateRef = builder.objectRef<JobsUpdate>('JobsUpdate').implement({
-  ...viewerNeutral,
+const JobsUpdateRef = batchType<JobsUpdate>('JobsUpdate', {
   description: 'Jobs after a change.',
   fields: (t) => ({
     jobs: t.expose('jobs', {
@@ -33,44 +34,29 @@ const JobsUpdateRef = builder.objectRef<JobsUpdate>('JobsUpdate').implement({
     removedIds: t.exposeIDList('removedIds', {
       description: 'Ids of jobs that changed and do not match now. Ignore ids you do not know.',
     }),
-    endCursor: t.exposeString('endCursor', {
-      description: 'Cursor after the change: the `after` to reconnect with.',
-    }),
-    caughtUp: t.exposeBoolean('caughtUp', {
-      description: 'Indicates the jobs that matched at the start are delivered and what follows is live.',
-    }),
-    done: t.exposeBoolean('done', { description: 'Never true: the set of jobs has no end.' }),
   }),
+  endCursor: 'Cursor after the change: the `after` to reconnect with.',
+  caughtUp: 'Indicates the jobs that matched at the start are delivered and what follows is live.',
+  done: 'Never true: the set of jobs has no end.',
 });
 
-builder.subscriptionField('jobsUpdated', (t) =>
-  t.field({
-    ...viewerNeutral,
-    type: JobsUpdateRef,
-    description:
-      'Jobs that match: those that do now, then every change, at most ten a second and job. Jobs that stop matching are named.',
-    args: {
-      filter: t.arg({ type: JobFilterInput, description: 'Only jobs that match.' }),
-      after: t.arg.string({ description: 'Cursor to resume after.' }),
-      last: t.arg.int({ description: 'Without `after`: this many of the newest jobs first, 0–100.' }),
-    },
-    async subscribe(_, args, context) {
-      const actor = requireActor(context.actor);
-      const [filter, after, last] = [args.filter ?? {}, args.after ?? null, args.last ?? null];
-      requireUsable(filter);
-      if (after !== null && last !== null) throw badInput('Pass after or last, not both.', ['last']);
-      if (last !== null && (last < 0 || last > maxJobs)) {
-        throw badInput(`last is ${last}; it goes from 0 to ${maxJobs}.`, ['last']);
-      }
-      await requireProjects(context, actor, filter);
-      const horizon = await context.feeds.readFirst('horizon', () => readHorizon(context.database.db));
-      const start = after === null ? changePosition(0, '', horizon) : fromCursor(filter, after, horizon);
-      const shared = changesStream(context, actor, { filter, start, last });
-      return context.feeds.follow<JobsUpdate>({ channel: channelOf(actor, filter), shared, minIntervalMs });
-    },
-    resolve: asOfNow,
-  }),
-);
+streamField('jobsUpdated', {
+  description:
+    'Jobs that match: those that do now, then every change, at most ten a second and job. Jobs that stop matching are named.',
+  batch: JobsUpdateRef,
+  args: builder.args((t) => ({ filter: t.field({ type: JobFilterInput, description: 'Only jobs that match.' }) })),
+  after: 'Cursor to resume after.',
+  last: { max: maxJobs, description: 'Without `after`: this many of the newest jobs first, 0–100.' },
+  async follow({ filter, after, last }, context, actor) {
+    const jobFilter: JobFilter = filter ?? {};
+    requireUsable(jobFilter);
+    await requireProjects(context, actor, jobFilter);
+    const horizon = await context.feeds.readFirst('horizon', () => readHorizon(context.database.db));
+    const start = after === null ? changePosition(0, '', horizon) : fromCursor(jobFilter, after, horizon);
+    const shared = changesStream(context, actor, { filter: jobFilter, start, last });
+    return { channel: channelOf(actor, jobFilter), shared, minIntervalMs };
+  },
+});
 
 /** Refuses projects that the caller may not see. A list of their jobs is empty, but a stream would wait for ever. */
 async function requireProjects(context: Context, actor: Actor, filter: JobFilter): Promise<void> {
@@ -93,11 +79,9 @@ function streamOf(filter: JobFilter): string {
   return `jobs-updated:${hashOf(JSON.parse(JSON.stringify(given))).slice(0, 16)}`;
 }
 
-/** Throws CURSOR_INVALID also for a position beyond the horizon: it comes from another database, and no row would follow. */
 function fromCursor(filter: JobFilter, cursor: string, horizon: number): ChangePosition {
-  const [changed, jobId, start, ...rest] = decodeCursor(streamOf(filter), cursor);
-  if (!isCount(changed) || typeof jobId !== 'string' || !isCount(start) || rest.length > 0) throw cursorInvalid();
-  if (changed > horizon || start > horizon) throw cursorInvalid();
+  const [changed, jobId, start] = decodePosition(streamOf(filter), cursor, horizon);
+  if (start > horizon) throw cursorInvalid();
   return changePosition(changed, jobId, start);
 }
 
@@ -114,7 +98,7 @@ function changesStream(
   return {
     // A follower that resumes in the middle of a backlog has another `start`, so it reports other removed jobs.
     key: [stream, actor.projectId, filter.submittedByMe ? actor.tokenId : '', start[0] > 0 ? start[2] : 0].join(' '),
-    start: toText(start),
+    start: positionToText(start),
     ringBytes: 0,
     open:
       last === null
@@ -133,8 +117,8 @@ function changesStream(
           },
     async read(from, to) {
       const horizon = await readHorizon(db);
-      const until = to === null ? null : fromText(to);
-      return toSlice(stream, horizon, await readSlices(db, actor, { filter, after: fromText(from), until, horizon }));
+      const [after, until] = [positionFromText(from), to === null ? null : positionFromText(to)];
+      return toSlice(stream, horizon, await readSlices(db, actor, { filter, after, until, horizon }));
     },
   };
 }
@@ -170,21 +154,11 @@ function toSlice(
   return {
     value: { jobs, removedIds, endCursor: encodeCursor(stream, position), caughtUp: !more, done: false },
     empty: jobs.length + removedIds.length === 0,
-    position: toText(position),
+    position: positionToText(position),
     seen: { changed: horizon - 1 },
     more,
     pending,
     done: false,
     sizeBytes: bytesOfJobs(jobs),
   };
-}
-
-/** A place as a text in the same order. */
-function toText([changed, jobId, start]: ChangePosition): string {
-  return [orderedText(changed), jobId, orderedText(start)].join(' ');
-}
-
-function fromText(text: string): ChangePosition {
-  const [changed, jobId = '', start] = text.split(' ');
-  return [Number(changed), jobId, Number(start)];
 }

@@ -3,7 +3,8 @@ import { and, gte, or, sql } from 'drizzle-orm';
 import type { Actor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
-import { type Job, jobConditions, type JobFilter } from './job.ts';
+import type { Job } from './job.ts';
+import { jobConditions, type JobFilter } from './list.ts';
 import { job } from './table.ts';
 
 /**

@@ -1,7 +1,8 @@
 // How people read what happened to jobs: `Job.events` in pages, `jobEvents` live. It stands in the room of jobs, since
 // events stand above jobs and cannot know them; who caused an event may stand below, and is found by its id's prefix.
-import { type Actor, requireActor } from '../actor.ts';
+import type { Actor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
+import { notFound } from '../errors.ts';
 import {
   eventBeforeLast,
   eventBytes,
@@ -12,15 +13,14 @@ import {
   listJobEvents,
   loadJobEvents,
   projectBeforeLast,
-  type ProjectPosition,
   readProjectEvents,
 } from '../event/event.ts';
-import { notFound } from '../errors.ts';
-import { asOfNow, builder, type Context, load, loadExisting, viewerNeutral } from '../graphql/builder.ts';
+import { builder, type Context, load, loadExisting, viewerNeutral } from '../graphql/builder.ts';
 import { ActorInterface, badInput, loadActor, NodeInterface, registerNode } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
-import { orderedText, readHorizon } from '../live/changes.ts';
-import { cursorInvalid, decodeCursor, decodeNumber, encodeCursor, isCount } from '../live/cursor.ts';
+import { type Batch, batchType, streamField, type StreamStart } from '../graphql/stream.ts';
+import { decodePosition, positionFromText, positionToText, readHorizon } from '../live/changes.ts';
+import { decodeNumber, encodeCursor } from '../live/cursor.ts';
 import type { SharedStream } from '../live/feed.ts';
 import { ProjectEventRef } from '../project/event-schema.ts';
 import { getProject } from '../project/project.ts';
@@ -30,7 +30,6 @@ import { isTerminal, type JobState } from './state.ts';
 
 /** An alert holds up to 64 KiB of text: so many are 6 MiB, which one operation may hold. */
 const maxBatch = 100;
-const maxLast = 10_000;
 
 const JobEventTypeEnum = builder.enumType('JobEventType', {
   description: 'Type of a job event.',
@@ -108,7 +107,7 @@ const JobEventConnection = connectionType<JobEvent>('JobEvent', JobEventRef, {
   pageInfoDescription: 'Position of the page. `endCursor` is a valid `after` of `Subscription.jobEvents`.',
 });
 
-const streamOf = (id: string) => `events:${id}`;
+const streamName = (id: string) => `events:${id}`;
 
 builder.objectField(JobRef, 'events', (t) =>
   t.field({
@@ -120,7 +119,7 @@ builder.objectField(JobRef, 'events', (t) =>
     },
     async resolve(job, { types, ...args }, { database, budget }): Promise<Page<JobEvent>> {
       const request = readPageArgs(args, 100);
-      const stream = streamOf(job.id);
+      const stream = streamName(job.id);
       const after = request.after === undefined ? 0 : decodeNumber(stream, request.after);
       const before = request.before === undefined ? undefined : decodeNumber(stream, request.before);
       const { event: head } = await readJob(database.db, job.id);
@@ -139,67 +138,47 @@ builder.objectField(JobRef, 'events', (t) =>
   }),
 );
 
-type JobEventBatch = { events: JobEvent[]; endCursor: string; caughtUp: boolean; done: boolean };
+type JobEventBatch = Batch<{ events: JobEvent[] }>;
 
-const JobEventBatchRef = builder.objectRef<JobEventBatch>('JobEventBatch').implement({
-  ...viewerNeutral,
+const JobEventBatchRef = batchType<JobEventBatch>('JobEventBatch', {
   description: 'Events, in order.',
-  fields: (t) => ({
-    events: t.expose('events', { type: [JobEventRef], description: 'The events.' }),
-    endCursor: t.exposeString('endCursor', {
-      description: 'Cursor after the last event: the `after` to reconnect with.',
-    }),
-    caughtUp: t.exposeBoolean('caughtUp', {
-      description: 'Indicates the backlog is delivered and what follows is live.',
-    }),
-    done: t.exposeBoolean('done', {
-      description: 'Indicates the job is terminal and every event was delivered; never true for a project.',
-    }),
-  }),
+  fields: (t) => ({ events: t.expose('events', { type: [JobEventRef], description: 'The events.' }) }),
+  endCursor: 'Cursor after the last event: the `after` to reconnect with.',
+  done: 'Indicates the job is terminal and every event was delivered; never true for a project.',
 });
 
-type Start = { types: readonly JobEventType[]; after: string | null; last: number | null };
+type Start = StreamStart & { types: readonly JobEventType[] };
 
-builder.subscriptionField('jobEvents', (t) =>
-  t.field({
-    ...viewerNeutral,
-    type: JobEventBatchRef,
-    description: 'Events of a job or of a whole project.',
-    args: {
-      jobId: t.arg.id({ description: 'Only of this job.' }),
-      projectId: t.arg.id({
-        description: 'Only of this project. Exactly one of `jobId` and `projectId` is required.',
-      }),
-      types: t.arg({ type: [JobEventTypeEnum], description: 'Only events of these types.' }),
-      after: t.arg.string({ description: 'Cursor to resume after.' }),
-      last: t.arg.int({ description: 'Without `after`: this many events before the end.' }),
-    },
-    subscribe(_, { jobId, projectId, types, after, last }, context) {
-      const actor = requireActor(context.actor);
-      const start = { types: types ?? jobEventTypes, after: after ?? null, last: last ?? null };
-      if (start.after !== null && start.last !== null) throw badInput('Pass after or last, not both.', ['last']);
-      if (start.last !== null && (start.last < 0 || start.last > maxLast)) {
-        throw badInput(`last is ${start.last}; it goes from 0 to ${maxLast}.`, ['last']);
-      }
-      const [ofJob, ofProject] = [jobId ?? null, projectId ?? null];
-      if (ofJob !== null && ofProject === null) return followJob(context, ofJob, start);
-      if (ofProject !== null && ofJob === null) return followProject(context, actor, ofProject, start);
-      throw badInput('Pass exactly one of jobId and projectId.', ['jobId']);
-    },
-    resolve: asOfNow,
-  }),
-);
+streamField('jobEvents', {
+  description: 'Events of a job or of a whole project.',
+  batch: JobEventBatchRef,
+  args: builder.args((t) => ({
+    jobId: t.id({ description: 'Only of this job.' }),
+    projectId: t.id({ description: 'Only of this project. Exactly one of `jobId` and `projectId` is required.' }),
+    types: t.field({ type: [JobEventTypeEnum], description: 'Only events of these types.' }),
+  })),
+  after: 'Cursor to resume after.',
+  last: { max: 10_000, description: 'Without `after`: this many events before the end.' },
+  follow({ jobId, projectId, types, after, last }, context, actor) {
+    const start = { types: types ?? jobEventTypes, after, last };
+    if (typeof jobId === 'string' && typeof projectId !== 'string') return followJob(context, jobId, start);
+    if (typeof projectId === 'string' && typeof jobId !== 'string') {
+      return followProject(context, actor, projectId, start);
+    }
+    throw badInput('Pass exactly one of jobId and projectId.', ['jobId']);
+  },
+});
 
 async function followJob(context: Context, jobId: string, { types, after, last }: Start) {
   const { db } = context.database;
   await requireFollowed(context, jobId);
-  const stream = streamOf(jobId);
-  const place = after === null ? 0 : decodeNumber(stream, after);
+  const stream = streamName(jobId);
+  const position = after === null ? 0 : decodeNumber(stream, after);
   const beforeLast = (last: number) =>
     context.feeds.readFirst(`${stream}:${last}:${types.join()}`, () => eventBeforeLast(db, jobId, { types, last }));
   const shared: SharedStream<JobEventBatch> = {
     key: `events:${JSON.stringify(types)}`,
-    start: last === null ? place : await beforeLast(last),
+    start: last === null ? position : await beforeLast(last),
     async read(after, to) {
       // The job before its events: an end that is seen here has all of its events below the head.
       const { job, event: head } = await readJob(db, jobId);
@@ -211,77 +190,39 @@ async function followJob(context: Context, jobId: string, { types, after, last }
       const [ended, more] = [isTerminal(job.state), position < head];
       const done = ended && !more;
       const value = { events, endCursor: encodeCursor(stream, [position]), caughtUp: !more, done };
-      const seen = { event: head, end: Number(ended) };
-      return {
-        value,
-        empty: events.length === 0,
-        position,
-        seen,
-        more,
-        done,
-        sizeBytes: (events.length + 1) * eventRowBytes,
-      };
+      return { value, position, seen: { event: head, end: Number(ended) }, more, done, ...sizeOf(events) };
     },
   };
-  return context.feeds.follow<JobEventBatch>({ channel: channels.job(jobId), shared });
+  return { channel: channels.job(jobId), shared };
 }
 
 async function followProject(context: Context, actor: Actor, projectId: string, { types, after, last }: Start) {
   const { db } = context.database;
   if (!(await getProject(db, actor, projectId))) throw notFound('Project', projectId, ['projectId']);
-  const stream = streamOf(projectId);
+  const stream = streamName(projectId);
   const horizon = await context.feeds.readFirst('horizon', () => readHorizon(db));
-  const place = after === null ? projectStart : projectPosition(stream, after, horizon);
+  const position = after === null ? ([0, '', 0] as const) : decodePosition(stream, after, horizon);
   const beforeLast = (last: number) =>
     context.feeds.readFirst(`${stream}:${last}:${types.join()}:${horizon}`, () =>
       projectBeforeLast(db, projectId, { types, last, horizon }),
     );
-  const wanted = new Set(types);
   const shared: SharedStream<JobEventBatch, string> = {
     key: `events:${JSON.stringify(types)}`,
-    start: toText(last === null ? place : await beforeLast(last)),
+    start: positionToText(last === null ? position : await beforeLast(last)),
     async read(from, to) {
       const horizon = await readHorizon(db);
-      const until = to === null ? null : fromText(to);
-      const reading = await readProjectEvents(db, projectId, {
-        after: fromText(from),
-        until,
-        horizon,
-        limit: maxBatch,
-      });
+      const [after, until] = [positionFromText(from), to === null ? null : positionFromText(to)];
+      const reading = await readProjectEvents(db, projectId, { after, until, horizon, limit: maxBatch });
       const { position, more, pending } = reading;
-      const events = reading.events.filter((event) => wanted.has(event.type));
-      return {
-        value: { events, endCursor: encodeCursor(stream, position), caughtUp: !more, done: false },
-        empty: events.length === 0,
-        position: toText(position),
-        seen: { changed: horizon - 1 },
-        more,
-        pending,
-        done: false,
-        sizeBytes: (events.length + 1) * eventRowBytes,
-      };
+      const events = reading.events.filter(({ type }) => types.includes(type));
+      const value = { events, endCursor: encodeCursor(stream, position), caughtUp: !more, done: false };
+      const seen = { changed: horizon - 1 };
+      return { value, position: positionToText(position), seen, more, pending, done: false, ...sizeOf(events) };
     },
   };
-  return context.feeds.follow<JobEventBatch>({ channel: channels.project(projectId), shared });
+  return { channel: channels.project(projectId), shared };
 }
 
-const projectStart: ProjectPosition = [0, '', 0];
-
-/** A place as a text in the same order. */
-function toText([changed, jobId, seq]: ProjectPosition): string {
-  return [orderedText(changed), jobId, orderedText(seq)].join(' ');
-}
-
-function fromText(text: string): ProjectPosition {
-  const [changed, jobId = '', seq] = text.split(' ');
-  return [Number(changed), jobId, Number(seq)];
-}
-
-/** Place that a cursor names. One beyond the horizon is of another database, where nothing would ever come after it. */
-function projectPosition(stream: string, cursor: string, horizon: number): ProjectPosition {
-  const [changed, jobId, seq, ...rest] = decodeCursor(stream, cursor);
-  if (!isCount(changed) || typeof jobId !== 'string' || !isCount(seq) || rest.length > 0) throw cursorInvalid();
-  if (changed > horizon) throw cursorInvalid();
-  return [changed, jobId, seq];
+function sizeOf({ length }: JobEvent[]) {
+  return { empty: length === 0, sizeBytes: (length + 1) * eventRowBytes };
 }

@@ -33,6 +33,29 @@ const moves: Record<JobState, readonly JobState[]> = {
   TIMED_OUT: [],
 };
 
+/** Why a job is in its state, or how an attempt ended. `JobStateReasonCode` of the schema describes each. */
+export type ReasonCode =
+  | 'WAITING_FOR_RUNNER'
+  | 'WAITING_FOR_GPUS'
+  | 'WAITING_FOR_PLACES'
+  | 'RETRY_BACKOFF'
+  | 'COMPLETED'
+  | 'EXIT_CODE'
+  | 'SIGNAL'
+  | 'OUT_OF_MEMORY'
+  | 'CUDA_OUT_OF_MEMORY'
+  | 'RUNNER_LOST'
+  | 'RUNNER_DRAINED'
+  | 'RECORD_REFUSED'
+  | 'COMMAND_NOT_STARTED'
+  | 'REQUESTED'
+  | 'REPLACED_BY_SCHEDULE'
+  | 'TIMEOUT'
+  | 'QUEUE_TIMEOUT'
+  | 'START_TIMEOUT';
+
+export type StateReason = { code: ReasonCode; message: string; hint?: string | null; logExcerpt?: string[] };
+
 export const terminalStates = jobStates.filter((state) => moves[state].length === 0);
 
 /** Whether nothing follows the state. */

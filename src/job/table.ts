@@ -5,7 +5,8 @@ import { bigint, boolean, check, index, integer, jsonb, pgTable, text, uniqueInd
 import { changed, instant, now } from '../database/columns.ts';
 import { project } from '../project/table.ts';
 import type { ResolvedValue } from '../spec/resolve.ts';
-import { type JobState, jobStates, terminalStates } from './state.ts';
+import type { EffectiveSpec } from '../spec/shape.ts';
+import { type JobState, jobStates, type ReasonCode, terminalStates } from './state.ts';
 
 const quoted = (names: readonly string[]) => sql.raw(names.map((name) => `'${name}'`).join(', '));
 
@@ -32,7 +33,7 @@ export const job = pgTable(
     number: bigint({ mode: 'number' }).notNull(),
     name: text().notNull(),
     state: text().$type<JobState>().notNull(),
-    reasonCode: text(),
+    reasonCode: text().$type<ReasonCode>(),
     reasonMessage: text(),
     reasonHint: text(),
     /** Last lines of the log before a failure. */
@@ -42,7 +43,7 @@ export const job = pgTable(
     /** The submission as it was sent. */
     spec: jsonb().$type<Record<string, unknown>>().notNull(),
     /** The spec with every value filled in, in the shape of the job spec file. */
-    effective: jsonb().$type<Record<string, unknown>>().notNull(),
+    effective: jsonb().$type<EffectiveSpec>().notNull(),
     resolved: jsonb().$type<ResolvedValue[]>().notNull(),
     defaultsVersion: text().notNull(),
     /** Revision of the project's policy that it was resolved with; 0 for the empty one. */
@@ -120,12 +121,4 @@ export const jobStream = pgTable('job_stream', {
   /** Names of metrics that are kept, and whether the log names one that is not: see metric/append.ts. */
   metricNames: integer().notNull().default(0),
   metricRefused: boolean().notNull().default(false),
-});
-
-/** The next number that is free in a project. Gateways take numbers in blocks, outside of the job's transaction. */
-export const jobNumber = pgTable('job_number', {
-  projectId: text()
-    .primaryKey()
-    .references(() => project.id),
-  next: bigint({ mode: 'number' }).notNull(),
 });

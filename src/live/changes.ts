@@ -7,6 +7,7 @@ import type { PgColumn } from 'drizzle-orm/pg-core';
 import { channels } from '../bus/bus.ts';
 import type { Db } from '../database/database.ts';
 import type { Tx } from './commit.ts';
+import { cursorInvalid, decodeCursor, isCount } from './cursor.ts';
 
 /**
  * Returns the horizon: the id of the oldest open transaction, or of the next one when none is open.
@@ -40,9 +41,40 @@ export function notifyProject(tx: Tx, projectId: string, changed: string): void 
 }
 
 /**
+ * Position in a stream over many jobs: the transaction, the job, and a number within the job, e.g.
+ * that of an event.
+ */
+type HorizonPosition = readonly [changed: number, jobId: string, number: number];
+
+/**
+ * Writes a position as text. The texts sort as the positions do, so that a shared reader can
+ * compare them.
+ */
+export function positionToText([changed, jobId, number]: HorizonPosition): string {
+  return [orderedText(changed), jobId, orderedText(number)].join(' ');
+}
+
+export function positionFromText(text: string): HorizonPosition {
+  const [changed, jobId = '', number] = text.split(' ');
+  return [Number(changed), jobId, Number(number)];
+}
+
+/**
+ * Returns the position of a cursor. Throws CURSOR_INVALID also for one beyond the horizon: it comes
+ * from another database, and no row would follow it.
+ */
+export function decodePosition(stream: string, cursor: string, horizon: number): HorizonPosition {
+  const [changed, jobId, number, ...rest] = decodeCursor(stream, cursor);
+  if (!isCount(changed) || changed > horizon || typeof jobId !== 'string' || !isCount(number) || rest.length > 0) {
+    throw cursorInvalid();
+  }
+  return [changed, jobId, number];
+}
+
+/**
  * Returns a whole number as text of 16 digits, so that such texts sort as their numbers do: 7
  * becomes `0000000000000007`.
  */
-export function orderedText(number: number): string {
+function orderedText(number: number): string {
   return String(number).padStart(16, '0');
 }

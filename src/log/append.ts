@@ -62,7 +62,7 @@ export async function fillGap(tx: Tx, locked: LockedJob, seq: number, line: NewL
  * when a twentieth too much has gathered, since finding the place reads the sizes of all chunks.
  */
 async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
-  const { max_bytes: maxBytes } = locked.job.effective['logs'] as { max_bytes: number };
+  const { max_bytes: maxBytes } = locked.job.effective.logs;
   if (locked.stream.logBytes <= maxBytes * 1.05) return;
   const jobId = locked.job.id;
   const { size } = logChunk;

@@ -1,9 +1,10 @@
 // How people read a log: `Job.logs` in pages, `jobLogs` live. Both share their cursors, so that a page's end is where a
 // subscription goes on.
 import { channels } from '../bus/bus.ts';
-import { asOfNow, builder, type Context, viewerNeutral } from '../graphql/builder.ts';
+import { builder, type Context, viewerNeutral } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs } from '../graphql/page.ts';
+import { type Batch, batchType, streamField } from '../graphql/stream.ts';
 import { readJob } from '../job/job.ts';
 import { JobRef, requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
@@ -24,7 +25,6 @@ import {
 
 const maxBatchLines = 500;
 const maxBatchBytes = 64 * 1024;
-const maxLast = 10_000;
 /** Characters of text after which a page ends, whatever it was to hold: `endCursor` goes on from there. */
 const maxPageBytes = 1024 * 1024;
 /** How long one page searches. */
@@ -173,10 +173,9 @@ function checkFilter(filter: LogFilter | null | undefined): LogFilter {
   return filter ?? {};
 }
 
-type LogBatch = { lines: LogLine[]; gaps: StreamGap[]; endCursor: string; caughtUp: boolean; done: boolean };
+type LogBatch = Batch<{ lines: LogLine[]; gaps: StreamGap[] }>;
 
-const LogBatchRef = builder.objectRef<LogBatch>('LogBatch').implement({
-  ...viewerNeutral,
+const LogBatchRef = batchType<LogBatch>('LogBatch', {
   description:
     'Consecutive log lines: up to 500 lines, 64 KiB or 100 ms, whichever comes first. The first batch comes at once, even when it is empty: it says that the subscription is live.',
   fields: (t) => ({
@@ -185,48 +184,29 @@ const LogBatchRef = builder.objectRef<LogBatch>('LogBatch').implement({
       type: [StreamGapRef],
       description: 'Gaps before or between the lines; empty when nothing is missing.',
     }),
-    endCursor: t.exposeString('endCursor', {
-      description: 'Cursor after the last line: the `after` to reconnect with.',
-    }),
-    caughtUp: t.exposeBoolean('caughtUp', {
-      description: 'Indicates the backlog is delivered and what follows is live.',
-    }),
-    done: t.exposeBoolean('done', {
-      description:
-        'Indicates the job is terminal and every line was delivered; the subscription completes after this batch.',
-    }),
   }),
+  endCursor: 'Cursor after the last line: the `after` to reconnect with.',
+  done: 'Indicates the job is terminal and every line was delivered; the subscription completes after this batch.',
 });
 
-builder.subscriptionField('jobLogs', (t) =>
-  t.field({
-    ...viewerNeutral,
-    type: LogBatchRef,
-    description:
-      'Log of a job: first what is already there, then what comes. Completes when the job is terminal and its log is delivered.',
-    args: {
-      jobId: t.arg.id({ required: true, description: 'Id of the job.' }),
-      after: t.arg.string({ description: 'Cursor to resume after, from here or from `Job.logs`.' }),
-      last: t.arg.int({ description: 'Without `after`: this many lines before the end, 0–10 000.' }),
-      filter: t.arg({ type: LogFilterInput, description: 'Only lines that match.' }),
-    },
-    async subscribe(_, { jobId, after, last, filter }, context) {
-      const { line } = await requireFollowed(context, jobId);
-      const position = startOf(jobId, line, after ?? null, last ?? null);
-      const shared = logStream(context, jobId, position, checkFilter(filter));
-      return context.feeds.follow<LogBatch>({ channel: channels.job(jobId), shared });
-    },
-    resolve: asOfNow,
-  }),
-);
-
-function startOf(jobId: string, head: number, after: string | null, last: number | null): number {
-  if (after !== null && last !== null) throw badInput('Pass after or last, not both.', ['last']);
-  if (after !== null) return decodeNumber(streamName(jobId), after);
-  if (last === null) return 0;
-  if (last < 0 || last > maxLast) throw badInput(`last is ${last}; it goes from 0 to ${maxLast}.`, ['last']);
-  return Math.max(0, head - last);
-}
+streamField('jobLogs', {
+  description:
+    'Log of a job: first what is already there, then what comes. Completes when the job is terminal and its log is delivered.',
+  batch: LogBatchRef,
+  args: builder.args((t) => ({
+    jobId: t.id({ required: true, description: 'Id of the job.' }),
+    filter: t.field({ type: LogFilterInput, description: 'Only lines that match.' }),
+  })),
+  after: 'Cursor to resume after, from here or from `Job.logs`.',
+  last: { max: 10_000, description: 'Without `after`: this many lines before the end, 0–10 000.' },
+  async follow({ jobId, filter, after, last }, context) {
+    const { line: head } = await requireFollowed(context, jobId);
+    const beforeLast = last === null ? 0 : Math.max(0, head - last);
+    const start = after === null ? beforeLast : decodeNumber(streamName(jobId), after);
+    const shared = logStream(context, jobId, start, checkFilter(filter));
+    return { channel: channels.job(jobId), shared };
+  },
+});
 
 function logStream({ database }: Context, jobId: string, start: number, filter: LogFilter): SharedStream<LogBatch> {
   const toSlice = ({ lines, gaps, position, more }: LogReading, seen: StreamPositions) => {
@@ -242,14 +222,8 @@ function logStream({ database }: Context, jobId: string, start: number, filter: 
     async read(after, to) {
       // The job before its lines: an end that is seen here has all of its lines below the head.
       const { job, line: head } = await readJob(database.db, jobId);
-      const options = {
-        after,
-        head: Math.min(head, to ?? head),
-        maxLines: maxBatchLines,
-        maxBytes: maxBatchBytes,
-        filter,
-      };
-      const reading = await readLog(database.db, jobId, options);
+      const limits = { maxLines: maxBatchLines, maxBytes: maxBatchBytes };
+      const reading = await readLog(database.db, jobId, { after, head: Math.min(head, to ?? head), filter, ...limits });
       const more = reading.more || reading.position < head;
       return toSlice({ ...reading, more }, { line: head, end: Number(isTerminal(job.state)) });
     },

@@ -62,7 +62,7 @@ export async function appendPoints(
  * more.
  */
 function nameLimitOf({ job }: LockedJob, maxNames: number): { names: number; reason: string } {
-  const { max_names: limitOfSpec = Infinity } = job.effective['metrics'] as { max_names?: number };
+  const { max_names: limitOfSpec = Infinity } = job.effective.metrics;
   const reason =
     limitOfSpec < maxNames
       ? `metrics.max_names allows ${limitOfSpec} of a job. Raise it in the job spec, or in the policy of the project.`

@@ -13,7 +13,7 @@ export type MetricWindow = typeof metricWindow.$inferSelect;
 
 /** Length of the job's own windows, in seconds, from its effective spec. */
 export function windowSecondsOf(locked: { job: LockedJob['job'] }): number {
-  return (locked.job.effective['metrics'] as { window_seconds: number }).window_seconds;
+  return locked.job.effective.metrics.window_seconds;
 }
 
 /**
@@ -37,10 +37,8 @@ export function named(
 export function goalOf({ effective }: LockedJob['job'], name: string): 'MINIMIZE' | 'MAXIMIZE' | null {
   if (/loss/i.test(name)) return 'MINIMIZE';
   if (/accuracy/i.test(name)) return 'MAXIMIZE';
-  const { early_stopping: stopping } = (effective['hyperparams'] ?? {}) as {
-    early_stopping?: { monitor?: string; goal?: 'MINIMIZE' | 'MAXIMIZE' };
-  };
-  return stopping?.monitor === name ? (stopping.goal ?? null) : null;
+  const { monitor, goal } = effective.hyperparams.early_stopping;
+  return monitor === name ? goal : null;
 }
 
 /**

@@ -44,10 +44,7 @@ export function hashOf(value: unknown): string {
  * submission with this key is under way.
  */
 export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null> {
-  if (!isKey(keyed.key)) {
-    const path = ['input', 'idempotencyKey'];
-    throw invalid([{ code: 'OUT_OF_RANGE', path, message: 'idempotencyKey takes 1 to 255 characters, and no NUL.' }]);
-  }
+  requireKey(keyed.key);
   const { scope, mutation, key, input, objectId } = keyed;
   const fingerprint = hashOf(input);
   try {
@@ -96,9 +93,11 @@ export async function takeKeys(tx: Tx, keys: readonly KeyedInput[], waitMs: numb
   return new Set(taken.map((row) => row.object_id));
 }
 
-/** Whether the text can be a key: 1 to 255 characters without NUL. */
-export function isKey(key: string): boolean {
-  return key.length >= 1 && key.length <= 255 && !key.includes('\0');
+/** Throws INVALID_INPUT for a text that cannot be a key. */
+export function requireKey(key: string): void {
+  if (key.length >= 1 && key.length <= 255 && !key.includes('\0')) return;
+  const path = ['input', 'idempotencyKey'];
+  throw invalid([{ code: 'OUT_OF_RANGE', path, message: 'idempotencyKey takes 1 to 255 characters, and no NUL.' }]);
 }
 
 function inProgress(): Refusal {
@@ -111,13 +110,20 @@ function inProgress(): Refusal {
 
 /** Returns the dotted paths of leaves whose values differ, sorted. */
 export function differingPaths(a: Record<string, unknown>, b: Record<string, unknown>): string[] {
-  const [left, right] = [leaves(a), leaves(b)];
-  const paths = new Set([...left.keys(), ...right.keys()]);
-  return [...paths].filter((path) => left.get(path) !== right.get(path)).sort();
+  const [left, right] = [leavesOf(a), leavesOf(b)];
+  const places = [...new Set([...left.keys(), ...right.keys()])];
+  const differing = places.filter((place) => left.get(place) !== right.get(place));
+  return [...new Set(differing.map((place) => (JSON.parse(place) as string[]).join('.')))].sort();
 }
 
-function leaves(value: unknown, path = '', result = new Map<string, string>()): Map<string, string> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return result.set(path, canonical(value));
-  for (const [key, item] of Object.entries(value)) leaves(item, path ? `${path}.${key}` : key, result);
-  return result;
+/**
+ * Returns the canonical text of each leaf by its keys as JSON. A dotted path would not do: `{"a.b":
+ * 1}` and `{"a": {"b": 1}}` have the same.
+ */
+function leavesOf(value: unknown, keys: readonly string[] = [], leaves = new Map<string, string>()) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    return leaves.set(JSON.stringify(keys), canonical(value));
+  }
+  for (const [key, item] of Object.entries(value)) leavesOf(item, [...keys, key], leaves);
+  return leaves;
 }

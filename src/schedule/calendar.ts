@@ -1,8 +1,8 @@
 // When a schedule is due: cron expressions in a time zone. Pure; croner knows the calendar, here stands what we take of
 // it. Nothing reads a clock.
 import { Cron } from 'croner';
-import cronstrue from 'cronstrue';
 import { closest, type Issue, quote } from '../errors.ts';
+import cronstrue from 'cronstrue';
 
 /**
  * Due times of an expression in a time zone, each a whole minute. When the clocks change:

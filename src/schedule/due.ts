@@ -6,10 +6,11 @@ import { stopJob } from '../attempt/attempt.ts';
 import { passingFault } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
 import { Refusal } from '../errors.ts';
-import { newId } from '../id.ts';
-import { changeJob, createJob, type Job } from '../job/job.ts';
-import { withJobNumber } from '../job/number.ts';
+import { changeJob, type Job } from '../job/job.ts';
+import type { StateReason } from '../job/state.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
+import { withJobNumber } from '../submission/number.ts';
+import { submitWithin } from '../submission/submit.ts';
 import { openCalendar } from './calendar.ts';
 import { isDecided, recordSkip, type SkipReason, skipUntil } from './run.ts';
 import { actorOf, listActiveJobs, readClock, type Schedule } from './schedule.ts';
@@ -62,19 +63,19 @@ export async function runDueSchedules(store: Store, options: DueOptions = {}): P
 
 /** Decides the next due time of a schedule in a transaction of its own. False when none is due or another decides it. */
 async function decideNext(store: Store, schedule: { id: string; projectId: string }, now?: Date): Promise<boolean> {
-  const { outcome } = await withJobNumber(store.database, schedule.projectId, async (number) => {
-    const decision = await commit(store, (tx) => decideDue(tx, schedule.id, { now, number }));
-    return { outcome: decision, replayed: decision !== 'STARTED' }; // a number that made no job is given back
-  });
-  return outcome !== null;
+  const isStarted = (decision: Decision | null) => decision === 'STARTED';
+  const decide = (number: number) => commit(store, (tx) => decideDue(tx, schedule.id, { now, number }));
+  return (await withJobNumber(store.database, schedule.projectId, isStarted, decide)) !== null;
 }
+
+type Decision = 'STARTED' | 'SKIPPED';
 
 /** Decides the next due time of the schedule, and moves it on; null when none is due or its row is locked. */
 export async function decideDue(
   tx: Tx,
   id: string,
   { now, number }: { now?: Date | undefined; number: number },
-): Promise<'STARTED' | 'SKIPPED' | null> {
+): Promise<Decision | null> {
   const clock = now ?? (await readClock(tx));
   const [row] = await tx
     .select()
@@ -121,14 +122,16 @@ async function startJob(
   const template = { scheduleId: row.id, defaultsVersion: row.defaultsVersion, dueAt };
   let started: Job;
   try {
-    const submission = { spec: row.spec, number, at: [], template };
-    started = (await createJob(tx, actorOf(row), submission, newId('job'))).job;
+    started = await submitWithin(tx, actorOf(row), { spec: row.spec, at: [], template }, number);
   } catch (error) {
     // Refused before anything was written: the schedule goes on.
     if (error instanceof Refusal) return { code: codeOf(error), message: error.message };
     throw error;
   }
-  const reason = { code: 'REPLACED_BY_SCHEDULE', message: `Replaced by job ${started.projectId}/${started.number}.` };
+  const reason: StateReason = {
+    code: 'REPLACED_BY_SCHEDULE',
+    message: `Replaced by job ${started.projectId}/${started.number}.`,
+  };
   for (const { id } of active) {
     await changeJob(tx, id, (locked) => stopJob(tx, locked, { reason, actorId: row.id }));
   }

@@ -3,22 +3,24 @@
 import { and, asc, desc, eq, not, sql } from 'drizzle-orm';
 import { type Actor, canSee, requireScope, withIncluded } from '../actor.ts';
 import { now as databaseNow } from '../database/columns.ts';
-import { type Db, databaseErrorCode } from '../database/database.ts';
+import { databaseErrorCode, type Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
 import { isOneOf } from '../database/rows.ts';
 import { invalid, type Issue, notFound, quote, Refusal } from '../errors.ts';
 import { type EventType, recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
-import { createJob, type Job, planJob, projectOf, requireJob, type Template } from '../job/job.ts';
+import { type Job } from '../job/job.ts';
 import { randomName } from '../job/name.ts';
 import { terminalStates } from '../job/state.ts';
 import { job } from '../job/table.ts';
-import type { Tx } from '../live/commit.ts';
+import type { Store, Tx } from '../live/commit.ts';
 import { getProject, requireActive } from '../project/project.ts';
 import { takeKey } from '../replay/replay.ts';
 import { findCredentials } from '../spec/credential.ts';
 import { atInput, snakeKeys } from '../spec/input.ts';
 import { unkeepable } from '../spec/spec.ts';
+import { planJob, projectOf, type Template } from '../submission/plan.ts';
+import { keyOf, submit, type Submitted } from '../submission/submit.ts';
 import { calendarIssues, openCalendar } from './calendar.ts';
 import { passOver } from './run.ts';
 import { type OverlapPolicy, schedule } from './table.ts';
@@ -149,20 +151,14 @@ export async function deleteSchedule(tx: Tx, actor: Actor, id: string): Promise<
 
 /** Submits a job from the template now, also while the schedule is paused and whatever it does about overlaps. */
 export async function triggerSchedule(
-  tx: Tx,
+  store: Store,
   actor: Actor,
-  { id, number, idempotencyKey }: { id: string; number: number; idempotencyKey: string | null },
-): Promise<{ schedule: Schedule; job: Job; replayed: boolean }> {
-  const row = await requireSchedule(tx, actor, id, 'WRITE');
-  const jobId = newId('job');
-  if (idempotencyKey !== null) {
-    const keyed = { scope: row.projectId, mutation: 'triggerSchedule', key: idempotencyKey, objectId: jobId };
-    const known = await takeKey(tx, { ...keyed, input: { id } });
-    if (known) return { schedule: row, job: await requireJob(tx, actor, known), replayed: true };
-  }
+  { id, idempotencyKey }: { id: string; idempotencyKey: string | null },
+): Promise<Submitted & { schedule: Schedule }> {
+  const row = await requireSchedule(store.database.db, actor, id, 'WRITE');
   const template = { scheduleId: row.id, defaultsVersion: row.defaultsVersion, dueAt: null };
-  const submission = { spec: row.spec, number, at, template };
-  return { schedule: row, ...(await createJob(tx, actor, submission, jobId)), replayed: false };
+  const key = keyOf('triggerSchedule', idempotencyKey, { id });
+  return { schedule: row, ...(await submit(store, actor, { spec: row.spec, at, template }, key)) };
 }
 
 /** The schedule as who submits: it may do so in its own project only. */

@@ -15,14 +15,14 @@ import {
 import { ActorInterface, badInput, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';
 import { addTotalCount, connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { type Job, loadJobs } from '../job/job.ts';
-import { withJobNumber } from '../job/number.ts';
-import { JobConnection, jobPage, JobRef } from '../job/schema.ts';
+import { JobConnection, jobPage } from '../job/list-schema.ts';
+import { JobRef } from '../job/schema.ts';
 import { commit } from '../live/commit.ts';
 import { cursorInvalid, decodeText, encodeCursor } from '../live/cursor.ts';
 import { loadProjects } from '../project/project.ts';
 import { ProjectRef } from '../project/schema.ts';
+import { JobSpecInput } from '../spec/input-schema.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
-import { JobSpecInput } from '../spec/schema.ts';
 import { calendarIssues, describeCron, dueTimes, openCalendar } from './calendar.ts';
 import { listRuns, type ScheduleRun, skipCodes, type SkipReason } from './run.ts';
 import {
@@ -33,7 +33,6 @@ import {
   listSchedules,
   loadLastJobs,
   loadSchedules,
-  requireSchedule,
   type Schedule,
   triggerSchedule,
   updateSchedule,
@@ -444,12 +443,8 @@ addMutation('triggerSchedule', {
     IdempotencyConflictError,
   ],
   async resolve({ id, idempotencyKey }, context) {
-    const actor = requireActor(context.actor);
-    const { projectId } = await requireSchedule(context.database.db, actor, id, 'WRITE');
     const key = idempotencyKey ?? context.idempotencyKey;
-    return withJobNumber(context.database, projectId, (number) =>
-      commit(context, (tx) => triggerSchedule(tx, actor, { id, number, idempotencyKey: key })),
-    );
+    return triggerSchedule(context, requireActor(context.actor), { id, idempotencyKey: key });
   },
 });
 

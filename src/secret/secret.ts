@@ -14,7 +14,8 @@ import type { Tx } from '../live/commit.ts';
 import { getProject, requireActive } from '../project/project.ts';
 import { project } from '../project/table.ts';
 import { isMaskable, minSecretLength } from '../protocol/secret.ts';
-import type { Spec, Warning } from '../spec/spec.ts';
+import type { Spec } from '../spec/shape.ts';
+import type { Warning } from '../spec/spec.ts';
 import { open, seal } from './cipher.ts';
 import { secret } from './table.ts';
 

@@ -1,7 +1,7 @@
 // Converts between the job spec file (snake_case) and `JobSpecInput` of GraphQL (camelCase), two
 // notations of one thing, and between paths in them.
 import type { Issue } from '../errors.ts';
-import { knownHyperparams } from './spec.ts';
+import { knownHyperparams } from './shape.ts';
 
 type Json = Record<string, unknown>;
 

@@ -1,7 +1,7 @@
 // The job spec file as a JSON Schema, for completion and checks in editors. It is made from the
 // schema that checks submissions, so that both agree; checks across several fields are not in it.
 import { z } from 'zod';
-import { specShape } from './spec.ts';
+import { specShape } from './shape.ts';
 
 /**
  * Returns a JSON Schema (draft 7, which editors know) of a job spec file, including `schedule` of

@@ -3,7 +3,8 @@
 import { z } from 'zod';
 import { closest, type Issue } from '../errors.ts';
 import { containers, notLayered, setAt, splitPath } from './resolve.ts';
-import { parseSpec, specShape } from './spec.ts';
+import { specShape } from './shape.ts';
+import { parseSpec } from './spec.ts';
 
 /**
  * Kind of the value at a path; `free` for hyperparameters that the platform does not know, which

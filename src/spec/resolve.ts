@@ -1,7 +1,7 @@
 // Resolves layers into effective values, each with its source: the request or a schedule's
 // template, else the policy, else the project, else a versioned default. Pure: the same layers give
 // the same job on every gateway, for ever.
-import type { Spec } from './spec.ts';
+import type { EffectiveSpec, Spec } from './shape.ts';
 
 export const valueSources = ['REQUEST', 'SCHEDULE', 'POLICY', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
 /** Source of an effective value, strongest first. */
@@ -85,7 +85,7 @@ export function withChanges(resolved: readonly ResolvedValue[], changes: Layer):
  * Returns the effective spec: resolved values in the shape of the job spec file, without absent
  * ones.
  */
-export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): Record<string, unknown> {
+export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): EffectiveSpec {
   const effective: Record<string, unknown> = { project_id: spec.project_id };
   for (const { path, value } of resolved) {
     if (path.startsWith('augmentation.')) continue; // used for the operations below
@@ -100,7 +100,7 @@ export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): R
     }));
   }
   if (spec.env) effective['env'] = spec.env.map(({ name, from }) => ({ name, from }));
-  return effective;
+  return effective as EffectiveSpec;
 }
 
 /** Sets the value at a path of a job spec. */
@@ -127,7 +127,7 @@ export function splitPath(path: string): string[] {
  * Returns the part of an effective spec on which training depends: equal parts mean the same
  * training.
  */
-export function trainingPart(effective: Record<string, unknown>): Record<string, unknown> {
-  const keys = ['model', 'dataset', 'hyperparams', 'augmentation', 'resources', 'command', 'env'];
+export function trainingPart(effective: EffectiveSpec): Partial<EffectiveSpec> {
+  const keys = ['model', 'dataset', 'hyperparams', 'augmentation', 'resources', 'command', 'env'] as const;
   return Object.fromEntries(keys.flatMap((key) => (effective[key] === undefined ? [] : [[key, effective[key]]])));
 }

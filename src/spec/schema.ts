@@ -1,8 +1,9 @@
-// GraphQL: the parts of a job spec that several types share: inputs, effective values,
-// augmentation, hyperparameters.
+// GraphQL: the parts of a job spec that several types show: effective values with their sources,
+// hyperparameters, augmentation.
 import { builder } from '../graphql/builder.ts';
 import type { LayerValue, ResolvedValue } from './resolve.ts';
-import { knownHyperparams, type Warning } from './spec.ts';
+import { type EffectiveSpec, knownHyperparams } from './shape.ts';
+import type { Warning } from './spec.ts';
 
 export const MetricGoal = builder.enumType('MetricGoal', {
   description: 'Whether a smaller or a larger value of a metric is better.',
@@ -59,157 +60,10 @@ export const WarningRef = builder.objectRef<Warning>('Warning').implement({
   }),
 });
 
-const EarlyStoppingInput = builder.inputType('EarlyStoppingInput', {
-  description: 'Early stopping of a submission.',
-  fields: (t) => ({
-    patience: t.int({ description: 'Evaluations without improvement before training stops.' }),
-    monitor: t.string({ description: 'Metric to watch.' }),
-    goal: t.field({ type: MetricGoal, description: 'Direction of improvement.' }),
-    minDelta: t.float({ description: 'Smallest change that counts as an improvement.' }),
-    enabled: t.boolean({ description: 'Whether training stops early at all.' }),
-  }),
-});
-
-export const HyperparamsInput = builder.inputType('HyperparamsInput', {
-  description: 'Hyperparameters of a submission.',
-  fields: (t) => ({
-    batchSize: t.int({ description: 'Number of samples per step and device.' }),
-    lr: t.float({ description: 'Initial learning rate.' }),
-    epochs: t.float({ description: 'Number of passes over the dataset.' }),
-    earlyStopping: t.field({
-      type: EarlyStoppingInput,
-      description: 'Early stopping; `{ enabled: false }` turns it off.',
-    }),
-    lrScheduler: t.string({ description: 'Learning-rate schedule.' }),
-    gradientAccumulationSteps: t.int({ description: 'Steps whose gradients are added up before an update.' }),
-    extra: t.field({
-      type: 'JSONObject',
-      description: 'Any other hyperparameters; keys reach the script untouched.',
-    }),
-  }),
-});
-
-const AugmentationStepInput = builder.inputType('AugmentationStepInput', {
-  description: 'One step of the data augmentation of a submission.',
-  fields: (t) => ({
-    op: t.string({
-      required: true,
-      description: 'Name of the operation: lower-case letters, digits and underscores.',
-    }),
-    probability: t.float({ description: 'Share of the samples it is applied to, 0…1.' }),
-    params: t.field({
-      type: 'JSONObject',
-      description: 'Parameters of the operation; keys reach the script untouched.',
-    }),
-  }),
-});
-
-export const ResourcesInput = builder.inputType('ResourcesInput', {
-  description: 'Resources of a submission.',
-  fields: (t) => ({
-    gpus: t.int({ description: 'Number of GPUs; 0 runs on CPU.' }),
-    gpuModel: t.string({ description: 'Required GPU model, matched as a case-insensitive substring.' }),
-    labels: t.stringList({ description: 'Labels a runner must have.' }),
-  }),
-});
-
-const EnvSourceInput = builder.inputType('EnvSourceInput', {
-  description: 'Source of an environment variable: exactly one field.',
-  isOneOf: true,
-  fields: (t) => ({
-    value: t.string({
-      description: 'A literal. One that looks like a credential is refused, unless `notSecret` is set.',
-    }),
-    secret: t.string({ description: 'Name of a secret of the project.' }),
-  }),
-});
-
-const EnvVarInput = builder.inputType('EnvVarInput', {
-  description: 'An environment variable of a submission.',
-  fields: (t) => ({
-    name: t.string({
-      required: true,
-      description: 'Name of the variable. Names that start with `ASTRAML_` are reserved.',
-    }),
-    from: t.field({ type: EnvSourceInput, required: true, description: 'Where the value comes from.' }),
-    notSecret: t.boolean({
-      description: "Says that a literal which looks like a credential is none; the job's events record it.",
-    }),
-  }),
-});
-
-const MetricsSpecInput = builder.inputType('MetricsSpecInput', {
-  description: 'How metrics of a job are kept.',
-  fields: (t) => ({
-    windowSeconds: t.int({ description: 'Length of a window, 30 by default.' }),
-    maxNames: t.int({
-      description:
-        'Names of metrics that are kept, the first that come; a limit of the installation holds as well, 20 000 by default.',
-    }),
-  }),
-});
-
-const LogsSpecInput = builder.inputType('LogsSpecInput', {
-  description: 'How the log of a job is kept.',
-  fields: (t) => ({
-    maxBytes: t.field({
-      type: 'SafeInt',
-      description: 'Bytes kept; beyond them the middle of the log becomes a gap, and the job goes on.',
-    }),
-  }),
-});
-
-export const JobSpecInput = builder.inputType('JobSpecInput', {
-  description: 'A job to run. Field for field the job spec file, in camelCase.',
-  fields: (t) => ({
-    projectId: t.id({ required: true, description: 'Project, e.g. `p-demo`. In the spec file: `project_id`.' }),
-    model: t.string({ required: true, description: 'Model to train, e.g. `bert-base`.' }),
-    dataset: t.string({ required: true, description: 'Dataset to train on, e.g. `s3://bucket/dataset`.' }),
-    hyperparams: t.field({
-      type: HyperparamsInput,
-      description: 'Hyperparameters; unset ones come from the policy or the defaults.',
-    }),
-    augmentation: t.field({ type: [AugmentationStepInput], description: 'Data augmentation; none when null.' }),
-    resources: t.field({
-      type: ResourcesInput,
-      description: 'Resources; unset ones come from the policy or the defaults.',
-    }),
-    command: t.stringList({
-      description: "Command to run, as an argument vector; the project's command when null.",
-    }),
-    env: t.field({ type: [EnvVarInput], description: 'Environment variables of the command.' }),
-    name: t.string({ description: 'Name of the job; a readable random one when null.' }),
-    tags: t.stringList({ description: 'Free-form labels.' }),
-    notes: t.string({ description: 'Notes in Markdown.' }),
-    priority: t.int({ description: 'Priority, −100…100.' }),
-    maxRetries: t.int({ description: 'Number of retries after a failed attempt, 0–10.' }),
-    timeoutSeconds: t.int({ description: 'Seconds the job may run; no limit when null.' }),
-    queueTimeoutSeconds: t.int({
-      description: 'Seconds the job may wait in the queue; no limit when unset everywhere.',
-    }),
-    startTimeoutSeconds: t.int({
-      description: 'Seconds an attempt may take from its claim until its command runs; no limit when unset everywhere.',
-    }),
-    onCut: t.string({ description: 'What a runner that lost its gateways does: `continue` or `stop`.' }),
-    defaultsVersion: t.string({
-      description:
-        'Defaults version to resolve with, e.g. `v2.1`; the current one when null. Pin it for reproducible schedules and rolling upgrades.',
-    }),
-    metrics: t.field({
-      type: MetricsSpecInput,
-      description: 'How metrics are kept; unset values come from the policy or the defaults.',
-    }),
-    logs: t.field({
-      type: LogsSpecInput,
-      description: 'How the log is kept; unset values come from the policy or the defaults.',
-    }),
-  }),
-});
-
-type Hyperparams = Record<string, unknown>;
-type EarlyStopping = { patience: number; monitor?: string; goal: 'MINIMIZE' | 'MAXIMIZE'; min_delta: number };
-type AugmentationStep = { op: string; probability: number; params: Record<string, unknown> };
-type Resources = { gpus: number; gpu_model?: string; labels: string[] };
+type Hyperparams = EffectiveSpec['hyperparams'];
+type EarlyStopping = Hyperparams['early_stopping'];
+type AugmentationStep = NonNullable<EffectiveSpec['augmentation']>[number];
+type Resources = EffectiveSpec['resources'];
 
 const EarlyStoppingRef = builder.objectRef<EarlyStopping>('EarlyStopping').implement({
   description: 'Early stopping of a job.',
@@ -229,29 +83,20 @@ export const HyperparamsRef = builder.objectRef<Hyperparams>('Hyperparams').impl
   fields: (t) => ({
     batchSize: t.int({
       description: 'Number of samples per step and device.',
-      resolve: (all) => all['batch_size'] as number,
+      resolve: ({ batch_size: size }) => size,
     }),
-    lr: t.float({ description: 'Initial learning rate.', resolve: (all) => all['lr'] as number }),
-    epochs: t.float({
-      description: 'Number of passes over the dataset.',
-      resolve: (all) => all['epochs'] as number,
-    }),
+    lr: t.float({ description: 'Initial learning rate.', resolve: ({ lr }) => lr }),
+    epochs: t.float({ description: 'Number of passes over the dataset.', resolve: ({ epochs }) => epochs }),
     earlyStopping: t.field({
       type: EarlyStoppingRef,
       nullable: true,
       description: 'Early stopping; null when it is off.',
-      resolve(all) {
-        const stopping = all['early_stopping'] as EarlyStopping & { enabled?: boolean };
-        return stopping.enabled === false ? null : stopping;
-      },
+      resolve: ({ early_stopping: stopping }) => (stopping.enabled ? stopping : null),
     }),
-    lrScheduler: t.string({
-      description: 'Learning-rate schedule.',
-      resolve: (all) => all['lr_scheduler'] as string,
-    }),
+    lrScheduler: t.string({ description: 'Learning-rate schedule.', resolve: ({ lr_scheduler: name }) => name }),
     gradientAccumulationSteps: t.int({
       description: 'Steps whose gradients are added up before an update.',
-      resolve: (all) => all['gradient_accumulation_steps'] as number,
+      resolve: ({ gradient_accumulation_steps: steps }) => steps,
     }),
     extra: t.field({
       type: 'JSONObject',
@@ -288,7 +133,7 @@ export const ResourcesRef = builder.objectRef<Resources>('Resources').implement(
   }),
 });
 
-type EnvVar = { name: string; from: { value?: string; secret?: string } };
+type EnvVar = NonNullable<EffectiveSpec['env']>[number];
 
 export const EnvVarRef = builder.objectRef<EnvVar>('EnvVar').implement({
   description: 'An environment variable of a job. Exactly one of `value` and `secretName` is set.',

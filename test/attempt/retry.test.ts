@@ -15,6 +15,7 @@ import { startJobLoops } from '../../src/gateway/background/job-loops.ts';
 import { noCounts, takeBatches } from '../../src/intake/intake.ts';
 import { expireLease } from '../../src/intake/lost.ts';
 import { type Job, readJob } from '../../src/job/job.ts';
+import type { ReasonCode } from '../../src/job/state.ts';
 import { job } from '../../src/job/table.ts';
 import { commit } from '../../src/live/commit.ts';
 import type { Assignment } from '../../src/protocol/control.ts';
@@ -113,7 +114,7 @@ suite('the end of an attempt', () => {
 });
 
 suite('after an attempt', () => {
-  const ended = (reasonCode: string, exitCode: number | null = null, runnerId = 'a'): Ended => ({
+  const ended = (reasonCode: ReasonCode, exitCode: number | null = null, runnerId = 'a'): Ended => ({
     runnerId,
     reasonCode,
     exitCode,
@@ -153,7 +154,7 @@ suite('after an attempt', () => {
   });
 
   test('that was never started, or timed out, the job does not run again', () => {
-    for (const code of ['COMMAND_NOT_STARTED', 'TIMEOUT', 'COMPLETED', 'REQUESTED'])
+    for (const code of ['COMMAND_NOT_STARTED', 'TIMEOUT', 'COMPLETED', 'REQUESTED'] as const)
       assert.equal(decideRetry([ended(code)], 10, 0), null);
   });
 
@@ -177,7 +178,7 @@ suite('after an attempt', () => {
   });
 
   test('that failed twice the same way on a runner, that runner is left out', () => {
-    const on = (runnerId: string, code: string) => ended(code, null, runnerId);
+    const on = (runnerId: string, code: ReasonCode) => ended(code, null, runnerId);
     assert.deepEqual(runnersToLeaveOut([on('a', 'SIGNAL'), on('a', 'EXIT_CODE'), on('b', 'SIGNAL')]), []);
     assert.deepEqual(runnersToLeaveOut([on('a', 'SIGNAL'), on('b', 'SIGNAL'), on('a', 'SIGNAL')]), ['a']);
     assert.deepEqual(runnersToLeaveOut([on('a', 'RUNNER_DRAINED'), on('a', 'RUNNER_DRAINED')]), []);

@@ -19,9 +19,10 @@ import { unknownPaths } from '../../src/defaults/values.ts';
 import { builtinVersions, compareVersions } from '../../src/defaults/versions.ts';
 import { Refusal, type RefusalCode } from '../../src/errors.ts';
 import { event } from '../../src/event/table.ts';
-import { getJob, planJob, submitJob } from '../../src/job/job.ts';
-import { nextJobNumber } from '../../src/job/number.ts';
-import { previewMigration } from '../../src/job/trial.ts';
+import { getJob } from '../../src/job/job.ts';
+import { keyOf, submit } from '../../src/submission/submit.ts';
+import { planJob } from '../../src/submission/plan.ts';
+import { previewMigration } from '../../src/submission/trial.ts';
 import { commit, type Store } from '../../src/live/commit.ts';
 import { setPolicy } from '../../src/policy/policy.ts';
 import { createProject } from '../../src/project/project.ts';
@@ -359,14 +360,14 @@ suite('moving a spec', () => {
 
 suite('a job', () => {
   test('submitted with the hash of its preview is what was previewed, or is refused with both hashes', async () => {
-    const submit = async (expectedSpecHash: string, idempotencyKey: string | null = null) => {
-      const number = await nextJobNumber(store.database, testProject);
-      const submission = { spec: { ...least, tags: ['t'] }, idempotencyKey, number, at: ['input', 'spec'] };
-      return commit(store, (tx) => submitJob(tx, store.admin, { ...submission, expectedSpecHash }));
+    const submitExpecting = (expectedSpecHash: string, key: string | null = null) => {
+      const spec = { ...least, tags: ['t'] };
+      const submission = { spec, at: ['input', 'spec'], expectedSpecHash };
+      return submit(store, store.admin, submission, keyOf('submitJob', key, spec));
     };
     const { specHash } = await preview();
     assert.ok(specHash);
-    const { job } = await submit(specHash, 'expected');
+    const { job } = await submitExpecting(specHash, 'expected');
     assert.equal(job.specHash, specHash);
     await use('v3.0');
     const other = await preview();
@@ -375,9 +376,13 @@ suite('a job', () => {
       assert.equal(message, `The spec resolves to ${other.specHash} now, not to "${specHash}".`);
       assert.equal(details.currentState, other.specHash);
     });
-    await assert.rejects(submit(specHash), isOther);
-    assert.equal((await submit(specHash, 'expected')).job.id, job.id, 'a repeat is the job that was previewed');
-    await assert.rejects(submit(String(other.specHash), 'expected'), refused('INVALID_STATE'));
+    await assert.rejects(submitExpecting(specHash), isOther);
+    assert.equal(
+      (await submitExpecting(specHash, 'expected')).job.id,
+      job.id,
+      'a repeat is the job that was previewed',
+    );
+    await assert.rejects(submitExpecting(String(other.specHash), 'expected'), refused('INVALID_STATE'));
   });
 
   test('keeps every value, whatever versions and policies come after it', async () => {
@@ -433,9 +438,7 @@ suite('two gateways on one database', skipUnless('postgres'), () => {
           await commit(fresh, (tx) => publishDefaults(tx, store.admin, input));
         }
         const through = index % 2 ? old : fresh;
-        const number = await nextJobNumber(through.database, testProject);
-        const submission = { spec: least, idempotencyKey: null, number, at: [] };
-        return (await commit(through, (tx) => submitJob(tx, store.admin, submission))).job;
+        return (await submit(through, store.admin, { spec: least, at: [] })).job;
       });
       const jobs = await Promise.all(submits);
       const last = await Promise.all([old, fresh].map((through) => newJob({ ...store, database: through.database })));

@@ -10,7 +10,8 @@ import { claimJob, loadActiveAttempts, loadAttempts, loadAttemptsOfJobs } from '
 import { listJobEvents, loadJobEvents } from '../../src/event/event.ts';
 import { noCounts, takeBatches } from '../../src/intake/intake.ts';
 import { lockFree, lockJobs } from '../../src/job/ended.ts';
-import { changeJob, countJobs, type Job, type JobFilter, listJobs, loadJobs, readJob } from '../../src/job/job.ts';
+import { changeJob, type Job, loadJobs, readJob } from '../../src/job/job.ts';
+import { countJobs, type JobFilter, listJobs } from '../../src/job/list.ts';
 import { commit } from '../../src/live/commit.ts';
 import { pruneLogs } from '../../src/log/log.ts';
 import { readLog } from '../../src/log/read.ts';

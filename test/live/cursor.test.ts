@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { isJobPosition } from '../../src/job/job.ts';
+import { isJobPosition } from '../../src/job/list.ts';
 import { Refusal } from '../../src/errors.ts';
 import { decodeCursor, decodeNumber, encodeCursor } from '../../src/live/cursor.ts';
 

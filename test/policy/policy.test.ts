@@ -6,9 +6,9 @@ import fc from 'fast-check';
 import { and, eq, sql } from 'drizzle-orm';
 import { type PolicyRule, Refusal, type RefusalCode } from '../../src/errors.ts';
 import { event } from '../../src/event/table.ts';
-import { planJob, submitJob } from '../../src/job/job.ts';
-import { nextJobNumber } from '../../src/job/number.ts';
-import { listRefused } from '../../src/job/trial.ts';
+import { keyOf, submit as submitJob, submitWithin } from '../../src/submission/submit.ts';
+import { planJob } from '../../src/submission/plan.ts';
+import { listRefused } from '../../src/submission/trial.ts';
 import { job } from '../../src/job/table.ts';
 import { commit } from '../../src/live/commit.ts';
 import { brokenLimits, checkRules } from '../../src/policy/check.ts';
@@ -49,10 +49,9 @@ function set(rules: RuleInput[], ifRevision: number | null = null, by = store.ad
 }
 
 const at = ['input', 'spec'];
-async function submit(spec: object, idempotencyKey: string | null = null) {
-  const number = await nextJobNumber(store.database, project.id);
+function submit(spec: object, key: string | null = null) {
   const sent = { project_id: project.id, model: 'm', dataset: 'd', ...spec };
-  return commit(store, (tx) => submitJob(tx, store.admin, { spec: sent, idempotencyKey, number, at }));
+  return submitJob(store, store.admin, { spec: sent, at }, keyOf('submitJob', key, sent));
 }
 
 function refused(code: RefusalCode, check: (refusal: Refusal) => void = () => {}) {
@@ -456,7 +455,7 @@ suite('a job', () => {
       opened.resolve();
       await changed.promise;
       const sent = { project_id: project.id, model: 'm', dataset: 'd', hyperparams: { epochs: 2 } };
-      return submitJob(tx, store.admin, { spec: sent, idempotencyKey: null, number: 1, at });
+      return submitWithin(tx, store.admin, { spec: sent, at }, 1);
     });
     await opened.promise;
     await set([{ path: 'hyperparams.epochs', max: 1 }]);

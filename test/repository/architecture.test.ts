@@ -31,6 +31,7 @@ const rooms = [
   'policy',
   'secret',
   'job',
+  'submission',
   'runner',
   'attempt',
   'log',

@@ -361,10 +361,9 @@ suite('A schedule', () => {
   test('is triggered once under a key, whatever runs, and is no due time', async () => {
     const schedule = await create('2026-01-01T00:00Z', { cron: '@hourly', onOverlap: 'FORBID' });
     await runLoops('2026-01-01T01:00:01Z');
-    const trigger = (number: number) =>
-      commit(one, (tx) => triggerSchedule(tx, admin, { id: schedule.id, number, idempotencyKey: 'again' }));
-    const first = await trigger(2_000_001);
-    const second = await trigger(2_000_002);
+    const trigger = () => triggerSchedule(one, admin, { id: schedule.id, idempotencyKey: 'again' });
+    const first = await trigger();
+    const second = await trigger();
     assert.deepEqual([first.replayed, second.replayed, second.job.id], [false, true, first.job.id]);
     assert.deepEqual(
       [first.job.scheduleId, first.job.dueAt, first.job.submittedBy],

@@ -5,9 +5,11 @@ import assert from 'node:assert/strict';
 import { after, suite, test } from 'node:test';
 import { Refusal } from '../../src/errors.ts';
 import { newId } from '../../src/id.ts';
-import { retryJob } from '../../src/job/edit.ts';
-import { planJob, submitJob } from '../../src/job/job.ts';
+import { retryJob } from '../../src/submission/retry.ts';
+import { keyOf, submit as submitJob } from '../../src/submission/submit.ts';
+import { planJob } from '../../src/submission/plan.ts';
 import { commit } from '../../src/live/commit.ts';
+import { cancelJob } from '../../src/attempt/attempt.ts';
 import { setPolicy } from '../../src/policy/policy.ts';
 import { createProject } from '../../src/project/project.ts';
 import { ensureToken, newTokenText } from '../../src/project/token.ts';
@@ -346,12 +348,11 @@ async function refused(work: Promise<unknown>): Promise<Refusal> {
 }
 
 const canary = credentials['a GitHub token'] ?? '';
-const submission = (spec: Record<string, unknown>, number = 1) => ({
-  spec: { ...base, ...spec },
-  idempotencyKey: 'key-1',
-  number,
-  at: ['input', 'spec'],
-});
+const at = ['input', 'spec'];
+function submit(more: Record<string, unknown>, key: string | null = null) {
+  const spec = { ...base, ...more };
+  return submitJob(store, store.admin, { spec, at }, keyOf('submitJob', key, spec));
+}
 
 /** Every row of every table, as text. */
 async function everything(): Promise<string> {
@@ -368,26 +369,24 @@ async function everything(): Promise<string> {
 
 test('a submission with a credential is refused at submit and preview, and leaves no trace', async () => {
   const spec = variable('HF', canary);
-  const error = await refused(commit(store, (tx) => submitJob(tx, store.admin, submission(spec))));
+  const error = await refused(submit(spec, 'key'));
   assert.equal(error.code, 'INVALID_INPUT');
   assert.deepEqual(
     error.details.issues?.map(({ code, path }) => [code, path.join('.')]),
     [['SECRET_LITERAL', 'input.spec.env.0.from.value']],
   );
-  const plan = await planJob(store.database.db, store.admin, submission(spec));
+  const plan = await planJob(store.database.db, store.admin, { spec: { ...base, ...spec }, at });
   assert.ok(!plan.ready && plan.refusal.details.issues?.[0]?.code === 'SECRET_LITERAL');
   assert.ok(!JSON.stringify([error, error.message, plan]).includes(canary));
   assert.ok(!(await everything()).includes(canary));
   // The key is free: the corrected submission takes it.
-  const { replayed } = await commit(store, (tx) => submitJob(tx, store.admin, submission({})));
+  const { replayed } = await submit(base, 'key');
   assert.equal(replayed, false);
 });
 
 test('a variable that is said to be no secret is recorded by its name in the job’s first event', async () => {
   const spec = variable('CACHE_API_KEY', '550e8400-e29b-41d4-a716-446655440000', { not_secret: true });
-  const { job } = await commit(store, (tx) =>
-    submitJob(tx, store.admin, { ...submission(spec, 2), idempotencyKey: null }),
-  );
+  const { job } = await submit(spec);
   assert.deepEqual(job.effective['env'], [
     { name: 'CACHE_API_KEY', from: { value: '550e8400-e29b-41d4-a716-446655440000' } },
   ]);
@@ -422,12 +421,12 @@ test('a policy holds no credential: not in a default, an allowed value, a messag
 });
 
 test('a retry and a schedule are refused likewise', async () => {
-  const { job: first } = await commit(store, (tx) =>
-    submitJob(tx, store.admin, { ...submission({}, 3), idempotencyKey: null }),
-  );
+  const { job: first } = await submit(base);
+  const { id } = first;
+  await commit(store, (tx) => cancelJob(tx, store.admin, { id, reason: null, gracePeriodSeconds: null }));
   const changes = { hyperparams: { hub: canary } };
-  const retry = { id: first.id, changes, issues: [], idempotencyKey: 'key-2', number: 99 };
-  const retried = await refused(commit(store, (tx) => retryJob(tx, store.admin, retry)));
+  const retry = { id, changes, issues: [], idempotencyKey: 'key-2' };
+  const retried = await refused(retryJob(store, store.admin, retry));
   const wanted = {
     ...{ cron: '0 * * * *', timezone: 'UTC', onOverlap: 'ALLOW' as const, startingDeadlineSeconds: 3600 },
     ...{ name: canary, spec: { ...base, notes: canary }, issues: [], idempotencyKey: 'key-3' },

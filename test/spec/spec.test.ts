@@ -7,7 +7,8 @@ import { builtinVersions } from '../../src/defaults/versions.ts';
 import { hashOf } from '../../src/replay/replay.ts';
 import { atInput, fromInput, shadowedExtras, toInput } from '../../src/spec/input.ts';
 import { effectiveSpec, layerOf, resolve, trainingPart } from '../../src/spec/resolve.ts';
-import { parseSpec, type Spec } from '../../src/spec/spec.ts';
+import type { Spec } from '../../src/spec/shape.ts';
+import { parseSpec } from '../../src/spec/spec.ts';
 import { documentedJson } from '../support/documents.ts';
 
 const seed = JSON.parse(documentedJson) as Spec;

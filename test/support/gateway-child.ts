@@ -1,5 +1,6 @@
 // A gateway in a process of its own, for what is measured: its memory after garbage collection, its CPU time, its
 // figures. `node --expose-gc gateway-child.ts` prints `control <port> gateway <port>`; the parent asks on the control port.
+import '../../bin/heap.mjs';
 import { createServer } from 'node:http';
 import { registry } from '../../src/metrics-registry.ts';
 import { createToken, openDoor } from './door.ts';

@@ -1,5 +1,6 @@
 // An embedded installation in a process of its own, as `astraml dev` is one. Prints `control <port> gateway <url> token
 // <text>`; on the control port the parent reads how late its event loop was, and asks its database.
+import '../../bin/heap.mjs';
 import { createServer } from 'node:http';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { text } from 'node:stream/consumers';

@@ -7,8 +7,8 @@ import { type Actor, type TokenScope, withIncluded } from '../../src/actor.ts';
 import { memoryBus } from '../../src/bus/memory.ts';
 import { openDatabase } from '../../src/database/database.ts';
 import { ensureDefaults } from '../../src/defaults/defaults.ts';
-import { type Job, submitJob } from '../../src/job/job.ts';
-import { nextJobNumber } from '../../src/job/number.ts';
+import { type Job } from '../../src/job/job.ts';
+import { submit } from '../../src/submission/submit.ts';
 import { commit, type Store } from '../../src/live/commit.ts';
 import { createProject } from '../../src/project/project.ts';
 import type { Assignment } from '../../src/protocol/control.ts';
@@ -65,14 +65,8 @@ async function openAny(embedded: boolean) {
 
 /** Submits a job to `p-test`. */
 export async function newJob(store: TestStore, spec: Record<string, unknown> = {}, by = store.admin): Promise<Job> {
-  const number = await nextJobNumber(store.database, testProject);
-  const submission = {
-    spec: { project_id: testProject, model: 'm', dataset: 'd', ...spec },
-    idempotencyKey: null,
-    number,
-    at: ['input', 'spec'],
-  };
-  return (await commit(store, (tx) => submitJob(tx, by, submission))).job;
+  const submission = { spec: { project_id: testProject, model: 'm', dataset: 'd', ...spec }, at: ['input', 'spec'] };
+  return (await submit(store, by, submission)).job;
 }
 
 /** Signs a runner on. */

@@ -1,7 +1,7 @@
 // Creating a schedule: from `schedules create`, and from `submit` when file or flags say when.
 import { randomUUID } from 'node:crypto';
 import { toInput } from '../../spec/input.ts';
-import type { Spec } from '../../spec/spec.ts';
+import type { Spec } from '../../spec/shape.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
 import { scheduleFields, select } from '../fields.ts';

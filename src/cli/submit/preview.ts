@@ -1,6 +1,6 @@
 // `astraml submit --dry-run`: what the job would run with and where each value comes from, or why it would be refused.
 import { toInput } from '../../spec/input.ts';
-import type { Spec } from '../../spec/spec.ts';
+import type { Spec } from '../../spec/shape.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
 import { previewFields, select, type Value, type Warning } from '../fields.ts';

@@ -1,7 +1,8 @@
 // The job spec of a submission: a JSON or YAML file, flags over it, checked as a whole before anything is sent.
 import { readFileSync } from 'node:fs';
 import { closest, type Issue } from '../../errors.ts';
-import { parseSpec, type Spec } from '../../spec/spec.ts';
+import type { Spec } from '../../spec/shape.ts';
+import { parseSpec } from '../../spec/spec.ts';
 import { exitCodes, Failure, Refused, usage } from '../failure.ts';
 
 export type Json = Record<string, unknown>;

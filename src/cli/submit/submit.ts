@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { toInput } from '../../spec/input.ts';
 import type { Cli } from '../cli.ts';
-import type { Spec } from '../../spec/spec.ts';
+import type { Spec } from '../../spec/shape.ts';
 import { exitCodeOfState, exitCodes, usage } from '../failure.ts';
 import { type JobLine, jobAnswer, type Warning } from '../fields.ts';
 import { detachable, detachedMessage, followLog, followState, noteState } from '../jobs/follow.ts';

@@ -22,16 +22,16 @@ import type { ReportBug } from '../../graphql/error.ts';
 import { toJsonInTurns } from '../../graphql/json.ts';
 import { idPrefix } from '../../id.ts';
 import { type Job, requireJob } from '../../job/job.ts';
-import { submit } from '../../job/submit.ts';
 import { commit } from '../../live/commit.ts';
 import { loadTokens } from '../../project/token.ts';
 import { loadSchedules } from '../../schedule/schedule.ts';
 import { specPathOf } from '../../spec/input.ts';
 import { parseSpec } from '../../spec/spec.ts';
+import { keyOf, submit } from '../../submission/submit.ts';
 import { actorOf, type Gateway, tokenOf } from '../context.ts';
-import { sendPieces } from './long-answer.ts';
-import { isRefused, readJson, type Refused } from './guard.ts';
 import type { RequestEntry } from '../watch/request-log.ts';
+import { isRefused, readJson, type Refused } from './guard.ts';
+import { sendPieces } from './long-answer.ts';
 import { refuseRest, sendProblem } from './problem.ts';
 
 type Answer = { status: number; body: unknown; headers?: Record<string, string> };
@@ -99,8 +99,8 @@ async function submitOne({ gateway, actor, request }: Call, body: unknown): Prom
   if (typeof projectId !== 'string' || projectId === '') throw invalid(parseSpec(spec).issues);
   requireScope(actor, projectId, 'WRITE', ['project_id']);
   const key = request.headers['idempotency-key'];
-  const submission = { spec, idempotencyKey: typeof key === 'string' ? key : null, at: [] };
-  const { job, replayed, warnings } = await submit(gateway, actor, submission);
+  const keyed = keyOf('submitJob', typeof key === 'string' ? key : null, spec);
+  const { job, replayed, warnings } = await submit(gateway, actor, { spec, at: [] }, keyed);
   const shown = warnings.map(({ path, ...warning }) => ({ ...warning, path: path && specPathOf(path) }));
   return {
     status: replayed ? 200 : 201,

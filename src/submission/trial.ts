@@ -3,14 +3,16 @@ import type { Actor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
 import { type Defaults, defaultsLayer, requireUsable } from '../defaults/defaults.ts';
 import { notFound, type PolicyRule, Refusal } from '../errors.ts';
+import type { Job } from '../job/job.ts';
+import { listJobs } from '../job/list.ts';
 import { checkAgain } from '../policy/check.ts';
 import { getCurrentPolicy } from '../policy/policy.ts';
 import { getProject } from '../project/project.ts';
 import { canonical } from '../replay/replay.ts';
 import { atInput } from '../spec/input.ts';
-import { type Layer, layerOf, type ResolvedValue, resolve } from '../spec/resolve.ts';
+import { type Layer, layerOf, resolve, type ResolvedValue } from '../spec/resolve.ts';
 import { parseSpec } from '../spec/spec.ts';
-import { type Job, layersOverDefaults, listJobs, projectOf, type Submission } from './job.ts';
+import { layersOverDefaults, projectOf, type Submission } from './plan.ts';
 
 /** How many of the newest jobs new rules are tried on. */
 export const lastJobs = 100;

@@ -2,7 +2,7 @@
 // and taken in the job's transaction would make all submissions of a project wait for each other.
 import { sql } from 'drizzle-orm';
 import { type Database, databaseErrorCode } from '../database/database.ts';
-import { notFound, Refusal } from '../errors.ts';
+import { notFound } from '../errors.ts';
 import { jobNumber } from './table.ts';
 
 /** A block is twice the last one, so that few jobs skip few numbers when a gateway restarts. */
@@ -11,24 +11,20 @@ type Block = { next: number; end: number; size: number };
 const blocks = new WeakMap<Database, Map<string, Promise<Block>>>();
 
 /**
- * Does `work` with the next number of the project. A number that made no job, since the submission was a repeat or was
- * refused, is given to the next one when nobody took another meanwhile.
+ * Calls `work` with the next number of the project. When its result says that no job has the number, e.g. since the
+ * submission was a repeat, the next job gets it, unless another number was taken meanwhile. After an error it is skipped:
+ * nobody knows whether the job was written.
  */
-export async function withJobNumber<Result extends { replayed: boolean }>(
+export async function withJobNumber<Result>(
   database: Database,
   projectId: string,
+  isUsed: (result: Result) => boolean,
   work: (number: number) => Promise<Result>,
 ): Promise<Result> {
   const number = await nextJobNumber(database, projectId);
-  try {
-    const result = await work(number);
-    if (result.replayed) await giveBack(database, projectId, number);
-    return result;
-  } catch (error) {
-    // After any other error nobody knows whether the job was written.
-    if (error instanceof Refusal) await giveBack(database, projectId, number);
-    throw error;
-  }
+  const result = await work(number);
+  if (!isUsed(result)) await giveBack(database, projectId, number);
+  return result;
 }
 
 async function giveBack(database: Database, projectId: string, number: number): Promise<void> {

@@ -1,17 +1,13 @@
 // What people do with a job after its submission: they name and sort it anew, or submit it again.
 import { type Actor, requireScope } from '../actor.ts';
 import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
-import { newId } from '../id.ts';
+import { addEvent, changeJob, type Job, type LockedJob, requireJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';
 import { checkRules, sortViolations } from '../policy/check.ts';
 import { getCurrentPolicy } from '../policy/policy.ts';
 import { getProject, requireActive } from '../project/project.ts';
-import { takeKey } from '../replay/replay.ts';
-import { atInput } from '../spec/input.ts';
-import { setAt, withChanges } from '../spec/resolve.ts';
-import { parseSpec, unkeepable } from '../spec/spec.ts';
-import { addEvent, changeJob, createJob, type Job, type LockedJob, requireJob } from './job.ts';
-import { isTerminal } from './state.ts';
+import { withChanges } from '../spec/resolve.ts';
+import { parseSpec } from '../spec/spec.ts';
 
 const at = ['input', 'id'];
 
@@ -65,10 +61,8 @@ function editLocked({ job }: LockedJob, edit: Omit<JobEdit, 'id'>): Record<strin
       currentState: job.state,
     });
   }
-  const effective = structuredClone(job.effective);
-  setAt(effective, 'priority', priority);
   const resolved = withChanges(job.resolved, new Map([['priority', { source: 'REQUEST', value: priority }]]));
-  Object.assign(job, wanted, { effective, resolved });
+  Object.assign(job, wanted, { effective: { ...job.effective, priority }, resolved });
   return changed;
 }
 
@@ -85,72 +79,4 @@ async function requireAllowed(tx: Tx, { job }: LockedJob): Promise<void> {
     message,
   }));
   if (issues.length > 0) throw invalid(issues);
-}
-
-export type Retry = {
-  id: string;
-  /** What is changed of the job's values, in the shape of the job spec file. */
-  changes: { hyperparams?: Record<string, unknown>; resources?: Record<string, unknown> };
-  /** Problems found where the changes were read. */
-  issues: Issue[];
-  idempotencyKey: string | null;
-  /** A number that nobody else has. */
-  number: number;
-};
-
-/**
- * Submits a finished job again as a new one. It takes the values that the first was resolved to, whatever defaults and
- * policy say by now; the policy in force may refuse them.
- */
-export async function retryJob(tx: Tx, actor: Actor, retry: Retry): Promise<{ job: Job; replayed: boolean }> {
-  const first = await requireJob(tx, actor, retry.id, at);
-  requireScope(actor, first.projectId, 'WRITE', at);
-  const id = newId('job');
-  const open = unkeepable(retry.changes); // before the key's row holds it
-  if (open.length > 0) throw invalid(open.map((issue) => atInput(issue, ['input'])));
-  if (retry.idempotencyKey !== null) {
-    const keyed = { scope: first.projectId, mutation: 'retryJob', key: retry.idempotencyKey };
-    const known = await takeKey(tx, { ...keyed, input: { id: first.id, ...retry.changes }, objectId: id });
-    if (known) return { job: await requireJob(tx, actor, known), replayed: true };
-  }
-  if (!isTerminal(first.state)) {
-    throw new Refusal('INVALID_STATE', `The job has not ended yet: it is ${first.state}.`, {
-      path: at,
-      hint: 'Wait for its end, or cancel it first.',
-      currentState: first.state,
-    });
-  }
-  const { changes, issues, number } = retry;
-  const submission = {
-    spec: changedSpec(first, changes),
-    issues,
-    number,
-    at: ['input'],
-    retried: { job: first, changes },
-  };
-  const { job } = await createJob(tx, actor, submission, id);
-  return { job, replayed: false };
-}
-
-/** The first job's spec with the changes, as one could submit it: with its version, name, tags and notes of now. */
-function changedSpec(first: Job, { hyperparams = {}, resources = {} }: Retry['changes']): Record<string, unknown> {
-  const own = (name: string) => objectOf(first.spec[name]);
-  const stopping = { ...objectOf(own('hyperparams')['early_stopping']), ...objectOf(hyperparams['early_stopping']) };
-  return {
-    ...first.spec,
-    defaults_version: first.defaultsVersion,
-    name: first.name,
-    ...(first.tags.length > 0 ? { tags: first.tags } : {}),
-    ...(first.notes === null ? {} : { notes: first.notes }),
-    hyperparams: {
-      ...own('hyperparams'),
-      ...hyperparams,
-      ...(Object.keys(stopping).length > 0 ? { early_stopping: stopping } : {}),
-    },
-    resources: { ...own('resources'), ...resources },
-  };
-}
-
-function objectOf(value: unknown): Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : {};
 }

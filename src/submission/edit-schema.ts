@@ -1,5 +1,5 @@
 // How people edit a job and submit it again.
-import { requireActor, requireScope } from '../actor.ts';
+import { requireActor } from '../actor.ts';
 import { builder, load } from '../graphql/builder.ts';
 import {
   addMutation,
@@ -10,13 +10,13 @@ import {
   PolicyViolationError,
   ValidationError,
 } from '../graphql/mutation.ts';
+import { type Job, loadJobs } from '../job/job.ts';
+import { JobRef } from '../job/schema.ts';
 import { commit } from '../live/commit.ts';
+import { HyperparamsInput, ResourcesInput } from '../spec/input-schema.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
-import { HyperparamsInput, ResourcesInput } from '../spec/schema.ts';
-import { type Retry, retryJob, updateJob } from './edit.ts';
-import { type Job, loadJobs, requireJob } from './job.ts';
-import { withJobNumber } from './number.ts';
-import { JobRef } from './schema.ts';
+import { updateJob } from './edit.ts';
+import { type Retry, retryJob } from './retry.ts';
 
 builder.objectField(JobRef, 'retriedFrom', (t) =>
   t.field({
@@ -92,16 +92,11 @@ addMutation('retryJob', {
   async resolve(input, context) {
     const actor = requireActor(context.actor);
     const { id, hyperparams, resources } = input;
-    const { projectId } = await requireJob(context.database.db, actor, id, ['input', 'id']);
-    requireScope(actor, projectId, 'WRITE', ['input', 'id']);
-    const retry = {
+    return retryJob(context, actor, {
       id,
       changes: fromInput({ hyperparams, resources }) as Retry['changes'],
       issues: shadowedExtras({ hyperparams }),
       idempotencyKey: input.idempotencyKey ?? context.idempotencyKey,
-    };
-    return withJobNumber(context.database, projectId, (number) =>
-      commit(context, (tx) => retryJob(tx, actor, { ...retry, number })),
-    );
+    });
   },
 });

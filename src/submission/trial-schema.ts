@@ -4,10 +4,10 @@ import { getDefaults } from '../defaults/defaults.ts';
 import { requireVersion } from '../defaults/schema.ts';
 import { builder } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
+import { JobRef } from '../job/schema.ts';
 import { PolicyPayloadRef } from '../policy/schema.ts';
+import { JobSpecInput } from '../spec/input-schema.ts';
 import { fromInput, shadowedExtras } from '../spec/input.ts';
-import { JobSpecInput } from '../spec/schema.ts';
-import { JobRef } from './schema.ts';
 import { lastJobs, listRefused, type MigrationItem, previewMigration } from './trial.ts';
 
 builder.objectField(PolicyPayloadRef, 'refusedJobs', (t) =>

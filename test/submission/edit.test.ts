@@ -4,9 +4,9 @@ import { after, before, suite, test } from 'node:test';
 import { cancelJob } from '../../src/attempt/attempt.ts';
 import { Refusal, type RefusalCode } from '../../src/errors.ts';
 import { jobEventTypes, listJobEvents } from '../../src/event/event.ts';
-import { updateJob, type JobEdit, type Retry, retryJob } from '../../src/job/edit.ts';
+import { type JobEdit, updateJob } from '../../src/submission/edit.ts';
+import { type Retry, retryJob } from '../../src/submission/retry.ts';
 import { getJob, type Job } from '../../src/job/job.ts';
-import { nextJobNumber } from '../../src/job/number.ts';
 import { commit } from '../../src/live/commit.ts';
 import { setPolicy } from '../../src/policy/policy.ts';
 import { createProject, updateProject } from '../../src/project/project.ts';
@@ -18,9 +18,8 @@ after(() => store.close());
 
 const edit = (input: JobEdit, by = store.admin) => commit(store, (tx) => updateJob(tx, by, input));
 
-async function retry(id: string, changes: Retry['changes'] = {}, key: string | null = null, by = store.admin) {
-  const number = await nextJobNumber(store.database, testProject);
-  return commit(store, (tx) => retryJob(tx, by, { id, changes, issues: [], idempotencyKey: key, number }));
+function retry(id: string, changes: Retry['changes'] = {}, key: string | null = null, by = store.admin) {
+  return retryJob(store, by, { id, changes, issues: [], idempotencyKey: key });
 }
 
 async function endedJob(spec: Record<string, unknown> = {}): Promise<Job> {

@@ -1,1 +1,0 @@
-ALTER TABLE "log_chunk" ADD COLUMN "size" integer DEFAULT 0 NOT NULL;

@@ -1,1 +1,0 @@
-ALTER TABLE "attempt" ADD COLUMN "log_excerpt" jsonb DEFAULT '[]'::jsonb NOT NULL;

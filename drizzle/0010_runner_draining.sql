@@ -1,1 +1,0 @@
-ALTER TABLE "runner" ADD COLUMN "draining_at" timestamp (3) with time zone;

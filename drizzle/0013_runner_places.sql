@@ -1,1 +1,0 @@
-ALTER TABLE "runner" ADD COLUMN "places" integer;
