@@ -1,4 +1,5 @@
-// An attempt that runs on this machine: in this process (`dev`), or in one of its own that outlives the runner.
+// An attempt that runs on this machine: in the runner's process (`dev`), or in a supervisor process
+// that outlives the runner.
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -7,44 +8,53 @@ import type { RecordOf } from '../protocol/record.ts';
 
 export type Outcome = RecordOf<'finished'>['outcome'];
 
-/** Go on without a gateway, or stop before somebody else can have the job. */
+/** Whether an attempt without a gateway goes on, or stops before another runner can get its job. */
 export type WhenCut = 'continue' | 'stop';
 
 export type RunningAttempt = {
   readonly attemptId: string;
-  /** Indexes of the GPUs that it holds. */
+  /** Indexes of the GPUs that the attempt holds. */
   readonly gpus: readonly number[];
-  /** Resolves when it is over and acknowledged, or was abandoned; never rejects. */
+  /**
+   * Resolves when the attempt has ended and its records are acknowledged, or it was abandoned.
+   * Never rejects.
+   */
   readonly done: Promise<void>;
-  /** An acknowledgement for this attempt, or for another one. */
+  /** Takes an acknowledgement, which may be for another attempt. */
   acknowledge(acknowledgement: Acknowledgement): void;
-  /** The gateway wants to be heard of. */
+  /** Asks the gateway for an acknowledgement at once: it has a directive. */
   ask(): void;
-  /** Ends its command; the attempt's end says why. */
+  /** Ends the command. The attempt's end has this outcome. */
   stop(outcome: Outcome, graceMs?: number): void;
-  /** Stops everything within this time and sends nothing more, not even the end. */
+  /** Ends the command within `graceMs` and sends no more records, not even the end. */
   abandon(graceMs: number): void;
 };
 
-/** In the folder of an attempt while it runs: for the next start of the runner, should this one be killed. */
+/**
+ * File in the folder of a running attempt: the next start of the runner finds it when this one is
+ * killed.
+ */
 export const attemptFileName = 'attempt.json';
 const attemptFile = z.object({
   jobId: z.string(),
   attempt: z.string(),
   gpus: z.array(z.number()),
-  /** Of its command, once it runs: see AttemptName. */
+  /** Life of the command once it runs: see `AttemptName`. */
   life: z.string().nullish(),
 });
 export type AttemptFile = z.output<typeof attemptFile>;
 
-/** Undefined when there is none: the attempt ended in order. Null for half a file: its command was not started. */
+/**
+ * Reads the file of an attempt. Undefined when there is none: the attempt has ended in order. Null
+ * when it is half written: its command was not started.
+ */
 export async function readAttemptFile(folder: string): Promise<AttemptFile | null | undefined> {
   const text = await readFile(join(folder, attemptFileName), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
   return attemptFile.safeParse(parseJson(text)).data ?? null;
 }
 
-/** Undefined for text that is no JSON. */
+/** Parses JSON; undefined for other text. */
 export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);

@@ -1,6 +1,7 @@
-// Control groups of version 2, one an attempt: what is started in one stays in it, whatever it does with its session, its
-// environment and its title, and one write ends it all. No controller is needed, so an empty hierarchy beside version 1
-// (`/sys/fs/cgroup/unified`) is as good.
+// Control groups (version 2), one for each attempt. A process that starts in one stays in it,
+// whatever it does with its session, its environment and its title, and one write kills them all.
+// No controller is needed, so an empty hierarchy beside version 1 (`/sys/fs/cgroup/unified`) works
+// too.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
@@ -9,12 +10,17 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readOrEmpty } from './read.ts';
 
-/** Beside the groups of other programs; it goes with the last attempt. */
+/** Name of the common folder of all attempts. It is removed with the last of them. */
 const folderName = 'astraml';
 const probeMs = 2_000;
-/** Another attempt that ends may remove the common folder just when this one is made. */
+/**
+ * Another attempt that ends may remove the common folder at the moment in which this group is made.
+ */
 const makeTries = 5;
-/** A job may make groups below its own without end: more are not looked into to find what to measure. */
+/**
+ * Upper bound of groups that one measurement reads: a job may make any number of groups below its
+ * own.
+ */
 const maxMeasuredGroups = 256;
 
 export class ControlGroup {
@@ -24,7 +30,10 @@ export class ControlGroup {
     this.#path = join(folder, name);
   }
 
-  /** Makes the group. The descriptor is its `cgroup.procs`: who writes 0 there enters, also under another uid. */
+  /**
+   * Makes the group and returns a descriptor of its `cgroup.procs`: a process that writes 0 there
+   * enters, under another uid too.
+   */
   make(): number {
     for (let tries = 1; ; tries++) {
       try {
@@ -36,17 +45,20 @@ export class ControlGroup {
     }
   }
 
-  /** Whether a process but zombies is in it or in a group below; `cgroup.procs` would list its own members only. */
+  /**
+   * Whether a process other than a zombie is in the group or below; `cgroup.procs` lists only
+   * direct members.
+   */
   isPopulated(): boolean {
     return /^populated 1$/m.test(readOrEmpty(join(this.#path, 'cgroup.events')));
   }
 
-  /** Processes in it and in groups that the job made below. */
+  /** Lists the processes in the group and in groups that the job made below. */
   listPids(): number[] {
     return groupsAt(this.#path).flatMap((group) => pidsIn(readOrEmpty(join(group, 'cgroup.procs'))));
   }
 
-  /** Like `listPids`, for a sample: one file after the other, while everything else goes on. */
+  /** Like `listPids`, but asynchronous: for a measurement, which must not hold up other work. */
   async findPids(): Promise<number[]> {
     const groups = [this.#path];
     const pids: number[] = [];
@@ -54,20 +66,25 @@ export class ControlGroup {
       pids.push(...pidsIn(await readFile(join(group, 'cgroup.procs'), 'utf8').catch(() => '')));
       const entries = await readdir(group, { withFileTypes: true }).catch(() => []);
       const below = entries.filter((entry) => entry.isDirectory()).map(({ name }) => join(group, name));
-      groups.push(...below.slice(0, maxMeasuredGroups - groups.length)); // grows while it is read
+      // the list grows during the loop
+      groups.push(...below.slice(0, maxMeasuredGroups - groups.length));
     }
     return pids;
   }
 
-  /** CPU time of all that ever was in it; no controller is needed for that. */
+  /**
+   * CPU seconds of all processes that ever were in the group; the kernel counts them without a
+   * controller.
+   */
   async readCpuSeconds(): Promise<number | null> {
     const usec = await this.#readNumber('cpu.stat', /^usage_usec (\d+)$/m);
     return usec === null ? null : usec / 1e6;
   }
 
   /**
-   * Memory of all in it, where its hierarchy has the memory controller; null where not. Pages of files that were read once
-   * and that the kernel can drop are left out: else a job that reads 1 TB seems to fill the machine.
+   * Memory of the group in bytes; null without the memory controller. It leaves out cached file
+   * pages that the kernel can drop: with them, a job that reads 1 TB would seem to fill the
+   * machine.
    */
   async readMemoryBytes(): Promise<number | null> {
     const bytes = await this.#readNumber('memory.current', /^(\d+)$/m);
@@ -80,31 +97,31 @@ export class ControlGroup {
     return number === undefined ? null : Number(number);
   }
 
-  /** Ends all processes in it at once, also those that are being forked. */
+  /** Kills all processes in the group at once, also those that are being forked. */
   kill(): void {
     try {
       writeFileSync(join(this.#path, 'cgroup.kill'), '1');
     } catch {
-      // it is gone already
+      // the group is gone already
     }
   }
 
-  /** When nothing is in it any more. */
+  /** Removes the group and the groups below. Call it when no process is in them. */
   remove(): void {
     const groups = [...groupsAt(this.#path).toReversed(), dirname(this.#path)];
     for (const group of groups) {
       try {
         rmdirSync(group);
       } catch {
-        // it is gone, or the common folder holds another attempt
+        // the group is gone, or the common folder holds another attempt
       }
     }
   }
 }
 
 /**
- * The folder for the groups of attempts, below the group of this process; null where there is no version 2, or where a
- * process that is started cannot be moved there and killed.
+ * Finds the folder for the groups of attempts, below the group of this process. Null without
+ * control groups of version 2, or where a trial process cannot enter one there and be killed by it.
  */
 export async function findGroupFolder(proc = '/proc'): Promise<string | null> {
   const own = /^0::(.*)$/m.exec(readOrEmpty(join(proc, 'self/cgroup')))?.[1];
@@ -114,14 +131,14 @@ export async function findGroupFolder(proc = '/proc'): Promise<string | null> {
     .map((line) => line.split(' '))
     .filter(([, , type]) => type === 'cgroup2')
     .map(([, path = '']) => path.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8))));
-  // In a container the path may be the host's, and our own group is what is mounted.
+  // In a container this path may be that of the host, while only the own group is mounted.
   for (const folder of mounts.flatMap((mount) => [join(mount, own, folderName), join(mount, folderName)])) {
     if (await holdsProcesses(folder)) return folder;
   }
   return null;
 }
 
-/** What a runner says at its start, once, where it has no folder for groups. */
+/** Sentence that a runner logs at its start where it has no folder for groups. */
 export const withoutGroups =
   'No control group of version 2 can be written to here. Processes of a job are followed by session and descent, so ' +
   'one that leaves both between two looks, and changes its environment, is not found.';
@@ -155,7 +172,7 @@ async function holdsProcesses(folder: string): Promise<boolean> {
   }
 }
 
-/** Process 0 is one of another pid namespace, and none stands behind the last line. */
+/** Parses `cgroup.procs`. Pid 0 is a process of another pid namespace; the last line is empty. */
 function pidsIn(procs: string): number[] {
   return procs
     .split('\n')
@@ -163,7 +180,7 @@ function pidsIn(procs: string): number[] {
     .filter((pid) => pid > 1);
 }
 
-/** A group and all below it, each before its own. */
+/** Lists a group and all groups below it, each parent before its children. */
 function groupsAt(path: string): string[] {
   try {
     const below = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());

@@ -1,13 +1,17 @@
-// Control: what a runner asks the gateway over HTTP. Answers are checked; an answer that does not come is an ApiError.
+// Control: HTTP requests of a runner to the gateway. Answers are checked against a schema; a
+// request without an answer rejects with ApiError.
 import { z } from 'zod';
 import { ApiError } from '../client/client.ts';
 
-/** A gateway that does not answer within this time is away. */
+/** Time after which a gateway without an answer counts as away. */
 export const answerMs = 10_000;
 
 export type Control = {
   readonly url: string;
-  /** Posts to `/runner/v1/<path>`; rejects with ApiError, retryable when the gateway is away. */
+  /**
+   * Posts to `/runner/v1/<path>`. Rejects with ApiError, which is retryable when the gateway is
+   * away.
+   */
   call<Schema extends z.ZodType>(
     path: string,
     body: unknown,
@@ -25,7 +29,7 @@ const refusal = z.object({
   ),
 });
 
-/** `token` has the scope RUNNER. */
+/** `token` must have the scope RUNNER. */
 export function createControl(url: string, token: string): Control {
   return {
     url,

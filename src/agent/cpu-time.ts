@@ -1,29 +1,36 @@
-// CPU time of an attempt from the stat files of its processes, where no control group counts it. It never falls when a
-// process ends, and counts no process twice: the kernel adds the time of a child to its parent when the parent waits for it.
+// Sums the CPU time of an attempt from /proc, where no control group counts it. The sum never falls
+// when a process ends, and counts no process twice: when a parent waits for a child, the kernel
+// adds the child's time to the parent's.
 
 /** A tick of /proc is 1/100 s on every architecture that Node runs on. */
 const ticksPerSecond = 100;
 
 export type ProcessTime = {
   pid: number;
-  /** Its pid with its start. */
+  /** The pid with the start time. */
   life: string;
-  /** Pid of its parent. */
+  /** Pid of the parent. */
   parent: number;
-  /** Its own time, and that of the children that it waited for. */
+  /** `ticks`: time of its own. `childTicks`: time of the children that it has waited for. */
   ticks: number;
   childTicks: number;
 };
 
-/** `owed` is time of descendants that ended, as far as it does not show in `childTicks` yet. */
+/**
+ * `owed`: time of descendants that have ended and that `childTicks` does not contain yet, since
+ * their parent has not waited for them.
+ */
 type CountedProcess = ProcessTime & { owed: number };
 
 export class CpuTime {
   #running: ReadonlyMap<string, CountedProcess> = new Map();
-  /** Ticks of processes that ended without an ancestor that could wait for them. */
+  /** Ticks of processes that ended without a living ancestor. */
   #orphanTicks = 0;
 
-  /** All processes of the attempt that live now. What one used after it was last seen counts only if its parent waits. */
+  /**
+   * Takes the living processes of the attempt. Time that a process used after the last call counts
+   * only if its parent waits for it.
+   */
   see(processes: readonly ProcessTime[]): void {
     const before = this.#running;
     const running = new Map(processes.map((one) => [one.life, { ...one, owed: before.get(one.life)?.owed ?? 0 }]));

@@ -1,17 +1,21 @@
-// Finds secrets that were encoded to base64, base32 or hexadecimal digits, whole or in pieces: a text is decoded as it is
-// read, at each place where a byte may begin, and six bytes in a row of a secret are found wherever a tool broke its lines.
+// Finds secrets that were encoded as base64, base32 or hexadecimal digits, whole or in pieces. A
+// text is decoded while it is scanned, from each place where a byte may begin. Six consecutive
+// bytes of a secret are a match, wherever a tool broke its lines.
 import { minSecretLength } from '../protocol/secret.ts';
 import type { Range } from './ranges.ts';
 
-/** How many bytes in a row tell a secret: fewer stand in other texts too. */
+/** Length of a match in bytes: fewer consecutive bytes of a secret occur in other texts too. */
 const fragmentBytes = minSecretLength;
 const fragmentBits = 8 * fragmentBytes;
 const tableSize = 65_536;
 
-/** A character that ends what is encoded, and one that stands within it and means nothing. */
+/** `border` ends an encoded text; `filler` stands inside of one and is ignored. */
 const [border, filler] = [-1, -2];
 
-/** `bits` of each character, by its code; bytes may begin at each multiple of `step` bits. */
+/**
+ * An encoding. `values` gives the `bits` bits of each character, by its code. Bytes may begin at
+ * each multiple of `step` bits.
+ */
 type Alphabet = { bits: number; step: number; values: Int8Array };
 
 function alphabet(bits: number, step: number, digits: readonly string[], fillers = ''): Alphabet {
@@ -30,21 +34,28 @@ const base64 = alphabet(
   ['+/', '-_'].map((last) => `${letters.toUpperCase()}${letters}0123456789${last}`),
 );
 const base32 = alphabet(5, 1, [`${letters}234567`, `${letters.toUpperCase()}234567`]);
-/** `xxd` puts blanks between, `openssl` colons; the rest is of `\x68`, `%68`, `&#x68;`, `68-75` and lists of such. */
+/**
+ * Fillers: `xxd` writes blanks between bytes, `openssl` colons; the others are of `\x68`, `%68`,
+ * `&#x68;`, `68-75` and lists of them.
+ */
 const hex = alphabet(4, 4, ['0123456789abcdef', '0123456789ABCDEF'], ' \t:,;-_.\'"\\%&#xX');
 const plain: Alphabet = { bits: 8, step: 8, values: Int8Array.from({ length: 128 }, (_, code) => code) };
 
 export class EncodedFinder {
-  /** The fragments, each as one number of 48 bits. */
+  /** The fragments of six bytes, each as one number of 48 bits. */
   readonly #fragments = new Set<number>();
-  /** 1 for the last two bytes of each: nearly all of a text is passed over by this alone. */
+  /**
+   * 1 for the last two bytes of each fragment. This small table rules out nearly all places of a
+   * text.
+   */
   readonly #ends = new Uint8Array(tableSize);
 
   constructor(texts: Iterable<string>) {
     for (const text of texts) {
       const secret = withoutScheme(text);
       this.#add(Buffer.from(secret));
-      for (const encoded of base64Forms(secret)) this.#add(Buffer.from(encoded)); // in what is encoded twice
+      // finds secrets that were encoded twice
+      for (const encoded of base64Forms(secret)) this.#add(Buffer.from(encoded));
     }
   }
 
@@ -56,34 +67,38 @@ export class EncodedFinder {
     for (const range of ranges) range.to = endOfPadding(text, range.to);
     const before = ranges.length;
     this.#scan(withoutPrefixes(text), hex, ranges);
-    // Beside their digits, dumps show the characters, of which a line may hold a piece only.
+    // Dumps show the characters beside the digits, and a line may hold only a piece of them.
     if (ranges.length > before) this.#scan(text, plain, ranges);
     return ranges;
   }
 
   #add(bytes: Buffer): void {
-    let word = -1; // the last byte that is no blank
-    for (const [at, byte] of bytes.entries()) {
-      if (byte > 0x20) word = at;
-      const from = at - fragmentBytes + 1;
-      if (from < 0 || word < from) continue; // blanks between words, or before lines
+    let word = -1; // index of the last byte that is no blank
+    for (const [index, byte] of bytes.entries()) {
+      if (byte > 0x20) word = index;
+      const from = index - fragmentBytes + 1;
+      if (from < 0 || word < from) continue; // a fragment of blanks only would match anywhere
       this.#fragments.add(bytes.readUIntBE(from, fragmentBytes));
-      this.#ends[bytes.readUInt16BE(at - 1)] = 1;
+      this.#ends[bytes.readUInt16BE(index - 1)] = 1;
     }
   }
 
-  /** One pass; for each place in a byte where one may begin it keeps the last six bytes, in two halves. */
+  /**
+   * Scans a text once. For each bit position at which a byte may begin it keeps the last six bytes,
+   * in two halves of 24 bits.
+   */
   #scan(text: string, { bits, step, values }: Alphabet, ranges: Range[]): void {
     const [high, low] = [new Int32Array(8), new Int32Array(8)];
-    const places = new Int32Array(16); // of the last characters; 48 bits have ten at most in base32, twelve in hex
+    // indexes of the last characters: 48 bits take at most ten in base32, twelve in hex
+    const places = new Int32Array(16);
     let [count, length, pending] = [0, 0, 0];
-    for (let at = 0; at < text.length; at++) {
-      const value = values[text.charCodeAt(at)] ?? border;
+    for (let index = 0; index < text.length; index++) {
+      const value = values[text.charCodeAt(index)] ?? border;
       if (value < 0) {
         if (value === border) count = length = 0;
         continue;
       }
-      places[count++ & 15] = at;
+      places[count++ & 15] = index;
       pending = ((pending << bits) | value) & 0xffff;
       const before = length;
       length += bits;
@@ -95,15 +110,16 @@ export class EncodedFinder {
         low[phase] = rest;
         if (end < fragmentBits || this.#ends[rest & 0xffff] === 0) continue;
         if (!this.#fragments.has((high[phase] ?? 0) * 0x1000000 + rest)) continue;
-        ranges.push({ from: places[Math.floor((end - fragmentBits) / bits) & 15] ?? 0, to: at + 1 });
+        ranges.push({ from: places[Math.floor((end - fragmentBits) / bits) & 15] ?? 0, to: index + 1 });
       }
     }
   }
 }
 
 /**
- * The base64 of a text, in both alphabets, alone and inside of a longer one: there it starts at one of three places of a
- * group, and what is encoded together with its neighbours is left away.
+ * Returns the base64 forms of a text in both alphabets: alone, and inside of a longer text. There
+ * it may start at each of the three bytes of a group, and the characters that it shares with its
+ * neighbours are left out.
  */
 function base64Forms(text: string): string[] {
   const bytes = Buffer.from(text);
@@ -115,13 +131,16 @@ function base64Forms(text: string): string[] {
   return [...forms, ...forms.map((form) => form.replaceAll('+', '-').replaceAll('/', '_'))];
 }
 
-/** The start of each URL is no part of a secret. */
+/** Removes the scheme of a URL: the same text starts many harmless URLs. */
 function withoutScheme(text: string): string {
   const rest = text.replace(/^[a-z][a-z0-9+.-]{0,30}:\/\//i, '');
   return rest.length < minSecretLength ? text : rest;
 }
 
-/** `0x68` and `\u0068`, whose zeros are no digits of the byte; of the same length. */
+/**
+ * Blanks out the prefixes of `0x68` and `\u0068`, whose zeros are no digits of the byte. Keeps the
+ * length.
+ */
 function withoutPrefixes(text: string): string {
   return text.replace(/0x|\\u00/gi, (prefix) => ' '.repeat(prefix.length));
 }

@@ -1,9 +1,9 @@
-// The texts in which a secret value may appear in an output: as it is, and as programs escape it. What is encoded to other
-// alphabets is found by decoding, see encoded-finder.ts.
+// Lists the texts in which a secret may appear in an output: as it is, and as programs escape it.
+// Encodings such as base64 are found by decoding, in `encoded-finder.ts`.
 import { linesOf, minSecretLength } from '../protocol/secret.ts';
 import { visible } from './invisible.ts';
 
-/** Everything to look for, for one value: each of its texts, and each of their lines, escaped in every way. */
+/** Returns all texts to search for one value: its parts and their lines, escaped in every way. */
 export function formsOf(value: string): Set<string> {
   const forms = new Set<string>();
   for (const part of textsOf(value).flatMap((text) => [
@@ -21,7 +21,7 @@ export function formsOf(value: string): Set<string> {
       ...urlForms(part),
       ...escapedForms(part),
     ]) {
-      // A line never holds a line feed: of a value with several, only what has them escaped can be found whole.
+      // An output line has no line feeds, so a form with one can never be found.
       const { text } = visible(form);
       if (text.length >= minSecretLength && !text.includes('\n')) forms.add(text);
     }
@@ -29,10 +29,13 @@ export function formsOf(value: string): Set<string> {
   return forms;
 }
 
-/** Columns after which `base64`, PEM and `xxd -p` break a line. */
+/** Columns after which `base64`, PEM and `xxd -p` break lines. */
 const wrapColumns = [76, 64, 60];
 
-/** What `base64` and `xxd -p` print last of a value: it may be too short to be found by decoding. */
+/**
+ * The last line that `base64` and `xxd -p` print of a value: it may be too short to be found by
+ * decoding.
+ */
 function lastLines(part: string): string[] {
   const bytes = Buffer.from(part);
   const digits = bytes.toString('hex');
@@ -41,7 +44,10 @@ function lastLines(part: string): string[] {
   );
 }
 
-/** The value itself, the texts inside of JSON, and passwords of URLs: a program prints them alone. */
+/**
+ * Returns the value, the strings in it when it is JSON, and passwords of URLs: a program may print
+ * each alone.
+ */
 export function textsOf(value: string): string[] {
   const texts = new Set([value]);
   for (const text of [value, ...linesOf(value)]) for (const inner of textsInJson(text)) texts.add(inner);
@@ -60,17 +66,21 @@ function textsInJson(text: string): string[] {
       else if (typeof item === 'object' && item !== null) for (const inner of Object.values(item)) pending.push(inner);
     }
   } catch {
-    return []; // no JSON
+    return []; // the text is no JSON
   }
   return texts;
 }
 
-/** Of `scheme://user:password@host`, as it stands there and decoded; without a password the user is the secret. */
+/**
+ * Returns the password of `scheme://user:password@host`, as it stands and decoded. Without a
+ * password, the user is the secret.
+ */
 function passwordsOf(text: string): string[] {
   const [, authority = ''] = /^\s*[a-z][a-z0-9+.-]*:\/\/([^\s]+)@/i.exec(text) ?? [];
   if (authority === '') return [];
   const colon = authority.indexOf(':');
-  const longest = authority.slice(colon + 1); // up to the last @: a password may hold one, and so may a path
+  // Up to the last @, since a password may hold one; up to the first too, since a path may.
+  const longest = authority.slice(colon + 1);
   const passwords = [longest, longest.split('@')[0] ?? ''];
   return [...passwords, ...passwords.map(decodePercent)];
 }
@@ -83,10 +93,13 @@ function decodePercent(text: string): string {
   }
 }
 
-/** What each way to encode leaves as it is: JavaScript's three, Python's two, and one that leaves nothing. */
+/**
+ * Characters that each way of URL encoding leaves unchanged: JavaScript's three, Python's two, and
+ * one that leaves none.
+ */
 const unescaped = [/[\w.!~*'()-]/, /[\w.!~*'();,/?:@&=+$#-]/, /[\w.*-]/, /[\w.~/-]/, /[\w.~-]/, /[^\s\S]/];
 
-/** For each of these ways, what becomes of each byte. */
+/** For each of these ways, the text of each byte. */
 const urlTables = unescaped.flatMap((kept) => {
   const table = Array.from({ length: 256 }, (_, byte) => {
     const character = String.fromCharCode(byte);
@@ -102,7 +115,10 @@ function urlForms(value: string): string[] {
   return urlTables.map((table) => bytes.map((byte) => table[byte]).join(''));
 }
 
-/** JSON (also within JSON, with `\/`, ASCII only, or safe for HTML), Python's and JavaScript's literals, a shell's quotes. */
+/**
+ * The value as escaped by JSON (plain, inside of JSON, with `\/`, ASCII only, safe for HTML), by
+ * literals of Python and JavaScript, and by shell quotes.
+ */
 function escapedForms(value: string): string[] {
   const json = JSON.stringify(value).slice(1, -1);
   const ascii = escapeEach(json, /[^\0-~]/g, 'u');
@@ -127,8 +143,8 @@ function escapedForms(value: string): string[] {
   return [...plain, JSON.stringify(json).slice(1, -1)];
 }
 
-function escapeEach(text: string, what: RegExp, kind: 'u' | 'x'): string {
-  return text.replace(what, (character) => {
+function escapeEach(text: string, pattern: RegExp, kind: 'u' | 'x'): string {
+  return text.replace(pattern, (character) => {
     const code = character.charCodeAt(0).toString(16);
     return kind === 'x' && code.length <= 2 ? `\\x${code.padStart(2, '0')}` : `\\u${code.padStart(4, '0')}`;
   });

@@ -1,17 +1,20 @@
-// What a job's command finds in its environment: the contract with training scripts. The host's own environment is not
-// inherited, but for the names below.
+// Makes the environment of a job's command: the contract with training scripts. Of the host's
+// environment only the names below are inherited.
 import { join } from 'node:path';
 import type { Assignment } from '../protocol/control.ts';
 import type { User } from './user.ts';
 
 const inherited = /^(PATH|HOME|USER|LANG|LC_.*|TZ|LD_LIBRARY_PATH|CUDA_HOME|NVIDIA_.*|HF_HOME|TMPDIR|SSL_CERT_.*)$/;
 
-/** Of those, what belongs to the runner's own user. */
+/** Inherited names whose values belong to the runner's own user: another user does not get them. */
 const ownOfUser = new Set(['HOME', 'USER', 'HF_HOME', 'TMPDIR']);
 
 export type Folders = { work: string; output: string; config: string; stopFile: string };
 
-/** The command's whole environment. The job's own variables win over inherited ones, ours over both. */
+/**
+ * Returns the whole environment of the command. Variables of the job override inherited ones, and
+ * the `ASTRAML_…` variables override both.
+ */
 export function environmentOf(
   assignment: Assignment,
   folders: Folders,
@@ -49,7 +52,7 @@ export function environmentOf(
     ASTRAML_HYPERPARAMS: JSON.stringify(hyperparams),
     ...hyperparamVariables(hyperparams),
     ASTRAML_CONFIG: folders.config,
-    // A virtual slot is no GPU: nothing must be found there.
+    // A virtual slot is no GPU, so the command must see none.
     CUDA_VISIBLE_DEVICES: options.virtualGpus ? '' : gpus.join(','),
     ASTRAML_NODE_RANK: '0',
     ASTRAML_NUM_NODES: '1',
@@ -61,13 +64,19 @@ export function environmentOf(
   };
 }
 
-/** There is no account: programs that ask for its name, such as torch, take it from here. */
+/**
+ * Variables that stand for an account: the uid of a project has none, and programs such as torch
+ * ask for its name.
+ */
 function variablesOf({ uid, home }: User): Record<string, string> {
   const name = `astraml-${uid}`;
   return { HOME: home, USER: name, LOGNAME: name, XDG_CACHE_HOME: join(home, '.cache') };
 }
 
-/** One variable each: `ASTRAML_HP_BATCH_SIZE=32`; what is inside of an object gets its path. Strings have no quotes. */
+/**
+ * Makes a variable of each hyperparameter, e.g. `ASTRAML_HP_BATCH_SIZE=32`. A value inside of an
+ * object is named by its path. Strings have no quotes.
+ */
 function hyperparamVariables(hyperparams: Record<string, unknown>, prefix = 'ASTRAML_HP'): Record<string, string> {
   const variables: Record<string, string> = {};
   for (const [key, value] of Object.entries(hyperparams)) {

@@ -1,15 +1,19 @@
-// The GPUs of this machine, as nvidia-smi tells. A machine without offers virtual slots, and says so wherever they show.
+// Finds the GPUs of this machine by nvidia-smi. A machine without GPUs offers virtual slots, marked
+// by the model "virtual".
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import type { Gpu } from '../protocol/control.ts';
 
 export const virtualModel = 'virtual';
 
-/** GPUs to offer: those of the machine, at most `wanted`; without any, `wanted` virtual slots (1 by default). */
-export async function findGpus(wanted?: number): Promise<Gpu[]> {
+/**
+ * Returns the GPUs to offer: those of the machine, at most `count`. Without any, `count` virtual
+ * slots (1 by default).
+ */
+export async function findGpus(count?: number): Promise<Gpu[]> {
   const real = await listRealGpus();
-  if (real.length > 0) return wanted === undefined ? real : real.slice(0, wanted);
-  return Array.from({ length: wanted ?? 1 }, (_, index) => ({ index, model: virtualModel, memoryBytes: 0 }));
+  if (real.length > 0) return count === undefined ? real : real.slice(0, count);
+  return Array.from({ length: count ?? 1 }, (_, index) => ({ index, model: virtualModel, memoryBytes: 0 }));
 }
 
 async function listRealGpus(): Promise<Gpu[]> {

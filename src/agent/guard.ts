@@ -1,20 +1,20 @@
-// The guard of a command that must never run twice: a process of its own, which ends all processes of the attempt when
-// the supervisor cannot, since it was killed, or stands still for longer than its lease.
+// Starts the guard of a command that must never run twice: a process of its own that kills all
+// processes of the attempt when the supervisor was killed, or stands still beyond its lease.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import type { AttemptName, Guard } from './executor.ts';
 
-/** Milliseconds of a clock that all processes of the machine share and that nobody sets. */
+/** Milliseconds of a clock that all processes of the machine share and that is never set. */
 export function monotonicMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
 
-/** What a guard is told, one JSON object a line; times by `monotonicMs`. */
+/** A message to the guard, as one line of JSON on its stdin. Times are by `monotonicMs`. */
 export type GuardWord = { endAtMs: number } | { life: string | null };
 
-/** Rejects when it cannot be started. */
+/** Starts a guard; rejects when its process cannot be started. */
 export async function startGuard(name: AttemptName, groupFolder: string | null): Promise<Guard> {
   const file = fileURLToPath(new URL('./guard-process.ts', import.meta.url));
   const child = spawn(process.execPath, [file, JSON.stringify({ name, groupFolder })], {
@@ -23,7 +23,7 @@ export async function startGuard(name: AttemptName, groupFolder: string | null):
   });
   await once(child, 'spawn');
   child.unref();
-  child.stdin.on('error', () => {}); // it was killed
+  child.stdin.on('error', () => {}); // the guard was killed
   if (child.stdin instanceof Socket) child.stdin.unref();
   const say = (word: GuardWord) => void child.stdin.write(`${JSON.stringify(word)}\n`);
   return {

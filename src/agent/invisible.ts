@@ -1,13 +1,17 @@
-// What a terminal obeys or does not show: colour codes and characters without a width, which may stand inside of a secret.
+// Removes what a terminal does not show, e.g. colour codes and characters without width: they may
+// stand inside of a secret and hide it from the search.
 
-/** CSI, OSC, and the others, of two characters. */
+/** Escape sequences: CSI (colours), OSC (titles, links), and the others, of two characters. */
 // eslint-disable-next-line no-control-regex -- escape sequences are what it is about
 const escapes = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])/;
-/** Soft hyphens, joiners, marks of direction, selectors of variants. */
+/** Soft hyphens, joiners, direction marks, variation selectors. */
 const widthless = /[\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]|\u034f|[\ufe00-\ufe0f]/;
 const pattern = new RegExp(`${escapes.source}|${widthless.source}`, 'g');
 
-/** The text as it is seen, and for each of its characters where it stands in the whole text; null: where it stands here. */
+/**
+ * The visible text. `places` gives the index of each of its characters in the whole text; null when
+ * nothing was removed.
+ */
 export type Visible = { text: string; places: Int32Array | null };
 
 export function visible(whole: string): Visible {

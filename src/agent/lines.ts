@@ -1,13 +1,14 @@
-// Bytes of a pipe → lines. Split at `\n`; a lone `\r` rewrites the current line, as progress bars do, and such a line is
-// passed on once a second at most, its final state always. Secrets are replaced here, so that no text leaves that holds
-// one; nothing else is removed: what a job wrote is kept as it is, and made harmless where it is shown.
+// Splits the bytes of a pipe into lines at `\n`. A lone `\r` rewrites the current line, as progress
+// bars do; such a line is passed on at most once a second, and its final state always. Secrets are
+// replaced here, so that no text with one leaves. Nothing else is changed: control characters stay,
+// and are made harmless where the text is shown.
 import { StringDecoder } from 'node:string_decoder';
 import { maxLineBytes } from '../protocol/record.ts';
 import { Redactor } from './redact.ts';
 
 export type OnLine = (text: string, truncated: boolean) => void;
 
-const maxCharacterBytes = 3; // of UTF-8, for each unit of UTF-16
+const maxCharacterBytes = 3; // bytes of UTF-8 for each unit of UTF-16
 const rewriteEveryMs = 1_000;
 const encoder = new TextEncoder();
 const noSecrets = new Redactor([]);
@@ -18,7 +19,10 @@ export class LineSplitter {
   readonly #redactor: Redactor;
   readonly #now: () => number;
   readonly #decoder = new StringDecoder('utf8'); // invalid bytes become U+FFFD, characters may span chunks
-  /** As it was written, and a little longer than what is passed on of it: a secret may cross the cut. */
+  /**
+   * The current line as it was written. It is kept a little beyond the limit, since a secret may
+   * cross the cut.
+   */
   #line = '';
   #full = false;
   #sawReturn = false;
@@ -36,7 +40,7 @@ export class LineSplitter {
     this.#take(this.#decoder.write(chunk));
   }
 
-  /** The pipe ended: what stands without a `\n` is a line too. */
+  /** The pipe has ended: an unfinished line is passed on too. */
   end(): void {
     this.#take(this.#decoder.end());
     if (this.#line !== '') this.#finish();
@@ -45,10 +49,10 @@ export class LineSplitter {
   #take(text: string): void {
     let from = 0;
     const ends = /[\r\n]/g;
-    for (let found = ends.exec(text); found; found = ends.exec(text)) {
-      this.#append(text.slice(from, found.index));
-      from = found.index + 1;
-      if (found[0] === '\r') this.#sawReturn = true;
+    for (let match = ends.exec(text); match; match = ends.exec(text)) {
+      this.#append(text.slice(from, match.index));
+      from = match.index + 1;
+      if (match[0] === '\r') this.#sawReturn = true;
       else this.#finish();
     }
     this.#append(text.slice(from));
@@ -64,7 +68,9 @@ export class LineSplitter {
     this.#line += kept;
   }
 
-  /** The line starts again: its last state is passed on when it is due. */
+  /**
+   * A `\r` came: the state of the line is passed on when a second has passed since the last one.
+   */
   #rewrite(): void {
     this.#sawReturn = false;
     if (this.#line !== '' && this.#now() - this.#passedAt >= rewriteEveryMs) {
@@ -77,7 +83,7 @@ export class LineSplitter {
   }
 
   #finish(): void {
-    // A final state that was passed on already is not repeated; an ordinary empty line is a line.
+    // A final state that was just passed on is not repeated. An ordinary empty line is passed on.
     if (this.#line !== this.#passedOn || this.#passedOn === '') this.#pass();
     this.#line = '';
     this.#full = false;
@@ -91,7 +97,7 @@ export class LineSplitter {
   }
 }
 
-/** The longest start of the text of at most so many bytes of UTF-8, without half a character at its end. */
+/** Cuts a text to at most `maxBytes` of UTF-8, without half a character at its end. */
 export function cutText(text: string, maxBytes: number): string {
   if (text.length * 3 <= maxBytes) return text;
   return text.slice(0, encoder.encodeInto(text, new Uint8Array(maxBytes)).read);

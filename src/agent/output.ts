@@ -1,4 +1,5 @@
-// What a command prints, as records: lines of the log, and markers that are read as points, progress and the like.
+// Turns the output of a command into records: log lines, and markers that become points, progress
+// and the like.
 import { maxLineBytes, type RunnerRecord } from '../protocol/record.ts';
 import { cutText, LineSplitter } from './lines.ts';
 import { markerPrefix, maxMarkerBytes, parseMarker } from './point.ts';
@@ -31,7 +32,7 @@ export class CommandOutput {
     this.#splitters.STDERR.end();
   }
 
-  /** A line of our own. */
+  /** Records a log line of the runner itself, in the stream SYSTEM. */
   say(text: string): void {
     this.#record(lineOf('SYSTEM', this.#redactor.redact(text)));
   }
@@ -39,7 +40,8 @@ export class CommandOutput {
   #takeOutput(text: string, wasCut: boolean): void {
     if (!text.startsWith(markerPrefix)) return this.#takeLine('STDOUT', text, wasCut);
     const record = wasCut ? null : parseMarker(text, Date.now());
-    // Joined names and unusual escapes may hold a secret that the line did not show.
+    // The line was redacted, but joined names and unusual escapes in the record may still spell a
+    // secret.
     if (record) return this.#record(this.#redactor.redactRecord(record));
     if (!this.#warnedOfMarker)
       this.say('A line starts with "::astraml " but is no marker that can be read; it stays in the log.');

@@ -1,36 +1,40 @@
-// Markers: a line that starts with `::astraml ` and holds one JSON object is a record, not a line of the log. Values may
-// be NaN or ±Infinity, bare as Python's json.dumps writes them, or quoted; nested objects flatten with `/`.
+// Markers: a line that starts with `::astraml ` and holds one JSON object becomes a record instead
+// of a log line. Values may be NaN or ±Infinity, bare as Python's json.dumps writes them, or
+// quoted. Nested objects become names with `/`.
 import { maxLineBytes, metricName, type RunnerRecord, toWireValue } from '../protocol/record.ts';
 
 export const markerPrefix = '::astraml ';
 const maxMetrics = 200;
-/** A marker may be longer than a line of the log. */
+/** Upper bound of a marker, longer than that of a log line. */
 export const maxMarkerBytes = 64 * 1024;
 const reserved = new Set(['type', 'step', 'global_step', 'epoch', 'time', 'timestamp']);
 
 type Json = Record<string, unknown>;
 
-/** The record of a marker line read at `time` (ms), or null for a line that is no well-formed marker. */
+/**
+ * Parses a line that was read at `time` (milliseconds since the Unix epoch). Null for a line that
+ * is no well-formed marker.
+ */
 export function parseMarker(line: string, time: number): RunnerRecord | null {
   if (!line.startsWith(markerPrefix) || Buffer.byteLength(line) > maxMarkerBytes) return null;
   const marker = parseObject(line.slice(markerPrefix.length));
   if (!marker) return null;
-  const at = timeOf(marker) ?? time;
+  const markerTime = timeOf(marker) ?? time;
   const step = wholeNumber(marker['step'] ?? marker['global_step']);
   const epoch = finite(marker['epoch']);
   switch (marker['type'] ?? 'metric') {
     case 'metric':
-      return pointsOf(marker, at, step, epoch);
+      return pointsOf(marker, markerTime, step, epoch);
     case 'progress': {
       const [totalSteps, totalEpochs] = [wholeNumber(marker['total_steps']), finite(marker['total_epochs'])];
       return step === null && epoch === null
         ? null
-        : { type: 'progress', time: at, step, totalSteps, epoch, totalEpochs };
+        : { type: 'progress', time: markerTime, step, totalSteps, epoch, totalEpochs };
     }
     case 'checkpoint': {
       const { path } = marker;
       return typeof path === 'string' && path !== '' && path.length <= maxLineBytes
-        ? { type: 'checkpoint', time: at, step, path }
+        ? { type: 'checkpoint', time: markerTime, step, path }
         : null;
     }
     case 'alert': {
@@ -38,7 +42,7 @@ export function parseMarker(line: string, time: number): RunnerRecord | null {
       if (typeof title !== 'string' || typeof text !== 'string' || (!title && !text)) return null;
       if (title.length > maxLineBytes || text.length > maxLineBytes) return null;
       if (level !== 'info' && level !== 'warn' && level !== 'error') return null;
-      return { type: 'alert', time: at, level, title, text };
+      return { type: 'alert', time: markerTime, level, title, text };
     }
     default:
       return null;
@@ -57,7 +61,7 @@ function pointsOf(marker: Json, time: number, step: number | null, epoch: number
         continue;
       }
       const number = metricValue(value);
-      if (number === null) continue; // a word beside the numbers is no metric, and no mistake
+      if (number === null) continue; // text beside the numbers is allowed, and is no metric
       if (!metricName.safeParse(name).success || ++count > maxMetrics) return false;
       values[name] = toWireValue(number);
     }
@@ -71,10 +75,13 @@ function metricValue(value: unknown): number | null {
   return value === 'NaN' || value === 'Infinity' || value === '-Infinity' ? Number(value) : null;
 }
 
-/** A string runs to the end of the line when nothing closes it: else each of its quotes would begin the search anew. */
+/**
+ * Matches strings, so that words inside of them stay, and the bare words. An unclosed string runs
+ * to the end of the line: else each quote in it would start the search anew.
+ */
 const stringOrWord = /"(?:[^"\\]|\\.)*(?:"|\\?$)|-?\b(?:NaN|Infinity)\b/gs;
 
-/** JSON, and Python's bare NaN and ±Infinity outside of strings. */
+/** Parses JSON that may hold Python's bare NaN and ±Infinity. */
 function parseObject(text: string): Json | null {
   try {
     const value: unknown = JSON.parse(text.replace(stringOrWord, (token) => (token[0] === '"' ? token : `"${token}"`)));
@@ -84,7 +91,7 @@ function parseObject(text: string): Json | null {
   }
 }
 
-/** A step of a script that counts in floats is still a whole number. */
+/** Rounds a number, since some scripts count their steps in floats. */
 function wholeNumber(value: unknown): number | null {
   return typeof value === 'number' && Number.isSafeInteger(Math.round(value)) ? Math.round(value) : null;
 }
@@ -93,7 +100,10 @@ function finite(value: unknown): number | null {
   return typeof value === 'number' && Number.isFinite(value) ? value : null;
 }
 
-/** `time` and `timestamp`: seconds or milliseconds since the Unix epoch. */
+/**
+ * Time of a marker in milliseconds, from `time` or `timestamp`, which may be in seconds or
+ * milliseconds since the Unix epoch.
+ */
 function timeOf(marker: Json): number | null {
   const value = marker['time'] ?? marker['timestamp'];
   if (typeof value !== 'number' || !(value > 0) || value > 1e14) return null;

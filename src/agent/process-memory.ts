@@ -1,17 +1,22 @@
-// Memory of processes from /proc, where no control group counts it. The sum is of PSS, which divides a page by the number
-// of processes that share it: a worker that was forked from a parent with 10 GB does not count these again.
+// Measures the memory of processes in /proc, where no control group counts it. It sums PSS, which
+// divides each page by the number of processes that share it: a worker that was forked from a
+// parent with 10 GB does not count these again.
 import { readFile } from 'node:fs/promises';
 
-/** The kernel walks all pages of a process for its PSS: about 20 ms a GB. */
+/**
+ * Number of processes that one sum reads: for a PSS the kernel walks all pages of the process,
+ * about 20 ms a GB.
+ */
 const maxReads = 256;
 
 export class ProcessMemory {
-  /** Bytes of each process as last read, the oldest reading first. */
+  /** Bytes of each process when it was last read, the oldest reading first. */
   readonly #bytes = new Map<number, number>();
 
   /**
-   * Bytes of these processes together; null when none of them can be read. Reads one file after the other, of 256
-   * processes at most: of more it reads those next time that it read longest ago, and counts the others as they were.
+   * Returns the bytes of these processes together; null when none can be read. Files are read one
+   * after the other, at most 256 a call. With more processes, those read longest ago are read
+   * first, and the others count as they were.
    */
   async sum(pids: readonly number[]): Promise<number | null> {
     const living = new Set(pids);
@@ -26,11 +31,14 @@ export class ProcessMemory {
   }
 }
 
-/** PSS; the resident size where that is for others to read, e.g. of a program with setuid; null for one that ended. */
+/**
+ * Returns the PSS of a process. Where only its owner may read that, e.g. of a setuid program, the
+ * resident size. Null for a process that has ended.
+ */
 async function bytesOf(pid: number): Promise<number | null> {
   return (
     (await readKilobytes(`/proc/${pid}/smaps_rollup`, /^Pss: +(\d+) kB$/m)) ??
-    // Not `statm`, which counts in pages: they have 4, 16 or 64 KiB, and Node cannot say how many.
+    // `statm` is not used: it counts pages of 4, 16 or 64 KiB, and Node cannot tell their size.
     (await readKilobytes(`/proc/${pid}/status`, /^VmRSS:\s+(\d+) kB$/m))
   );
 }

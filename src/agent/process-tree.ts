@@ -1,24 +1,25 @@
-// The processes of an attempt as /proc shows them, where no control group holds them together: its sessions, its
-// descendants, and those whose environment names the job and the attempt. Only what was seen while its parent
-// lived is known as a descendant, so a command that runs is looked at again and again.
+// Finds the processes of an attempt in /proc, where no control group holds them together: those of
+// its sessions, descendants of its processes, and processes whose environment names the job and the
+// attempt. A descendant is recognised only if it was seen while its parent lived, so a running
+// command is scanned again and again.
 import { readdirSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { CpuTime, type ProcessTime } from './cpu-time.ts';
 
-/** `life` is its pid with its start: a pid alone is given out again. */
+/** `life` is the pid with the start time of the process: a pid alone is used again. */
 export type FoundProcess = ProcessTime & { group: number; session: number };
 
 /**
- * Pauses between looks. A look reads a file of each process of the machine: it takes 1/50 of a core at most, but comes
- * once a second at least.
+ * Pauses between scans. A scan reads a file of each process of the machine. Scans take at most 1/50
+ * of a core, but happen at least once a second.
  */
 const [shortestPauseMs, longPauseMs, longestPauseMs, longestShare] = [10, 250, 1_000, 1 / 50];
 
 export class ProcessTree {
   readonly #marks: string[];
-  /** What was seen to be the attempt's. */
+  /** Lives of the processes that were recognised as the attempt's. */
   #lives: ReadonlySet<string>;
-  /** Sessions that its command or a descendant began. */
+  /** Numbers of the sessions that the command or a descendant began. */
   #sessions: ReadonlySet<number>;
   readonly #cpuTime = new CpuTime();
   #timer: NodeJS.Timeout | undefined;
@@ -27,15 +28,15 @@ export class ProcessTree {
   constructor({ jobId, attempt, life }: { jobId: string; attempt: string; life?: string | null | undefined }) {
     this.#marks = [`ASTRAML_JOB_ID=${jobId}`, `ASTRAML_ATTEMPT=${attempt}`];
     this.#lives = new Set(life ? [life] : []);
-    // Of an earlier life only while the leader is there: the number of a session may be given out again.
+    // The session counts only while its leader lives: afterwards its number may be used again.
     const isAlive = life && lifeOf(Number(life.split(' ')[0])) === life;
     this.#sessions = new Set(isAlive ? [Number(life.split(' ')[0])] : []);
   }
 
-  /** Looks again and again until `stop`. */
+  /** Scans again and again until `stop`. */
   watch(pauseMs = shortestPauseMs): void {
     const before = process.cpuUsage();
-    this.#look();
+    this.#scan();
     const { user, system } = process.cpuUsage(before);
     const leastMs = Math.min((user + system) / 1000 / longestShare, longestPauseMs);
     const nextMs = Math.min(2 * pauseMs, longPauseMs);
@@ -46,17 +47,20 @@ export class ProcessTree {
     clearTimeout(this.#timer);
   }
 
-  /** CPU time of its processes so far, also of those that ended, and the pids of the living; null where there is no /proc. */
+  /**
+   * Returns the CPU time of the attempt so far, including processes that have ended, and the pids
+   * of the living; null without /proc.
+   */
   measure(): { cpuSeconds: number; pids: number[] } | null {
-    if (!this.#look()) return null;
+    if (!this.#scan()) return null;
     return { cpuSeconds: this.#cpuTime.seconds, pids: [...this.#lives].map((life) => Number(life.split(' ')[0])) };
   }
 
-  /** Its living processes; null where there is no /proc. */
+  /** Finds the living processes of the attempt; null without /proc. */
   async find(): Promise<FoundProcess[] | null> {
-    const stats = this.#look();
+    const stats = this.#scan();
     if (!stats) return null;
-    const known = [...this.#lives];
+    const lives = [...this.#lives];
     const marked = await Promise.all(
       stats
         .filter(({ life }) => !this.#lives.has(life))
@@ -65,18 +69,19 @@ export class ProcessTree {
           return this.#marks.every((mark) => variables.includes(mark)) ? life : null;
         }),
     );
-    const all = withDescendants(stats, new Set([...known, ...marked.filter((life) => life !== null)]));
+    const all = withDescendants(stats, new Set([...lives, ...marked.filter((life) => life !== null)]));
     this.#lives = new Set(all.map(({ life }) => life));
     return all;
   }
 
-  #look(): FoundProcess[] | null {
+  #scan(): FoundProcess[] | null {
     const stats = listStats();
     if (!stats) return null;
-    const known = stats.filter(({ life, session }) => this.#lives.has(life) || this.#sessions.has(session));
-    const all = withDescendants(stats, new Set(known.map(({ life }) => life)));
+    const members = stats.filter(({ life, session }) => this.#lives.has(life) || this.#sessions.has(session));
+    const all = withDescendants(stats, new Set(members.map(({ life }) => life)));
     this.#lives = new Set(all.map(({ life }) => life));
-    // A session is the attempt's when its leader was, or was begun by one that was: nobody can join another's.
+    // A session belongs to the attempt when its leader does. Its other members do too, since no
+    // process can join an existing session.
     this.#sessions = new Set(
       all.flatMap(({ session, pid }) => (session === pid || this.#sessions.has(session) ? [session] : [])),
     );
@@ -85,15 +90,16 @@ export class ProcessTree {
   }
 }
 
-/** The processes with these lives, and all that descend from them. */
+/** Returns the processes with these lives, and all their descendants. */
 function withDescendants(stats: readonly FoundProcess[], lives: ReadonlySet<string>): FoundProcess[] {
   const children = Map.groupBy(stats, ({ parent }) => parent);
-  const found = new Set(stats.filter(({ life }) => lives.has(life)));
-  for (const { pid } of found) for (const child of children.get(pid) ?? []) found.add(child); // grows while it is read
-  return [...found];
+  const members = new Set(stats.filter(({ life }) => lives.has(life)));
+  // the Set grows during the loop
+  for (const { pid } of members) for (const child of children.get(pid) ?? []) members.add(child);
+  return [...members];
 }
 
-/** Every process of the machine that has not ended, but this one. */
+/** Lists all living processes of the machine except this one; null without /proc. */
 function listStats(): FoundProcess[] | null {
   const names = readOr(() => readdirSync('/proc'));
   return names && names.filter((name) => /^\d+$/.test(name)).flatMap((name) => statOf(Number(name)) ?? []);
@@ -110,7 +116,7 @@ function statOf(pid: number): FoundProcess | null {
   return { pid, life, parent: Number(parent), group: Number(group), session: Number(session), ticks, childTicks };
 }
 
-/** Null for a process that has ended, and where there is no /proc. */
+/** Returns the life (pid and start time) of a process; null when it has ended, or without /proc. */
 export function lifeOf(pid: number): string | null {
   return statOf(pid)?.life ?? null;
 }
@@ -119,6 +125,6 @@ function readOr<Value>(read: () => Value): Value | null {
   try {
     return read();
   } catch {
-    return null; // it ended meanwhile, or there is no /proc
+    return null; // the process has ended, or there is no /proc
   }
 }

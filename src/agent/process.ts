@@ -1,6 +1,7 @@
-// Commands as processes of this machine. "Gone" is proved, not assumed: the attempt's control group is empty, and no
-// process elsewhere names this job and attempt in its environment, e.g. one that moved out of the group as root. Without
-// control groups it is what `process-tree.ts` knows.
+// Runs commands as processes of this machine. That a command is gone is proved, not assumed: the
+// attempt's control group is empty, and no process elsewhere names its job and attempt in its
+// environment, e.g. one that left the group as root. Without control groups, `process-tree.ts`
+// finds the processes.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync } from 'node:fs';
@@ -17,16 +18,28 @@ import { type FoundProcess, lifeOf, ProcessTree } from './process-tree.ts';
 import { requireProgram } from './program.ts';
 import { notBegun, readStatus, wrap, wrapperDescriptors } from './wrapper.ts';
 
-/** A child that left its pipe to a grandchild must not keep the attempt open after its end. */
+/**
+ * Time to read output after the command ended: a grandchild that keeps the pipe open must not keep
+ * the attempt open.
+ */
 const drainMs = 2_000;
-/** What does not end by SIGKILL within this time waits for its disk or driver. */
+/**
+ * Processes that SIGKILL has not ended after this time wait for a disk or a driver, and are
+ * reported.
+ */
 const straysMs = 5_000;
-/** Between looks at whether all processes are gone: each looks at every process of the machine. */
+/**
+ * Pauses between checks whether all processes are gone: each check reads every process of the
+ * machine.
+ */
 const [lookMs, longestLookMs] = [20, 500];
-/** Of what the wrapper says, nothing but a few words. */
+/** Upper bound of the messages kept of the wrapper, in characters. */
 const maxWords = 1_000;
 
-/** `groupFolder` is where attempts have their control groups; null where there are none. */
+/**
+ * Makes the executor. `groupFolder` holds the control groups of attempts; null without control
+ * groups.
+ */
 export function processExecutor(groupFolder: string | null): Executor {
   const groupOf = (attemptId: string) => (groupFolder === null ? null : new ControlGroup(groupFolder, attemptId));
   return {
@@ -103,7 +116,7 @@ function running(
       else if (group) for (const member of members) kill(member, name);
       else if (pid > 0) kill(-pid, name);
       const isReached = (one: FoundProcess) => (group ? members.includes(one.pid) : one.group === pid);
-      void tree.find().then((found) => found?.forEach((one) => isReached(one) || kill(one.pid, name)));
+      void tree.find().then((processes) => processes?.forEach((one) => isReached(one) || kill(one.pid, name)));
     },
     async usage() {
       if (group) {
@@ -118,7 +131,8 @@ function running(
       return Promise.all(pids.map(async (left) => ({ pid: left, command: await commandOf(left) })));
     },
     async isGone() {
-      // A process that forks and ends while we look is seen neither itself nor in its child: hence twice.
+      // A process that forks and ends during a check is seen neither itself nor as its child, so it
+      // is checked twice.
       if ((await find()).size > 0 || (await find()).size > 0 || group?.isPopulated()) return false;
       tree.stop();
       group?.remove();
@@ -127,17 +141,20 @@ function running(
   };
 }
 
-/** Pids of all that is left, by their lives where that can be said. */
+/**
+ * Finds the pids of the remaining processes, by their lives where those are known; null where this
+ * machine does not tell.
+ */
 async function findLeft(
   tree: ProcessTree,
   group: ControlGroup | null,
   processGroup = 0,
 ): Promise<Map<string, number> | null> {
-  const found = await tree.find();
-  if (found === null) return processGroup > 0 && isAlive(-processGroup) ? new Map([['', processGroup]]) : null;
+  const processes = await tree.find();
+  if (processes === null) return processGroup > 0 && isAlive(-processGroup) ? new Map([['', processGroup]]) : null;
   const members = group?.listPids() ?? [];
   return new Map([
-    ...found.map(({ life, pid }) => [life, pid] as const),
+    ...processes.map(({ life, pid }) => [life, pid] as const),
     ...members.map((pid) => [lifeOf(pid) ?? String(pid), pid] as const),
   ]);
 }
@@ -149,9 +166,10 @@ async function endStrays(
 ): Promise<number | null> {
   const tree = new ProcessTree({ jobId, attempt, life });
   const seen = new Set<string>();
-  const sayAt = performance.now() + straysMs;
+  const reportAt = performance.now() + straysMs;
   let isReported = false;
-  // One that forks and ends while we look is seen neither itself nor in its child: none were found twice in a row.
+  // A process that forks and ends during a check is not seen, so two checks in a row must find
+  // none.
   for (let [misses, pauseMs] = [0, lookMs]; misses < 2; pauseMs = Math.min(2 * pauseMs, longestLookMs)) {
     const left = await findLeft(tree, group);
     if (!left) return null;
@@ -161,14 +179,14 @@ async function endStrays(
       seen.add(life);
     }
     misses = left.size === 0 && !group?.isPopulated() ? misses + 1 : 0;
-    if (left.size > 0 && performance.now() > sayAt && !isReported) {
+    if (left.size > 0 && performance.now() > reportAt && !isReported) {
       isReported = true;
       onLeft?.([...left.values()]);
     }
     if (misses < 2) await sleep(misses > 0 ? lookMs : pauseMs);
   }
   group?.remove();
-  return seen.size - (life && seen.has(life) ? 1 : 0); // the wrapper is ours, not the job's
+  return seen.size - (life && seen.has(life) ? 1 : 0); // the wrapper is not a process of the job
 }
 
 async function endOf(
@@ -184,7 +202,7 @@ async function endOf(
   const [status, signal] = (await once(child, 'exit')) as [number | null, string | null];
   const late = sleep(drainMs, undefined, { ref: false });
   await Promise.race([Promise.all([drained, wordsRead]), late]);
-  await setImmediate(); // what stands in the pipe is read, also when we come late because we were busy
+  await setImmediate(); // a busy process reads here what still stands in the pipe
   for (const each of [...outputs, words]) each?.destroy();
   if (status === notBegun && wrapperOutput !== '')
     throw new Error(`The command could not enter its control group: ${wrapperOutput.trim()}`);
@@ -194,7 +212,10 @@ async function endOf(
   return { ...end, ...(oomKilled ? { oomKilled } : {}) };
 }
 
-/** For people: a title that was written over is shown as it is; the name that the kernel keeps where there is none. */
+/**
+ * Command line of a process, to show it to users. A process may have overwritten it; without one,
+ * the name that the kernel keeps.
+ */
 async function commandOf(pid: number): Promise<string> {
   const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '');
   const command = (await read('cmdline')).replaceAll('\0', ' ').trim();
@@ -205,7 +226,7 @@ function kill(pid: number, signal: 'SIGTERM' | 'SIGKILL'): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // it ended by itself
+    // the process has ended by itself
   }
 }
 

@@ -1,15 +1,17 @@
-// Whether a command can be executed, found out before it is: the shell that starts it would tell by exit codes alone,
-// which a command may have itself.
+// Checks before the start whether a command can be executed. The shell that starts it would tell
+// only by exit codes (126, 127), which the command itself may use too.
 import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { User } from './user.ts';
 
 const defaultPath = '/bin:/usr/bin';
 const tools = ['/usr/bin', '/bin', '/usr/sbin', '/sbin', '/usr/local/bin'];
-/** Bytes of a script's first line that the kernel reads. */
+/** Number of bytes of a script's first line that the kernel reads. */
 const firstLineBytes = 256;
 
-/** Throws with a sentence for people when the program of a command is not there or may not be executed. */
+/**
+ * Throws, with a sentence for users, when the program of a command is missing or not executable.
+ */
 export function requireProgram(
   file: string,
   { cwd, path = defaultPath, user }: { cwd: string; path?: string | undefined; user?: User | undefined },
@@ -17,11 +19,11 @@ export function requireProgram(
   const places = file.includes('/')
     ? [resolve(cwd, file)]
     : path.split(':').map((folder) => resolve(cwd, folder, file));
-  const there = file === '' ? [] : places.filter((place) => statOf(place));
-  const program = there.find((place) => mayExecute(place, user));
+  const existing = file === '' ? [] : places.filter((place) => statOf(place));
+  const program = existing.find((place) => mayExecute(place, user));
   if (!program) {
     throw new Error(
-      there.length > 0 ? `${file} may not be executed on the runner.` : `${file} was not found on the runner.`,
+      existing.length > 0 ? `${file} may not be executed on the runner.` : `${file} was not found on the runner.`,
     );
   }
   const interpreter = interpreterOf(program);
@@ -29,12 +31,15 @@ export function requireProgram(
     throw new Error(`${interpreter}, which is to run ${file}, was not found on the runner.`);
 }
 
-/** A program of the system, wherever PATH points. */
+/** Finds a program of the system by name in its usual folders, whatever PATH says. */
 export function findTool(name: string): string | undefined {
   return tools.map((folder) => join(folder, name)).find((file) => statOf(file));
 }
 
-/** As the mode bits say: access lists may say otherwise, and then the command's log has what the kernel said. */
+/**
+ * Checks the mode bits. Where access lists say otherwise, the log of the command shows the kernel's
+ * error.
+ */
 function mayExecute(file: string, user: User | undefined): boolean {
   const stat = statOf(file);
   if (!stat?.isFile()) return false;
@@ -42,12 +47,12 @@ function mayExecute(file: string, user: User | undefined): boolean {
   return allows(file, user) && isReachable(dirname(file), user);
 }
 
-/** Whether the user may pass through a folder and all above it. */
+/** Whether the user may enter a folder and all folders above it. */
 export function isReachable(folder: string, user: User): boolean {
   return allows(folder, user) && (dirname(folder) === folder || isReachable(dirname(folder), user));
 }
 
-/** The bit that executes a file is the one that lets through a folder. */
+/** Checks the execute bit, which for a folder is the right to enter it. */
 function allows(file: string, { uid, groups }: User): boolean {
   const stat = statOf(file);
   if (!stat) return false;
@@ -65,7 +70,7 @@ function interpreterOf(program: string): string | undefined {
       closeSync(descriptor);
     }
   } catch {
-    return undefined; // it may be executed, not read
+    return undefined; // the program may be executable but not readable
   }
   return /^#![ \t]*([^\s\0]+)/.exec(bytes.toString('latin1'))?.[1];
 }

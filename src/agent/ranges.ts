@@ -1,11 +1,14 @@
-// Places in a text, and a text without what stands there.
+// Ranges of a text, and their replacement by `[REDACTED]`.
 
-/** From `from` up to, not including, `to`. */
+/** Indexes of characters: from `from` up to, but not including, `to`. */
 export type Range = { from: number; to: number };
 
 export const redacted = '[REDACTED]';
 
-/** The text up to `end`, which ranges may cross, with each range replaced; ranges that overlap are replaced as one. */
+/**
+ * Returns the text up to `end` with each range replaced. Ranges may cross `end`; overlapping ranges
+ * are replaced as one.
+ */
 export function replaceRanges(text: string, ranges: readonly Range[], end = text.length): string {
   if (ranges.length === 0) return text.slice(0, end);
   const pieces: string[] = [];

@@ -1,7 +1,7 @@
-// Small files of the system, and of ours, that may not be there.
+// Reads small files, of the system or of this program, that may be missing.
 import { readFileSync } from 'node:fs';
 
-/** The file's text; empty for one that is not there or cannot be read. */
+/** Returns the file's text; empty when it is missing or cannot be read. */
 export function readOrEmpty(file: string): string {
   try {
     return readFileSync(file, 'utf8');

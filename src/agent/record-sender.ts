@@ -1,5 +1,6 @@
-// The uplink of one attempt: sends what the spool holds, one batch in flight, and keeps it until the gateway says that
-// it is committed. A batch without an answer is sent again; without any for longer, the gateway is asked over HTTP.
+// Sends the records of one attempt from its spool, one batch in flight, and keeps them until the
+// gateway acknowledges that they are stored. A batch without an acknowledgement is sent again;
+// after longer silence the gateway is asked over HTTP.
 import { type Bus, NotAppended, uplinkShard } from '../bus/bus.ts';
 import { ApiError } from '../client/client.ts';
 import type { Acknowledgement, Directive } from '../protocol/control.ts';
@@ -13,52 +14,76 @@ export type UplinkOptions = {
   append: Bus['append'];
   /** Asks the gateway over HTTP; rejects when it cannot be reached. */
   renew(): Promise<Acknowledgement>;
-  /** Without an acknowledgement for so long, it says that it is alive, and then asks over HTTP. */
+  /**
+   * Time without an acknowledgement after which a heartbeat is sent, and then the gateway is asked
+   * over HTTP.
+   */
   heartbeatMs: number;
-  /** Pause before a batch without an answer is sent again, the first time: a second, less in tests. */
+  /**
+   * Pause before a batch without an acknowledgement is sent again the first time: a second, less in
+   * tests.
+   */
   resendMs?: number;
   onDirective(directive: Directive): void;
-  /** The gateway's database is older than what it acknowledged: as many records as this are in neither any more. */
+  /**
+   * Called when the gateway's database was restored from a backup: `lost` records that the spool
+   * has released already are missing in it.
+   */
   onRestored?: (lost: number) => void;
-  /** A failure that it survives; told once, until a batch was answered. */
+  /** Called with a failure that the sender survives; once, until a batch is acknowledged. */
   onTrouble?: (error: unknown) => void;
 };
 
-/** Records wait so long for others to come along; the first of an idle attempt goes at once. */
+/**
+ * Time that a record waits for others to share its batch. The first one of an idle attempt goes at
+ * once.
+ */
 const gatherMs = 100;
 const defaultResendMs = 1_000;
-/** In first pauses. Each send that nobody took stands on its stream as a copy: 25 in ten minutes, 6 MiB an attempt. */
+/**
+ * Longest pause between two sends of a batch, as a multiple of the first. Each send that nobody
+ * took leaves a copy on its stream: 25 in ten minutes, 6 MiB for an attempt.
+ */
 const longestPause = 30;
-/** A bus or a gateway that neither takes nor refuses is given up for this time. */
+/** Time after which a call to the bus or the gateway without an answer is given up. */
 const patienceMs = 10_000;
-/** An attempt that the gateway does not know for so many heartbeats is nobody's: its job may run elsewhere by then. */
+/**
+ * Number of heartbeats after which an attempt that the gateway does not know is abandoned: its job
+ * may run elsewhere by then.
+ */
 const unknownBeats = 3;
-/** A gateway that does not know our token may still take what the bus brings: only after so long it is given up. */
+/**
+ * Time after which an attempt is abandoned whose token the gateway refuses: until then it may still
+ * take records from the bus.
+ */
 const refusedMs = 3_600_000;
-/** An acknowledgement that is later than so many sends says nothing that we do not know. */
+/** Number of sends whose times are kept. An acknowledgement of an older send has no news. */
 const rememberedSends = 64;
 
 export class RecordSender {
   readonly #options: UplinkOptions;
   #committed = 0;
-  /** Up to here the spool has given its records away. */
+  /** The spool has released its records up to this number. */
   #released = 0;
-  /** How often the gateway's database came back older. */
+  /** Number of times that the gateway's database came back older. */
   #restores = 0;
-  /** Last number before what the newest send holds. */
+  /** The last number before the records of the newest send. */
   #sentAfter = 0;
   #acknowledgements = 0;
   #heardAt = performance.now();
   #leasedAt = -Infinity;
   #send = 0;
-  /** When each of the last sends began, by its number. */
+  /** Times at which the last sends began, by their numbers. */
   readonly #sentAt = new Map<number, number>();
   #ended = false;
   readonly #wakers = new Set<() => void>();
   #asked = false;
-  /** Since when the gateway says that there is no such attempt, or no such token; null while it does not. */
+  /**
+   * Time since which the gateway says that it does not know the attempt or the token; null while it
+   * knows them.
+   */
   #unknownSince: number | null = null;
-  /** A batch took not all that there was: the next follows at once. */
+  /** True when the last batch did not take all records: the next one follows at once. */
   #backlog = false;
   #troubled = false;
   readonly #running: Promise<void>;
@@ -69,32 +94,34 @@ export class RecordSender {
   }
 
   /**
-   * Since when the lease runs at the latest, by `performance.now()`: the beginning of the newest send that was
-   * acknowledged; -Infinity before the first, since nobody knows how long the answer of the claim was under way.
+   * Time, by `performance.now()`, from which the lease certainly runs: the beginning of the newest
+   * send that was acknowledged. −Infinity before the first, since the age of the claim's answer is
+   * unknown.
    */
   get leasedAt(): number {
     return this.#leasedAt;
   }
 
-  /** There is something new in the spool. */
+  /** Call it when the spool has new records. */
   notify(): void {
     this.#wake();
   }
 
-  /** The gateway wants to be heard of: a heartbeat goes at once, and its acknowledgement says why. */
+  /** Sends a heartbeat at once: the gateway has a directive, which the acknowledgement brings. */
   ask(): void {
     this.#asked = true;
     this.#wake();
   }
 
-  /** An acknowledgement came. */
+  /** Takes an acknowledgement; one for another attempt is ignored. */
   acknowledge(acknowledgement: Acknowledgement): void {
     if (acknowledgement.attemptId !== this.#options.attemptId || this.#ended) return;
     this.#acknowledgements++;
     this.#unknownSince = null;
     this.#heardAt = performance.now();
     const { send, committed } = acknowledgement;
-    // Whoever answers our newest send had all that was committed before it, unless its database came back older.
+    // A gateway that acknowledges the newest send had stored all records that were acknowledged
+    // before it, unless its database came back older.
     if (send === this.#send && committed < this.#sentAfter) this.#goBack(committed);
     this.#leasedAt = Math.max(this.#leasedAt, this.#sentAt.get(acknowledgement.send ?? 0) ?? 0);
     this.#committed = Math.max(this.#committed, committed);
@@ -102,15 +129,18 @@ export class RecordSender {
     this.#wake();
   }
 
-  /** A backup was restored: on from what it has. What the spool gave away meanwhile becomes a gap. */
+  /**
+   * Goes on from the last record of a restored backup. Records that the spool has released
+   * meanwhile become a gap.
+   */
   #goBack(committed: number): void {
     this.#restores++;
     this.#committed = committed;
-    this.#sentAfter = committed; // the same send may be answered again
+    this.#sentAfter = committed; // a second acknowledgement of this send must not go back again
     this.#options.onRestored?.(Math.max(0, this.#released - committed));
   }
 
-  /** Resolves when everything in the spool is committed, or the uplink was ended. */
+  /** Resolves when all records in the spool are stored, or the sender was ended. */
   async drained(): Promise<void> {
     const isDone = () => this.#committed >= this.#options.spool.last;
     while (!this.#ended && !isDone()) await this.#sleep(patienceMs, isDone);
@@ -146,8 +176,9 @@ export class RecordSender {
   }
 
   /**
-   * Sends one batch, or a heartbeat, and waits for its acknowledgement. Sent again after 1, 2, 4 … 30 s, also when nobody
-   * knows whether the bus took it; one that it certainly did not take is offered again each second.
+   * Sends one batch, or a heartbeat, and waits for its acknowledgement. It is sent again after 1,
+   * 2, 4 … 30 s while the bus took it or may have taken it; a batch that the bus certainly did not
+   * take is offered again each second.
    */
   async #sendOne(): Promise<void> {
     const { attemptId, leaseToken, spool, append, resendMs = defaultResendMs } = this.#options;
@@ -160,8 +191,9 @@ export class RecordSender {
     this.#sentAt.set(send, performance.now()).delete(send - rememberedSends);
     const batch = encodeBatch({ version: 1, attemptId, leaseToken, first, send, records });
     const heard = this.#acknowledgements;
-    // Only one that says more than we knew answers a batch. Another is late, for a batch that was sent twice: taking it
-    // for the answer would send this one twice as well, and so on.
+    // Only an acknowledgement of new records answers a batch. An older one is late, for a batch
+    // that was sent twice: taken for the answer, it would make this batch be sent twice too, and so
+    // on.
     const restores = this.#restores;
     const isAnswered = () =>
       this.#restores !== restores || (records.length > 0 ? this.#committed >= first : this.#acknowledgements !== heard);
@@ -181,7 +213,7 @@ export class RecordSender {
     this.#troubled = false;
   }
 
-  /** The records to send next. */
+  /** Reads the records to send next; first a gap for records that a restored database has lost. */
   async #read(): Promise<{ first: number; last: number; records: RunnerRecord[] }> {
     const [committed, lost] = [this.#committed, this.#released - this.#committed];
     if (lost <= 0) return this.#options.spool.read(committed, maxBatchRecords, maxBatchBytes);
@@ -189,7 +221,10 @@ export class RecordSender {
     return { first: committed + 1, last: this.#released, records: [gap] };
   }
 
-  /** The lease goes on, and directives come, also when the bus is away. */
+  /**
+   * Renews the lease over HTTP after a silence, so that the lease and directives work without the
+   * bus.
+   */
   async #askOverHttp(): Promise<void> {
     const { heartbeatMs, renew } = this.#options;
     if (this.#ended || performance.now() - this.#heardAt < heartbeatMs) return;
@@ -205,7 +240,10 @@ export class RecordSender {
     this.acknowledge(answer);
   }
 
-  /** Who does not know the attempt never takes a record of it: its database is another one, or came back older. */
+  /**
+   * Abandons the attempt after a while, since a gateway that does not know it never takes its
+   * records: its database is another one, or came back older.
+   */
   #giveUpUnknown(error: unknown): void {
     const code = error instanceof ApiError ? error.code : '';
     if (code !== 'NOT_FOUND' && code !== 'UNAUTHENTICATED') return;
@@ -219,7 +257,10 @@ export class RecordSender {
     this.#troubled = true;
   }
 
-  /** What the promise resolves to; undefined when the uplink ends meanwhile. Rejects when it takes too long. */
+  /**
+   * Returns the result of the promise; undefined when the sender ends meanwhile. Rejects after 10 s
+   * without a result.
+   */
   async #inTime<T>(promise: Promise<T>): Promise<T | undefined> {
     let settled = false;
     const done = promise.finally(() => {
@@ -236,7 +277,7 @@ export class RecordSender {
     for (const wake of this.#wakers) wake();
   }
 
-  /** Until the time is over, the uplink ends, or it is woken and `until` says that it was for this. */
+  /** Resolves after `ms`, when the sender ends, or when it is woken and `until()` is true. */
   #sleep(ms: number, until: () => boolean = () => false): Promise<void> {
     return new Promise((resolve) => {
       const done = () => {

@@ -1,6 +1,6 @@
-// Secrets become `[REDACTED]` before anything is written to disk or sent. Whole lines are looked at, not chunks: a line is
-// what leaves this process, so borders of chunks and writes mean nothing by then, and the only border left is the place
-// where an overlong line is cut: there the text is read on far enough to see what crosses it.
+// Replaces secrets by `[REDACTED]` before a text is written to disk or sent. It looks at whole
+// lines, so that a secret may span several chunks of output. Only an overlong line is cut: there
+// the text is read far enough behind the cut to find a secret that crosses it.
 import { maxMetricName, type RunnerRecord } from '../protocol/record.ts';
 import { EncodedFinder } from './encoded-finder.ts';
 import { formsOf, textsOf } from './encodings.ts';
@@ -8,14 +8,23 @@ import { visible } from './invisible.ts';
 import { type Range, redacted, replaceRanges } from './ranges.ts';
 import { TextFinder } from './text-finder.ts';
 
-/** Six bytes as `&#x68;` or `\\u0068`. */
+/**
+ * Longest text that shows six bytes of an encoded secret, in characters: each byte as `&#x68;` or
+ * `\\u0068`.
+ */
 const longestFragment = 36;
-/** Variables of the host whose values are secrets, unless ASTRAML_RUNNER_REDACT_VARS names others. */
+/**
+ * Patterns of host variables whose values are secrets, unless ASTRAML_RUNNER_REDACT_VARS names
+ * others.
+ */
 export const defaultRedactVars =
   '*_PASSWORD,*_SECRET,*_TOKEN,*_PRIVATE_KEY,*_ACCESS_KEY,*_SECRET_KEY,*_CONNECTION_STRING';
 export const redactVarsName = 'ASTRAML_RUNNER_REDACT_VARS';
 
-/** The values that an attempt must not tell: the job's secrets, and those of the host's variables that look like one. */
+/**
+ * Returns the values that the output of an attempt must not show: the job's secrets, and values of
+ * host variables whose names match the patterns.
+ */
 export function secretValues(
   assignment: { env: Readonly<Record<string, string>>; secretEnv: readonly string[] },
   host: Readonly<Record<string, string | undefined>>,
@@ -25,14 +34,15 @@ export function secretValues(
     .filter((text) => text !== '')
     .map((text) => text.replace(/\W/g, (sign) => (sign === '*' ? '.*' : `\\${sign}`)));
   const isSecret = new RegExp(`^(?:${names.join('|')})$`, 'i');
-  const ofHost = Object.entries(host).filter(([name]) => names.length > 0 && isSecret.test(name));
-  return [...assignment.secretEnv.map((name) => assignment.env[name]), ...ofHost.map(([, value]) => value)].filter(
-    (value) => value !== undefined,
-  );
+  const hostVariables = Object.entries(host).filter(([name]) => names.length > 0 && isSecret.test(name));
+  return [
+    ...assignment.secretEnv.map((name) => assignment.env[name]),
+    ...hostVariables.map(([, value]) => value),
+  ].filter((value) => value !== undefined);
 }
 
 export class Redactor {
-  /** Characters to read on behind a cut, so that nothing that crosses it is missed. */
+  /** Number of characters to read behind a cut, so that a secret that crosses it is found. */
   readonly lookahead: number;
   readonly #plain: TextFinder;
   readonly #encoded: EncodedFinder;
@@ -43,12 +53,18 @@ export class Redactor {
     this.lookahead = this.#plain.longest === 0 ? 0 : Math.max(this.#plain.longest, longestFragment);
   }
 
-  /** The text up to `end`, which secrets may cross, with each secret replaced; what overlaps is replaced as one. */
+  /**
+   * Returns the text up to `end` with each secret replaced. A secret may cross `end`; overlapping
+   * ones are replaced as one.
+   */
   redact(text: string, end = text.length): string {
     return replaceRanges(text, this.#find(text, end < text.length), end);
   }
 
-  /** Texts that are shown beside each other, without secrets that stand in one or, joined by one of `separators`, in several. */
+  /**
+   * Redacts texts that are shown beside each other: a secret may stand in one, or cross several
+   * that are joined by one of `separators`.
+   */
   redactJoined(texts: readonly string[], separators: readonly string[]): string[] {
     const ranges = texts.map((): Range[] => []);
     for (const separator of separators) {
@@ -64,7 +80,9 @@ export class Redactor {
     return texts.map((text, index) => replaceRanges(text, ranges[index] ?? []));
   }
 
-  /** The record with secrets replaced in what its job or its machine said; it keeps its shape, numbers and all. */
+  /**
+   * Redacts the texts of a record that come from its job or its machine. Shape and numbers stay.
+   */
   redactRecord(record: RunnerRecord): RunnerRecord {
     switch (record.type) {
       case 'points': {
@@ -84,7 +102,10 @@ export class Redactor {
     }
   }
 
-  /** Keys of nested objects were joined with `/`: without it they may spell a secret too. Names take no brackets. */
+  /**
+   * Redacts a metric name. Names of nested objects were joined with `/` and may spell a secret
+   * without it. Names allow no brackets, so the mark is plain REDACTED.
+   */
   #redactName(name: string): string {
     const clean = this.redactJoined(name.split('/'), ['/', '']).join('/');
     return clean === name ? name : clean.replaceAll(redacted, 'REDACTED').slice(0, maxMetricName);

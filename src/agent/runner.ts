@@ -1,4 +1,5 @@
-// The runner: signs on, claims jobs for its free GPUs, and keeps one supervisor an attempt until it ends.
+// The runner registers at the gateway, claims jobs for its free GPUs, and keeps one supervisor for
+// each attempt until it ends.
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Bus, channels } from '../bus/bus.ts';
@@ -29,9 +30,9 @@ export type RunnerOptions = {
   url: string;
   token: string;
   /**
-   * Where attempts run: in this process, over this bus; or each in a process of its own that outlives this one, over the
-   * Redis that is named here or, for null, the one that the gateway names. Those have an executor of their own, with
-   * control groups in this folder; null for none.
+   * Where attempts run. `process`: in this process, with this bus. `own process`: each in a process
+   * of its own that outlives the runner, with the Redis named here or, for null, named by the
+   * gateway, and with control groups in `groupFolder` (null for none).
    */
   attempts:
     | { in: 'process'; bus: Pick<Bus, 'append' | 'subscribe'> }
@@ -41,18 +42,18 @@ export type RunnerOptions = {
   version: string;
   labels: string[];
   gpus: Gpu[];
-  /** Attempts that run at once; by default `defaultPlaces`. */
+  /** Number of attempts that run at once; `defaultPlaces` by default. */
   places?: number;
   workDir: string;
-  /** Between SIGTERM and SIGKILL. */
+  /** Milliseconds between SIGTERM and SIGKILL. */
   graceMs: number;
-  /** What attempts do when no gateway is heard. */
+  /** Reaction of attempts when no gateway can be reached. */
   whenCut?: WhenCut;
-  /** Bytes of records that each attempt may keep on disk while no gateway takes them. */
+  /** Bytes of records that each attempt may keep on disk until a gateway has stored them. */
   spoolBytes?: number;
-  /** The users of projects; without, all jobs run as the user of this process. */
+  /** Users of projects; without them all jobs run as the user of this process. */
   users?: ProjectUsers | undefined;
-  /** Environment of the host, of which jobs inherit a little. */
+  /** Environment of the host; jobs inherit a few of its variables. */
   host: Readonly<Record<string, string | undefined>>;
   onAttempt?: (event: 'started' | 'ended', assignment: Assignment) => void;
   /** Failures that the runner survives, e.g. a gateway that is away. */
@@ -60,26 +61,33 @@ export type RunnerOptions = {
 };
 
 export type RunningRunner = {
-  /** Claims nothing more, and resolves when the attempts that run have ended by themselves. */
+  /** Stops claiming, and resolves when the running attempts have ended by themselves. */
   drain(): Promise<void>;
-  /** Stops claiming, ends the attempts (their jobs queue again), and returns when all is acknowledged or the time is over. */
+  /**
+   * Stops claiming and ends the attempts; their jobs queue again. Resolves when all is
+   * acknowledged, or after `deadlineMs`.
+   */
   stop(deadlineMs: number): Promise<void>;
-  /** Resolves when the gateway refuses the runner's token, which was revoked or is over: it claims nothing more. */
+  /**
+   * Resolves when the gateway refuses the runner's token (revoked or expired). The runner then
+   * claims nothing more.
+   */
   readonly refused: Promise<ApiError>;
 };
 
+/** Seconds that a claim waits for a job. */
 const waitSeconds = 20;
 const retryMs = 1_000;
-/** What an earlier life left has so long to end before anything is begun beside it. */
+/** Time that processes of an earlier runner have to end before this one claims jobs. */
 const straysMs = 5_000;
-/** What could not be acknowledged in the time to stop is given up, and then its processes have this long to go. */
+/** Time that processes have to end after `stop` gave up waiting for acknowledgements. */
 const abandonMs = 2_000;
 
-/** Starts a runner; resolves once it has signed on. Rejects when its token is refused. */
+/** Starts a runner; resolves once it is registered. Rejects when its token is refused. */
 export async function startRunner(options: RunnerOptions): Promise<RunningRunner> {
   const ending = new AbortController();
   const running = new Map<string, RunningAttempt>();
-  /** Of what runs: when it is over and nothing is left of it. */
+  /** For each attempt, resolves when it has ended and its processes are gone. */
   const ends = new Set<Promise<void>>();
   const free = new Set(options.gpus.map((gpu) => gpu.index));
   const places = placesOf(options);
@@ -91,23 +99,26 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   const strays = await findStrays(options, new Set(adopted.map(({ attemptId }) => attemptId)));
   const allEnded = Promise.all(strays.map(({ attempt }) => attempt.done));
   await Promise.race([allEnded, sleep(straysMs, undefined, { ref: false })]);
-  const heard = (message: string) => {
+  const receive = (message: string) => {
     const parsed = acknowledgement.safeParse(parseJson(message));
-    // Anything else is a message without content: every attempt asks what there is to know.
+    // Any other message has no content: every attempt asks the gateway.
     if (parsed.success) running.get(parsed.data.attemptId)?.acknowledge(parsed.data);
     else for (const attempt of running.values()) attempt.ask();
   };
   const listen = async (runnerId: string) =>
     options.attempts.in === 'process'
-      ? options.attempts.bus.subscribe(channels.runner(runnerId), heard)
+      ? options.attempts.bus.subscribe(channels.runner(runnerId), receive)
       : async () => {};
   const bootId = randomUUID();
-  let signedOn = await register(options, control, bootId, ending.signal);
-  let unsubscribe = await listen(signedOn.runnerId);
+  let registration = await register(options, control, bootId, ending.signal);
+  let unsubscribe = await listen(registration.runnerId);
 
-  /** The gateway need not wait for the lease: nothing runs any more. When it cannot be told, the lease lapses. */
+  /**
+   * Tells the gateway that none of the attempt's processes runs, so that it need not wait for the
+   * lease. When it cannot be told, the lease expires.
+   */
   const tellLost = async (attemptId: string) => {
-    const { leaseSeconds, runnerId } = signedOn;
+    const { leaseSeconds, runnerId } = registration;
     const deadline = performance.now() + leaseSeconds * 1000;
     while (!ending.signal.aborted && performance.now() < deadline) {
       try {
@@ -119,15 +130,16 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
       }
     }
   };
-  /** A gateway with a new database does not know us: there we are another runner. */
+  /** A gateway with a new database does not know this runner: it registers as a new one. */
   const registerAgain = async () => {
     const before = unsubscribe;
-    signedOn = await register(options, control, bootId, ending.signal);
-    unsubscribe = await listen(signedOn.runnerId);
+    registration = await register(options, control, bootId, ending.signal);
+    unsubscribe = await listen(registration.runnerId);
     await before();
   };
 
-  // A supervisor that was killed leaves processes: the GPUs are free, and the job may run again, when these are gone.
+  // Keeps an attempt until it has ended. A killed supervisor leaves processes: its GPUs are freed,
+  // and its job may run again, only when these are gone.
   const keep = (
     attempt: RunningAttempt,
     assignment: Assignment | null,
@@ -165,22 +177,24 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
         });
         continue;
       }
-      // A claim that waits knows only the GPUs that were free when it began: one that is freed meanwhile begins another.
+      // A waiting claim names the GPUs that were free when it began. When one is freed meanwhile, a
+      // new claim begins.
       const changed = new AbortController();
       freed = () => changed.abort();
       try {
-        const request = { runnerId: signedOn.runnerId, freeGpus: [...free], requestId, waitSeconds };
+        const request = { runnerId: registration.runnerId, freeGpus: [...free], requestId, waitSeconds };
         const { assignment } = await control.call('claim', request, claimAnswer, {
           timeoutMs: waitSeconds * 1000 + answerMs,
           signal: AbortSignal.any([signal, changed.signal]),
         });
         requestId = randomUUID();
-        if (assignment) keep(begin(options, control, signedOn, assignment), assignment);
+        if (assignment) keep(begin(options, control, registration, assignment), assignment);
       } catch (error) {
         if (signal.aborted) return;
-        if (changed.signal.aborted) continue; // with the same request id: an answer that was lost comes again
+        // the request id stays the same, so that a lost answer comes again
+        if (changed.signal.aborted) continue;
         options.onTrouble?.(error);
-        // Nobody gives a token back: what runs may end, another claim is no use.
+        // A refused token stays refused: running attempts may end, but a further claim is useless.
         if (error instanceof ApiError && isRefusal(error)) return refusal.resolve(error);
         if (error instanceof ApiError && error.httpStatus === 404)
           await registerAgain().catch((failure: unknown) => options.onTrouble?.(failure));
@@ -195,8 +209,8 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
     async drain() {
       ending.abort();
       await claiming;
-      // Only for those who look: it claims nothing more, whether the gateway hears this or not.
-      void control.call('drain', { runnerId: signedOn.runnerId, bootId }, drainAnswer).catch(() => {});
+      // Only for display: the runner claims nothing more, whether the gateway gets this or not.
+      void control.call('drain', { runnerId: registration.runnerId, bootId }, drainAnswer).catch(() => {});
       while (ends.size > 0) await allDone();
       await unsubscribe();
     },
@@ -214,16 +228,16 @@ export async function startRunner(options: RunnerOptions): Promise<RunningRunner
   };
 }
 
-/** Whether the gateway does not take the token, or not for this. */
+/** Whether the gateway refuses the token, altogether or for this request. */
 export function isRefusal({ httpStatus }: ApiError): boolean {
   return httpStatus === 401 || httpStatus === 403;
 }
 
-/** Starts an attempt, here or in a process of its own. */
+/** Starts an attempt, in this process or in one of its own. */
 function begin(
   options: RunnerOptions,
   control: Control,
-  signedOn: RegisterAnswer,
+  registration: RegisterAnswer,
   assignment: Assignment,
 ): RunningAttempt {
   const { attempts, executor, workDir, url, token, graceMs, whenCut = 'continue', spoolBytes } = options;
@@ -231,11 +245,11 @@ function begin(
   const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
   const { user, refusal } = userFor(options.users, assignment, virtualGpus);
   const place = describePlace(options, assignment, virtualGpus);
-  const heartbeatMs = signedOn.heartbeatSeconds * 1000;
-  const leaseMs = signedOn.leaseSeconds * 1000;
+  const heartbeatMs = registration.heartbeatSeconds * 1000;
+  const leaseMs = registration.leaseSeconds * 1000;
   if (attempts.in === 'own process') {
-    const { runnerId } = signedOn;
-    const redisUrl = attempts.redisUrl ?? signedOn.redisUrl ?? '';
+    const { runnerId } = registration;
+    const redisUrl = attempts.redisUrl ?? registration.redisUrl ?? '';
     return spawnSupervisor(assignment, {
       url,
       token,

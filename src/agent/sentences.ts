@@ -1,23 +1,23 @@
-// What an attempt says of itself in its log, on one line each. Texts are redacted before they are cut: half a secret is
-// not found.
+// Sentences of the runner in the log of an attempt, one line each. Texts are redacted before they
+// are cut: half a secret would not be found.
 import type { Assignment, Gpu } from '../protocol/control.ts';
 import type { Outcome } from './attempt.ts';
 import type { CommandEnd } from './executor.ts';
 import { cutText } from './lines.ts';
 import type { Redactor } from './redact.ts';
 
-/** A command may be megabytes long; the log shows its start. */
+/** Upper bound of a command in the log: commands may be megabytes long. */
 const maxCommandBytes = 2_000;
-/** Of what a command left behind, at most so many processes are named, each by so much of its command. */
+/** Upper bounds of named processes that a command left behind, and of bytes of each name. */
 const [maxNamed, maxNamedBytes] = [10, 200];
 
-/** Words that are not plain are quoted. */
+/** Writes a command on one line, redacted. Words with unusual characters are quoted. */
 export function describeCommand(command: readonly string[], redactor: Redactor): string {
   const plain = command.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : JSON.stringify(word))).join(' ');
   return cut(redactor.redact(plain), maxCommandBytes);
 }
 
-/** Where an attempt runs. */
+/** Describes the place where an attempt runs, e.g. `runner gpu-7, GPU 0 (NVIDIA H100)`. */
 export function describePlace(
   { name, gpus }: { name: string; gpus: readonly Gpu[] },
   assignment: Assignment,
@@ -38,9 +38,10 @@ export function describeLeft(left: readonly { pid: number; command: string }[], 
   return `The command ended and left processes behind, which are ended now: ${named.join(', ')}${more}.`;
 }
 
-/** The end of an attempt whose command was never begun. */
+/** Makes the end of an attempt whose command could not be started. */
 export function notStarted(error: unknown, redactor: Redactor): CommandEnd & { outcome: Outcome; message: string } {
-  const reason = redactor.redact(error instanceof Error ? error.message : String(error)); // it may name the command
+  // the message may hold the command and its secrets
+  const reason = redactor.redact(error instanceof Error ? error.message : String(error));
   return { outcome: 'NOT_STARTED', exitCode: null, signal: null, message: cutText(reason, maxCommandBytes) };
 }
 

@@ -1,5 +1,5 @@
-// Entries of the spool: records as text, under their numbers. Lines that were given up leave a gap, which is short, can be
-// joined with its neighbours, and can be read from its middle on.
+// Entries of the spool: records as text, with their numbers. Dropped lines become a gap, which is
+// short, can be joined with neighbouring gaps, and can be read from its middle.
 import { crc32 } from 'node:zlib';
 import { numbersOf, type RecordOf, type RunnerRecord } from '../protocol/record.ts';
 
@@ -15,7 +15,7 @@ export function recordOf(text: string): RunnerRecord {
   return { type: 'gap', time, lines, reason: 'SPOOL_OVERFLOW' };
 }
 
-/** The last number that an entry takes. */
+/** The last number that an entry takes: a gap takes several. */
 export function lastOf({ number, text }: Entry): number {
   return isGap(text) ? number + numbersOf(recordOf(text)) - 1 : number;
 }
@@ -24,12 +24,15 @@ function isGap(text: string): boolean {
   return text.startsWith('[');
 }
 
-/** A line of the command may be given up; everything else, the lines of SYSTEM too, never is. */
+/**
+ * Whether a record may be dropped when the spool is full: only lines of the command may, not those
+ * of SYSTEM.
+ */
 export function isLosable(record: RunnerRecord): record is RecordOf<'line'> {
   return record.type === 'line' && record.stream !== 'SYSTEM';
 }
 
-/** The same numbers without the lines of the command: each is a gap now. */
+/** Replaces each line of the command by a gap with the same number. */
 export function loseLines<One extends Entry>(entries: readonly One[]): One[] {
   return entries.map((entry) => {
     const record = recordOf(entry.text);
@@ -37,7 +40,7 @@ export function loseLines<One extends Entry>(entries: readonly One[]): One[] {
   });
 }
 
-/** The same numbers with neighbouring gaps as one, which has the time of the first. */
+/** Joins neighbouring gaps into one, which has the time of the first. The numbers stay the same. */
 export function joinGaps<One extends Entry>(entries: readonly One[]): One[] {
   const joined: One[] = [];
   for (const entry of entries) {
@@ -55,7 +58,10 @@ function gapFrom(time: number) {
   return { type: 'gap', time, reason: 'SPOOL_OVERFLOW' } as const;
 }
 
-/** Records of neighbouring entries for a batch, from this number on, up to these limits (one at least). */
+/**
+ * Takes records for a batch, from the number `from` on, up to these limits, but at least one.
+ * Neighbouring gaps become one.
+ */
 export function takeRecords(
   entries: readonly Entry[],
   from: number,
@@ -69,7 +75,8 @@ export function takeRecords(
     if (!entry) break;
     const record = recordOf(entry.text);
     const before = records.at(-1);
-    if (record.type === 'gap') record.lines = lastOf(entry) - last; // what was taken of it before stays taken
+    // the part before `from` was taken earlier
+    if (record.type === 'gap') record.lines = lastOf(entry) - last;
     if (record.type === 'gap' && before?.type === 'gap') before.lines += record.lines;
     else {
       bytes += Buffer.byteLength(entry.text) + 1;
@@ -81,7 +88,10 @@ export function takeRecords(
   return { last, records };
 }
 
-/** Index of the entry that takes this number, in entries without a hole; the length when it is above all. */
+/**
+ * Index of the entry that takes this number (binary search; entries have no holes). Their count
+ * when the number is above all.
+ */
 export function indexOf(entries: readonly Entry[], number: number): number {
   let [low, high] = [0, entries.length];
   while (low < high) {
@@ -93,12 +103,15 @@ export function indexOf(entries: readonly Entry[], number: number): number {
   return low;
 }
 
-/** One entry a line: its number, a space, its text. */
+/** Encodes entries, one a line: the number, a space, the text. */
 export function encodeEntries(entries: readonly Entry[]): Buffer {
   return Buffer.from(entries.map(({ number, text }) => `${number} ${text}\n`).join(''));
 }
 
-/** Entries of a file. What stands behind its last line feed was not written to its end, and is none. */
+/**
+ * Decodes the entries of a file. Text behind the last line feed is a half-written entry, and is
+ * ignored.
+ */
 export function decodeEntries(bytes: Buffer): Entry[] {
   const lines = bytes.toString('utf8').split('\n').slice(0, -1);
   return lines.map((line) => {
@@ -107,7 +120,10 @@ export function decodeEntries(bytes: Buffer): Entry[] {
   });
 }
 
-/** CRC-32 of two texts one after the other, of which each's own is known, and the second's length in bytes. */
+/**
+ * Joins checksums: returns the CRC-32 of two texts one after the other, given the CRC-32 of each
+ * and the length of the second in bytes.
+ */
 export function joinCrc(first: number, second: number, secondBytes: number): number {
   const zeros = Buffer.alloc(secondBytes);
   return (crc32(zeros, first) ^ crc32(zeros) ^ second) >>> 0;

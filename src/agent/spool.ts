@@ -24,7 +24,10 @@ type Segment = {
   readonly file: string;
   readonly first: number;
   last: number;
-  /** Bytes of all its entries, of the entries on disk, and of the entries that must not be dropped. */
+  /**
+   * Bytes: `size` of all its entries, `bytes` of those on disk, `kept` of those that must not be
+   * dropped.
+   */
   size: number;
   bytes: number;
   kept: number;
@@ -32,7 +35,7 @@ type Segment = {
   lines: number;
   lineBytes: number;
   linesCrc: number;
-  /** Its lines are lost, but may still stand on disk; then they do not. */
+  /** `cut`: its lines were dropped, but still stand on disk. `rewritten`: they do not any more. */
   state: 'whole' | 'cut' | 'rewritten';
 };
 type HeldEntry = Entry & { segment: Segment };
@@ -58,7 +61,7 @@ export class Spool {
   readonly #segments: Segment[] = [];
   /** Bytes of all segments. */
   #bytes = 0;
-  /** Newest segment when lines were last dropped. */
+  /** The newest segment when the bound was last checked. */
   #checked: Segment | undefined;
   /** Newest entries, in order: every entry that is not on disk, and some that are. */
   #recent: HeldEntry[] = [];
@@ -68,9 +71,11 @@ export class Spool {
   /** Number of the last record on disk, and of the last one that is being written. */
   #written = 0;
   #writing = 0;
+  /** The segment that was last read from disk. */
   #read: { file: string; entries: Entry[] } | undefined;
   /** Segments whose files are being changed. */
   #busy: readonly Segment[] = [];
+  /** Resolves when all changes of files that were begun have ended. */
   #turn: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #handle: { file: string; handle: FileHandle } | undefined;
@@ -88,9 +93,12 @@ export class Spool {
     this.#memoryBytes = segmentsInMemory * this.#segmentBytes;
   }
 
-  /** Makes an empty spool in this folder. `maxBytes` bounds its files, as far as dropping lines can. */
+  /**
+   * Makes an empty spool in this folder. `maxBytes` bounds its files, as far as dropping lines can.
+   */
   static async create(folder: string, maxBytes = defaultSpoolBytes): Promise<Spool> {
-    await rm(folder, { recursive: true, force: true }).catch(() => {}); // the first flush meets, and tells, what is wrong
+    // an error here shows again at the first flush, in `failure`
+    await rm(folder, { recursive: true, force: true }).catch(() => {});
     return new Spool(folder, maxBytes);
   }
 
@@ -99,7 +107,7 @@ export class Spool {
     return this.#last;
   }
 
-  /** Why the disk cannot be written at present. */
+  /** The reason why the disk cannot be written at present; undefined while it can. */
   get failure(): Error | undefined {
     return this.#failure;
   }
@@ -124,7 +132,8 @@ export class Spool {
     const number = this.#last + 1;
     this.#last += numbersOf(record);
     const text = textOf(record);
-    const size = String(number).length + Buffer.byteLength(text) + 2; // as `encodeEntries` writes it
+    // the bytes that `encodeEntries` makes of it
+    const size = String(number).length + Buffer.byteLength(text) + 2;
     const segment = this.#segmentFor(number, size);
     this.#recent.push({ number, text, segment });
     this.#recentBytes += text.length;
@@ -134,26 +143,28 @@ export class Spool {
       segment.linesCrc = nextLinesCrc(segment.linesCrc, record.text);
       segment.kept += gapBytes;
     } else segment.kept += size;
-    if (record.type !== 'finished') this.#makeRoom(segment); // that one has counted the lines already
+    // `finished` holds the number of lines, so none may be dropped after it
+    if (record.type !== 'finished') this.#makeRoom(segment);
     if (this.#recentBytes > this.#memoryBytes) this.#forgetOldest();
     this.#flushSoon();
   }
 
   /**
-   * The records after a number, in order, up to these limits (one at least, when there is one). What was read once is
-   * never given up: read again it is the same, or more.
+   * Returns the records after a number, in order, up to these limits, but at least one when there
+   * is one. Records that were read are never dropped: a second read gives the same, or more.
    */
   async read(
     after: number,
     maxRecords: number,
     maxBytes: number,
   ): Promise<{ first: number; last: number; records: RunnerRecord[] }> {
-    let entries = this.#held(after + 1);
+    let entries = this.#entriesInMemory(after + 1);
     while (!entries) {
       await this.#load(after + 1);
-      entries = this.#held(after + 1);
+      entries = this.#entriesInMemory(after + 1);
     }
-    // No await between the look and the mark: no line can be dropped in between.
+    // Between finding the entries and setting `#sent` there is no await, so no line can be dropped
+    // meanwhile.
     const { last, records } = takeRecords(entries, after + 1, { maxRecords, maxBytes });
     this.#sent = Math.max(this.#sent, last);
     return { first: after + 1, last, records };
@@ -171,7 +182,8 @@ export class Spool {
       await this.#inTurn(async () => {
         if (this.#handle?.file === oldest.file) await this.#close();
         await rm(oldest.file, { force: true });
-      }).catch(() => {}); // what a broken disk keeps goes with the folder, and holds up no record
+        // a file that a broken disk keeps is removed with the folder, and delays no record
+      }).catch(() => {});
     }
   }
 
@@ -199,7 +211,10 @@ export class Spool {
     return segment;
   }
 
-  /** Called once a segment. Beyond the bound it drops the oldest lines, except in segments that are being sent or filled. */
+  /**
+   * Called once for each new segment. Beyond the bound it drops the lines of the oldest segments,
+   * except those that are being sent or filled.
+   */
   #makeRoom(newest: Segment): void {
     if (this.#checked === newest) return;
     this.#checked = newest;
@@ -228,10 +243,10 @@ export class Spool {
   /** Drops the older half of the entries in memory, as far as they are on disk. */
   #forgetOldest(): void {
     let count = 0;
-    let left = this.#recentBytes;
+    let remaining = this.#recentBytes;
     for (const { number, text } of this.#recent) {
-      if (left <= this.#memoryBytes / 2 || number > this.#written) break;
-      left -= text.length;
+      if (remaining <= this.#memoryBytes / 2 || number > this.#written) break;
+      remaining -= text.length;
       count++;
     }
     this.#forget(count);
@@ -242,7 +257,7 @@ export class Spool {
   }
 
   /** Entries from this number on that are in memory; null when they are only on disk. */
-  #held(number: number): readonly Entry[] | null {
+  #entriesInMemory(number: number): readonly Entry[] | null {
     if (number > this.#last) return [];
     const oldest = this.#recent[0];
     if (oldest && oldest.number <= number) return this.#recent;
@@ -255,9 +270,10 @@ export class Spool {
       const segment = this.#segments.find((candidate) => candidate.last >= number);
       const state = segment?.state;
       const entries = segment ? await readEntries(segment) : [];
-      if (!segment || segment.state !== state) return; // whoever asks looks again
+      // the segment changed meanwhile: the caller looks again
+      if (!segment || segment.state !== state) return;
       this.#read = { file: segment.file, entries: asCut(segment, entries) };
-      if (!this.#held(number)) throw new Error(`The spool has no record ${number}.`);
+      if (!this.#entriesInMemory(number)) throw new Error(`The spool has no record ${number}.`);
     });
   }
 
@@ -280,7 +296,10 @@ export class Spool {
     );
   }
 
-  /** Writes the entries that are not on disk. The next write replaces what a failed one left behind. */
+  /**
+   * Writes the entries that are not on disk. After a failed write, the next one overwrites its
+   * remains.
+   */
   async #flush(): Promise<void> {
     for (const segment of this.#segments.filter((one) => this.#isToRewrite(one))) await this.#rewrite(segment);
     const entries = this.#recent.slice(indexOf(this.#recent, this.#written + 1));
@@ -305,16 +324,16 @@ export class Spool {
   }
 
   /**
-   * Writes a segment that is whole on disk anew, without its lines, behind what is left of the one before while both are
-   * small. A file is replaced at once or not at all.
+   * Writes a segment anew without its lines, once it is whole on disk. While both are small it is
+   * appended to the rewritten segment before it. A file is replaced as a whole or not at all.
    */
   async #rewrite(segment: Segment): Promise<void> {
     const index = this.#segments.indexOf(segment);
-    if (index < 0) return; // released meanwhile
+    if (index < 0) return; // the segment was released meanwhile
     const before = this.#segments[index - 1];
     const joins = before?.state === 'rewritten' && before.bytes + segment.size <= this.#segmentBytes;
     const target = joins ? before : segment;
-    this.#busy = [target, segment]; // not to be released meanwhile
+    this.#busy = [target, segment]; // `release` leaves these segments alone
     try {
       const earlier = joins ? await readEntries(target) : [];
       const bytes = encodeEntries(joinGaps([...earlier, ...asCut(segment, await readEntries(segment))]));
@@ -349,7 +368,7 @@ export class Spool {
   /** Runs changes of the files one after the other. */
   #inTurn(work: () => Promise<void>): Promise<void> {
     const done = this.#turn.then(work);
-    this.#turn = done.catch(() => {}); // whoever asked hears of it; the next one goes on
+    this.#turn = done.catch(() => {}); // the caller gets the error, and the next change goes on
     return done;
   }
 }

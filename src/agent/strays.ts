@@ -1,4 +1,5 @@
-// What an earlier life of the runner left behind: attempts whose supervisor is gone, with processes that may still run.
+// Strays: attempts of an earlier process of the runner whose supervisor is gone, while processes of
+// theirs may still run.
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { attemptFileName, readAttemptFile, type RunningAttempt } from './attempt.ts';
@@ -7,8 +8,8 @@ import type { Executor } from './executor.ts';
 type Options = { executor: Executor; workDir: string; onTrouble?: ((error: unknown) => void) | undefined };
 
 /**
- * What an earlier life left running, but for attempts that are still supervised: it is being ended, and `left` says how,
- * see `endStray`. Until then its GPUs are not free.
+ * Finds the attempts of an earlier process of the runner, except those in `supervised`, and starts
+ * to end them. `left` resolves as `endStray` does. Until then their GPUs are not free.
  */
 export async function findStrays(
   options: Options,
@@ -30,17 +31,18 @@ export async function findStrays(
 }
 
 /**
- * Ends what is left of an attempt whose supervisor is gone: its processes, and its files but for what the job made. True
- * when it did not end in order, and nothing of it runs any more.
+ * Ends an attempt whose supervisor is gone: kills its processes and removes its files, except those
+ * that the job made. Resolves to true when the attempt had not ended in order and none of its
+ * processes runs any more.
  */
 export async function endStray(options: Options, attemptId: string): Promise<boolean> {
   const { executor, onTrouble } = options;
   const folder = folderOf(options, attemptId);
   const file = await readAttemptFile(folder);
   if (file === undefined) return false;
-  const sayLeft = (pids: number[]) =>
+  const reportLeft = (pids: number[]) =>
     onTrouble?.(new Error(`Processes of ${file?.jobId} are not ended by SIGKILL yet: ${pids.join(', ')}.`));
-  const ended = file ? await executor.endStrays({ attemptId, ...file }, sayLeft) : 0;
+  const ended = file ? await executor.endStrays({ attemptId, ...file }, reportLeft) : 0;
   if (ended) onTrouble?.(new Error(`Ended ${ended} processes that were left of ${file?.jobId}.`));
   await rm(join(folder, 'spool'), { recursive: true, force: true });
   await rm(join(folder, attemptFileName), { force: true });

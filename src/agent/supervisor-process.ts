@@ -1,5 +1,6 @@
-// The process of one supervisor: started detached by the runner, with its order on stdin, never in a file, since the
-// order holds a token and the job's secrets. It has an uplink of its own, and a socket where the runner finds it again.
+// The process of one supervisor, started detached by the runner. Its order comes on stdin and never
+// stands in a file, since it holds a token and the job's secrets. The process sends records by its
+// own connection to Redis, and listens on a socket where the next runner finds it.
 import { createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { text } from 'node:stream/consumers';
@@ -12,30 +13,32 @@ import { command, order, socketPath } from './detached.ts';
 import { processExecutor } from './process.ts';
 import { Supervisor } from './supervisor.ts';
 
-const { assignment: assigned, ...given } = order.extend({ assignment }).parse(readJson(await text(process.stdin)));
-process.chdir(given.workDir); // a socket's path has 107 bytes at most: it is named from here
-const control = createControl(given.url, given.token);
-const bus = redisBus(given.redisUrl);
-// Its terminal and its runner may be gone: only directives of the gateway and of the runner end it.
+const { assignment: assigned, ...settings } = order.extend({ assignment }).parse(readJson(await text(process.stdin)));
+// a socket's path may have 107 bytes, so it is relative to the work folder
+process.chdir(settings.workDir);
+const control = createControl(settings.url, settings.token);
+const bus = redisBus(settings.redisUrl);
+// Signals are ignored, since terminal and runner may be gone: only directives of the gateway and
+// messages of the runner end the process.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});
 
 const supervisor = new Supervisor({
   assignment: assigned,
-  executor: processExecutor(given.groupFolder),
-  workDir: given.workDir,
-  gatewayUrl: given.url,
-  place: given.place,
-  virtualGpus: given.virtualGpus,
+  executor: processExecutor(settings.groupFolder),
+  workDir: settings.workDir,
+  gatewayUrl: settings.url,
+  place: settings.place,
+  virtualGpus: settings.virtualGpus,
   append: (stream, batch) => bus.append(stream, batch),
   renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
-  heartbeatMs: given.heartbeatMs,
-  leaseMs: given.leaseMs,
-  whenCut: given.whenCut,
-  graceMs: given.graceMs,
-  spoolBytes: given.spoolBytes,
-  host: { ...process.env, ASTRAML_RUNNER_TOKEN: given.token, ASTRAML_REDIS_PASSWORD: passwordOf(given.redisUrl) },
-  user: given.user,
-  refusal: given.refusal,
+  heartbeatMs: settings.heartbeatMs,
+  leaseMs: settings.leaseMs,
+  whenCut: settings.whenCut,
+  graceMs: settings.graceMs,
+  spoolBytes: settings.spoolBytes,
+  host: { ...process.env, ASTRAML_RUNNER_TOKEN: settings.token, ASTRAML_REDIS_PASSWORD: passwordOf(settings.redisUrl) },
+  user: settings.user,
+  refusal: settings.refusal,
   onTrouble: (error) => console.error(error),
 });
 
@@ -49,7 +52,7 @@ const server = createServer((socket) => {
 });
 server.listen(socketPath(assigned.attemptId));
 
-/** The parser's own error would quote what it could not read, and the log is on disk. */
+/** Parses the order. The parser's own error would quote it, and the log is on disk. */
 function readJson(json: string): unknown {
   try {
     return JSON.parse(json);
@@ -58,7 +61,10 @@ function readJson(json: string): unknown {
   }
 }
 
-/** What the runner was given must not be told, though it stands in no environment any more. */
+/**
+ * Returns the password of Redis, which is redacted like a variable of the host although no
+ * environment holds it.
+ */
 function passwordOf(url: string): string {
   return decodeURIComponent(new URL(url).password);
 }
@@ -68,18 +74,21 @@ function obey(received: z.output<typeof command> | undefined): void {
   if (received?.type === 'abandon') supervisor.abandon(received.graceMs);
 }
 
-function hear(message: string): void {
+function receive(message: string): void {
   const parsed = acknowledgement.safeParse(JSON.parse(message));
-  // Anything else is a message without content: ask what there is to know.
+  // Any other message has no content: the attempt asks the gateway.
   if (parsed.success) supervisor.acknowledge(parsed.data);
   else supervisor.ask();
 }
 
-/** With Redis away, acknowledgements come over HTTP until it is there. */
+/**
+ * Subscribes to acknowledgements. While Redis is away they come over HTTP, and it tries again each
+ * second.
+ */
 async function listen(): Promise<void> {
   for (let ended = false; !ended;) {
     try {
-      await bus.subscribe(channels.runner(given.runnerId), hear);
+      await bus.subscribe(channels.runner(settings.runnerId), receive);
       return;
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 1_000).unref());

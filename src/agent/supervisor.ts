@@ -1,5 +1,6 @@
-// One attempt, from its assignment to its proven end: workspace, command, output to records, records to the gateway.
-// The order of an end: output drained, processes gone, `finished` last, everything acknowledged.
+// Runs one attempt from its assignment to its proven end: workspace, command, records of its
+// output, records to the gateway. The order of an end: output read, processes gone, `finished` as
+// the last record, everything acknowledged.
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bus } from '../bus/bus.ts';
@@ -20,49 +21,66 @@ import { Workspace } from './workspace.ts';
 export type SupervisorOptions = {
   assignment: Assignment;
   executor: Executor;
-  /** Folder of the runner; attempts have theirs inside. */
+  /** Work folder of the runner, which contains those of the attempts. */
   workDir: string;
   gatewayUrl: string;
-  /** Where it runs, for the log, e.g. `runner gpu-7, GPU 0 (NVIDIA H100)`. */
+  /** Where the attempt runs, for its log, e.g. `runner gpu-7, GPU 0 (NVIDIA H100)`. */
   place: string;
   virtualGpus: boolean;
   append: Bus['append'];
   renew(attemptId: string, leaseToken: string): Promise<Acknowledgement>;
   heartbeatMs: number;
   leaseMs: number;
-  /** What the runner does when no gateway is heard; a job's own `on_cut: stop` wins. */
+  /** Reaction when no gateway can be reached. A job with `on_cut: stop` overrides it. */
   whenCut: WhenCut;
   graceMs: number;
-  /** Bytes of its records on disk: past that its oldest lines are given up, see spool.ts. */
+  /** Bytes of records on disk; beyond it the oldest lines are dropped, see `spool.ts`. */
   spoolBytes?: number;
   host: Readonly<Record<string, string | undefined>>;
-  /** Under whom its command runs; the user of this process by default. */
+  /** User of the command; that of this process by default. */
   user?: User | undefined;
-  /** Why its command must not be started. */
+  /** Reason why the command must not be started. */
   refusal?: string | undefined;
   /** Failures that the attempt survives. */
   onTrouble?: (error: unknown) => void;
 };
 
 const watchMs = 100;
-/** What a command leaves behind, and what nobody wants any more, has so long between SIGTERM and SIGKILL at most. */
+/**
+ * Upper bound of the time between SIGTERM and SIGKILL for processes that a command left behind, and
+ * for attempts that another runner has.
+ */
 const shortGraceMs = 5_000;
-/** Of a lease that nobody prolongs: when all must be gone, and how much of it SIGTERM has before SIGKILL. */
+/**
+ * Fractions of a lease that is not renewed: after 0.9 all processes must be gone, and SIGTERM comes
+ * at most 1/6 of the lease before SIGKILL.
+ */
 const [goneBefore, longestCutGrace] = [0.9, 1 / 6];
-/** And when a guard ends what we did not. */
+/**
+ * Fraction of the lease after which the guard kills the processes, when the supervisor could not.
+ */
 const guardedBefore = 0.95;
-/** Between looks at whether all processes are gone: each looks at every process of the machine. */
+/**
+ * Pauses between checks whether all processes are gone: each check reads every process of the
+ * machine.
+ */
 const [goneCheckMs, longestGoneCheckMs] = [20, 500];
-/** What ends by itself within this time after the command was not left behind. */
+/** Processes that end within this time after the command do not count as left behind. */
 const settleMs = 200;
 const leaseCheckMs = 10;
-/** Records that wait in memory, because the disk takes nothing and the gateway neither, may take so much. */
+/**
+ * Upper bound of records in memory while neither the disk nor the gateway takes them. Beyond it the
+ * attempt stops.
+ */
 const maxHeldBytes = 64 * 1024 * 1024;
 
 export class Supervisor implements RunningAttempt {
   readonly attemptId: string;
   readonly gpus: readonly number[];
-  /** Resolves when the attempt is over and acknowledged, or was abandoned; never rejects. */
+  /**
+   * Resolves when the attempt has ended and its records are acknowledged, or it was abandoned.
+   * Never rejects.
+   */
   readonly done: Promise<void>;
   readonly #options: SupervisorOptions;
   readonly #redactor: Redactor;
@@ -74,9 +92,9 @@ export class Supervisor implements RunningAttempt {
   #guard: Guard | undefined;
   #guardedAt = -Infinity;
   #stop: Outcome | undefined;
-  /** When SIGKILL follows, by `performance.now()`. */
+  /** Time of the SIGKILL, by `performance.now()`. */
   #killAt = Infinity;
-  /** Nothing of it runs any more. */
+  /** True once no process of the attempt runs any more. */
   #ended = false;
   #startedAt: number | null = null;
   #abandoned = false;
@@ -94,19 +112,19 @@ export class Supervisor implements RunningAttempt {
     this.done = this.#run();
   }
 
-  /** An acknowledgement for this attempt, or for another one. */
+  /** Takes an acknowledgement, which may be for another attempt. */
   acknowledge(acknowledgement: Acknowledgement): void {
     this.#uplink?.acknowledge(acknowledgement);
   }
 
-  /** The gateway wants to be heard of. */
+  /** Asks the gateway for an acknowledgement at once: it has a directive. */
   ask(): void {
     this.#uplink?.ask();
   }
 
   /**
-   * Ends the command: the stop file, SIGTERM, SIGKILL after the grace. The attempt's end says why. Once more, only a
-   * shorter grace changes anything.
+   * Ends the command: the stop file, SIGTERM, and SIGKILL after the grace. The attempt's end has
+   * this outcome. A second call can only shorten the grace.
    */
   stop(outcome: Outcome, graceMs = this.#options.graceMs): void {
     if (this.#ended) return;
@@ -121,7 +139,7 @@ export class Supervisor implements RunningAttempt {
     this.#command?.signal('SIGTERM');
   }
 
-  /** Stops everything within this time and sends nothing more, not even the end. */
+  /** Ends the command within `graceMs` and sends no more records, not even the end. */
   abandon(graceMs: number): void {
     this.#abandoned = true;
     this.stop('DRAINED', graceMs);
@@ -180,11 +198,11 @@ export class Supervisor implements RunningAttempt {
     );
     if (this.#stopsWhenCut) {
       this.#guard = await executor.guard(name);
-      await this.#leased();
+      await this.#leaseConfirmed();
       this.#extendGuard();
     }
-    const early = this.#stop;
-    if (early) return { outcome: early, exitCode: null, signal: null, message: 'Stopped before it began.' };
+    const earlyStop = this.#stop;
+    if (earlyStop) return { outcome: earlyStop, exitCode: null, signal: null, message: 'Stopped before it began.' };
 
     const env = environmentOf(assignment, folders, { host, gatewayUrl, virtualGpus, now: Date.now(), user });
     const command = await executor.start({
@@ -199,13 +217,15 @@ export class Supervisor implements RunningAttempt {
     this.#guard?.know(command.life);
     this.#startedAt = Date.now();
     this.#record({ type: 'started', time: this.#startedAt });
-    if (this.#stop) command.signal('SIGTERM'); // while it was being started
+    if (this.#stop) command.signal('SIGTERM'); // `stop` was called during the start
     sampleUsage(command, (record) => this.#record(record)).catch((error: unknown) => this.#options.onTrouble?.(error));
     const watch = this.#watch(command, assignment.timeoutSeconds);
     try {
-      const kept = this.#workspace.keepLife(command.life).catch((error: unknown) => this.#options.onTrouble?.(error));
+      const lifeKept = this.#workspace
+        .keepLife(command.life)
+        .catch((error: unknown) => this.#options.onTrouble?.(error));
       const end = await command.ended;
-      await kept;
+      await lifeKept;
       const outcome = this.#stop ?? (end.signal ? 'SIGNALLED' : 'EXITED');
       this.#output.end();
       await this.#endRest(command);
@@ -215,7 +235,10 @@ export class Supervisor implements RunningAttempt {
     }
   }
 
-  /** The timeout, SIGKILL after a grace, and a spool that cannot be written. */
+  /**
+   * Checks every 100 ms: the timeout, a SIGKILL that is due, the lease, and a spool that cannot be
+   * written.
+   */
   #watch(command: RunningCommand, timeoutSeconds: number | null): NodeJS.Timeout {
     const timeoutAt = timeoutSeconds === null ? Infinity : performance.now() + timeoutSeconds * 1000;
     return setInterval(() => {
@@ -233,26 +256,35 @@ export class Supervisor implements RunningAttempt {
     return this.#options.whenCut === 'stop' || this.#options.assignment.spec['on_cut'] === 'stop';
   }
 
-  /** Until a gateway says that the lease is ours, or the attempt is stopped: the answer of the claim may have been late. */
-  async #leased(): Promise<void> {
+  /**
+   * Waits until a gateway confirms the lease, or the attempt is stopped. The answer to the claim
+   * may have come so late that another runner has the job.
+   */
+  async #leaseConfirmed(): Promise<void> {
     while (!this.#stop && performance.now() - this.#uplink.leasedAt > this.#options.leaseMs / 2)
       await sleep(leaseCheckMs);
   }
 
-  /** A command that must run once at most is gone before the lease can lapse: others may start it then. */
+  /**
+   * Stops a command that must never run twice, so that it is gone before its lease can expire:
+   * another runner may start the job then.
+   */
   #watchLease(): void {
     const { leaseMs, graceMs } = this.#options;
     if (!this.#stopsWhenCut) return;
     this.#extendGuard();
     const goneAt = this.#uplink.leasedAt + leaseMs * goneBefore;
-    const leftMs = goneAt - performance.now();
-    if (leftMs > Math.min(graceMs, leaseMs * longestCutGrace)) return;
+    const remainingMs = goneAt - performance.now();
+    if (remainingMs > Math.min(graceMs, leaseMs * longestCutGrace)) return;
     if (!this.#stop)
       this.#output.say('No gateway was heard for most of the lease: stopping, before another runner may start.');
-    this.stop('CUT_OFF', Math.max(0, leftMs));
+    this.stop('CUT_OFF', Math.max(0, remainingMs));
   }
 
-  /** Should we stand still, or be dead by then, somebody else ends the command. */
+  /**
+   * Moves the time at which the guard kills the command: it is needed when this process stands
+   * still or is dead.
+   */
   #extendGuard(): void {
     const { leasedAt } = this.#uplink;
     if (leasedAt === this.#guardedAt) return;
@@ -260,7 +292,10 @@ export class Supervisor implements RunningAttempt {
     this.#guard?.endAt(leasedAt + this.#options.leaseMs * guardedBefore);
   }
 
-  /** Records that cannot be written wait in memory. When they become too many, the attempt ends before it loses one. */
+  /**
+   * Warns of dropped lines and of a disk that takes no records. Such records wait in memory; beyond
+   * 64 MiB the attempt stops, before a record is lost.
+   */
   #watchSpool(): void {
     const { failure, heldBytes, lostLines } = this.#spool;
     if (lostLines > 0 && !this.#warnedOfLoss) {
@@ -278,7 +313,10 @@ export class Supervisor implements RunningAttempt {
     this.stop('DRAINED');
   }
 
-  /** What the command left behind is named, asked to end, then made to. Returns when all are proved to be gone. */
+  /**
+   * Names the processes that the command left behind in the log, sends them SIGTERM, then SIGKILL.
+   * Returns when all are proved to be gone.
+   */
   async #endRest(command: RunningCommand): Promise<void> {
     for (const settledAt = performance.now() + settleMs; performance.now() < settledAt; await sleep(goneCheckMs)) {
       if (await command.isGone()) return;
@@ -297,11 +335,12 @@ export class Supervisor implements RunningAttempt {
       this.stop('CANCELLED', directive.graceSeconds === null ? undefined : directive.graceSeconds * 1000);
       return;
     }
-    // Somebody else has the job: nothing we say is stored any more, so nothing must go on.
+    // Another runner may have the job: no record of this attempt is stored any more, so it must
+    // end.
     this.abandon(Math.min(shortGraceMs, this.#options.graceMs));
   }
 
-  /** That the command runs may be among what is lost. */
+  /** Repeats `started`, which may be among the lost records. */
   #tellRestored(lost: number): void {
     if (this.#ended) return;
     if (this.#startedAt !== null) this.#record({ type: 'started', time: this.#startedAt });

@@ -1,5 +1,5 @@
-// A user of its own for each project: its jobs can neither read nor signal what is the runner's, or another project's. No
-// account is needed, only numbers that nobody else hands out.
+// A uid for each project: its jobs can neither read nor signal processes and files of the runner or
+// of another project. A uid needs no account, only a number that nothing else on the machine uses.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -17,30 +17,34 @@ import type { Assignment } from '../protocol/control.ts';
 import { findTool, isReachable } from './program.ts';
 import { readOrEmpty } from './read.ts';
 
-/** Under whom a command runs, where it is not the runner's own user: uid and gid are one number. */
+/** The user of a command, where it is not the runner's own. Its uid and gid are the same number. */
 export type User = {
   uid: number;
-  /** Groups beside its own, e.g. those of the GPU devices. */
+  /** Groups beside its own gid, e.g. those of the GPU devices. */
   groups: readonly number[];
-  /** Its home, which only it can enter. */
+  /** Home folder, which only this user can enter. */
   home: string;
 };
 
 export type UidRange = { first: number; last: number };
 
-/** Others pass through, to what is theirs, and see no names. */
+/** Mode of folders that other users may pass through, to reach their own, but not list. */
 export const passMode = 0o711;
 const usersFolder = 'users';
 
-/** `70000-99999`; undefined for anything else, and for numbers that accounts may have. */
+/**
+ * Parses a range such as `70000-99999`. Undefined for any other text, and for uids below 1000,
+ * which accounts may have.
+ */
 export function readUidRange(text: string): UidRange | undefined {
   const [, first, last] = (/^(\d{4,9})-(\d{4,9})$/.exec(text) ?? []).map(Number);
   return first !== undefined && last !== undefined && first >= 1_000 && first <= last ? { first, last } : undefined;
 }
 
 /**
- * The users of a runner's projects: `users/<uid>` in its work folder, with the project's id and its home. A project keeps
- * its uid for good. Throws with a sentence where commands cannot run under another uid.
+ * The users of a runner's projects. `users/<uid>` in the work folder holds the id of the project
+ * and the home. A project keeps its uid for good. The constructor throws, with a sentence for
+ * users, where commands cannot run under another uid.
  */
 export class ProjectUsers {
   readonly #folder: string;
@@ -61,12 +65,14 @@ export class ProjectUsers {
       throw new Error(
         `Other users cannot pass through to ${workDir}: all folders above it need mode ${passMode.toString(8)} or more.`,
       );
-    const tried = spawnSync(...becoming(first, ['/bin/sh', '-c', ':']), { encoding: 'utf8' });
-    if (tried.status !== 0)
-      throw new Error(`Commands cannot run as uid ${first.uid} here: ${tried.stderr.trim() || tried.error?.message}`);
+    const trial = spawnSync(...becoming(first, ['/bin/sh', '-c', ':']), { encoding: 'utf8' });
+    if (trial.status !== 0)
+      throw new Error(`Commands cannot run as uid ${first.uid} here: ${trial.stderr.trim() || trial.error?.message}`);
   }
 
-  /** The project's user, made at its first job. Throws when all numbers are taken. */
+  /**
+   * Returns the user of a project and makes it at the first job. Throws when all uids are taken.
+   */
   userOf(projectId: string, groups: readonly number[] = []): User {
     const uid = this.#find(projectId) ?? this.#make(projectId);
     const home = join(this.#folder, String(uid), 'home');
@@ -81,23 +87,24 @@ export class ProjectUsers {
   }
 
   #make(projectId: string): number {
-    // A folder takes a number by its name, whole at once: two runners on one folder never hand out the same.
-    const made = mkdtempSync(join(this.#folder, 'new-'));
+    // A rename takes the uid in one step, so two runners with one work folder never give out the
+    // same uid.
+    const folder = mkdtempSync(join(this.#folder, 'new-'));
     try {
-      writeFileSync(join(made, 'project'), projectId, { mode: 0o600 });
-      chmodSync(made, passMode);
+      writeFileSync(join(folder, 'project'), projectId, { mode: 0o600 });
+      chmodSync(folder, passMode);
       const taken = new Set(this.#taken());
       for (let uid = this.#range.first; uid <= this.#range.last; uid++) {
         if (taken.has(uid)) continue;
         try {
-          renameSync(made, join(this.#folder, String(uid)));
+          renameSync(folder, join(this.#folder, String(uid)));
           return uid;
         } catch {
-          // another runner was first
+          // another runner took this uid first
         }
       }
     } finally {
-      rmSync(made, { recursive: true, force: true });
+      rmSync(folder, { recursive: true, force: true });
     }
     const { first, last } = this.#range;
     throw new Error(`All uids from ${first} to ${last} are taken by other projects: give the runner a wider range.`);
@@ -111,7 +118,7 @@ export class ProjectUsers {
   }
 }
 
-/** Under whom an attempt runs, or why it must not. */
+/** Returns the user of an attempt, or the reason why the attempt must not run. */
 export function userFor(
   users: ProjectUsers | undefined,
   { job, gpus }: Assignment,
@@ -124,14 +131,17 @@ export function userFor(
   }
 }
 
-/** File and arguments that run a command under a user, who can gain nothing by it. */
+/** File and arguments that run a command under a user, without any way to gain privileges. */
 export function becoming({ uid, groups }: User, command: readonly string[]): [string, string[]] {
   const others = groups.length > 0 ? `--groups=${groups.join(',')}` : '--clear-groups';
   const nothing = ['--no-new-privs', '--bounding-set=-all', '--inh-caps=-all'];
   return [findTool('setpriv') ?? 'setpriv', [`--reuid=${uid}`, `--regid=${uid}`, others, ...nothing, '--', ...command]];
 }
 
-/** Groups that may use the GPUs, as the devices say and not by name; none where everybody may. */
+/**
+ * Groups whose members may use the GPUs, by the mode of the device files; none where everybody may
+ * use them.
+ */
 export function gpuGroups(dev = '/dev'): number[] {
   const devices = [...listIn(dev, /^nvidia|^kfd$/), ...listIn(join(dev, 'dri'), /./)];
   const gids = devices.flatMap((device) => {

@@ -1,5 +1,6 @@
-// The folder of one attempt: what its command finds there, under whom it runs, and what the runner keeps there for its
-// next start. A command under a user of its own owns its parts, and nobody else can enter them; the rest stays the runner's.
+// The folder of one attempt: files for its command, and a file for the next start of the runner.
+// When the command runs under a uid of its own, that uid owns the files of the command and other
+// jobs cannot enter them; the rest stays the runner's.
 import { chmodSync, chownSync, renameSync, writeFileSync } from 'node:fs';
 import { chmod, chown, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -14,7 +15,7 @@ export class Workspace {
   readonly name: AttemptName;
   readonly #user: User | undefined;
   readonly #file: string;
-  readonly #kept: AttemptFile;
+  readonly #attemptFile: AttemptFile;
   #isMade = false;
 
   constructor(folder: string, { attemptId, attemptNumber, job, gpus }: Assignment, user?: User) {
@@ -26,11 +27,11 @@ export class Workspace {
     };
     this.#user = user;
     this.#file = join(folder, attemptFileName);
-    this.#kept = { jobId: job.id, attempt: String(attemptNumber), gpus };
-    this.name = { attemptId, jobId: job.id, attempt: this.#kept.attempt };
+    this.#attemptFile = { jobId: job.id, attempt: String(attemptNumber), gpus };
+    this.name = { attemptId, jobId: job.id, attempt: this.#attemptFile.attempt };
   }
 
-  /** Before the command is started. */
+  /** Makes the folders and files; call it before the command is started. */
   async make(spec: Assignment['spec']): Promise<void> {
     const { work, output, config } = this.folders;
     for (const folder of [work, output]) await mkdir(folder, { recursive: true });
@@ -42,20 +43,26 @@ export class Workspace {
       }
       await chmod(join(work, '..'), passMode);
     }
-    await writeFile(this.#file, JSON.stringify(this.#kept), { mode: 0o600 });
+    await writeFile(this.#file, JSON.stringify(this.#attemptFile), { mode: 0o600 });
     this.#isMade = true;
   }
 
-  /** Whole at once, since an attempt of which half is known counts as not started. */
+  /**
+   * Adds the life of the command (pid and start time) to the attempt's file. The file is replaced
+   * as a whole: half a file would mean that the command was not started.
+   */
   async keepLife(life: string | null): Promise<void> {
-    await writeFile(`${this.#file}.new`, JSON.stringify({ ...this.#kept, life }), { mode: 0o600 });
+    await writeFile(`${this.#file}.new`, JSON.stringify({ ...this.#attemptFile, life }), { mode: 0o600 });
     await rename(`${this.#file}.new`, this.#file);
   }
 
-  /** Whole at once, and before the signal: a script may look for it in its handler. */
-  announceStop(reason: string, leftMs: number): void {
+  /**
+   * Writes the stop file, before SIGTERM is sent: a script may read it in its signal handler. It
+   * appears as a whole.
+   */
+  announceStop(reason: string, remainingMs: number): void {
     if (!this.#isMade) return;
-    const deadline = Math.round((Date.now() + leftMs) / 1000);
+    const deadline = Math.round((Date.now() + remainingMs) / 1000);
     const file = `${this.folders.stopFile}.new`;
     writeFileSync(file, JSON.stringify({ reason, deadline }));
     if (this.#user) {
@@ -65,7 +72,10 @@ export class Workspace {
     renameSync(file, this.folders.stopFile);
   }
 
-  /** The attempt ended in order: the next start has nothing to do. */
+  /**
+   * Removes the attempt's file after an orderly end: the next start of the runner has nothing to
+   * clean up.
+   */
   async forget(): Promise<void> {
     await rm(this.#file, { force: true });
   }

@@ -1,5 +1,6 @@
-// Attempts: claiming a job, keeping the lease; how they end stands in end.ts. The lease token is the fence; the database's clock alone ends a
-// lease. Cancelling lives here too, since a running job's end is its attempt's to prove.
+// Attempts: a runner claims a job and keeps its lease; `end.ts` ends them. The lease token is the
+// fence: without it nothing is stored. The database's clock alone ends a lease. Cancelling a job
+// stands here too, since a running job ends only when its runner proves the end of its attempt.
 import { and, asc, desc, eq, isNull, sql } from 'drizzle-orm';
 import { type Actor, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
@@ -25,8 +26,9 @@ import { attempt, placement } from './table.ts';
 export type Attempt = typeof attempt.$inferSelect;
 
 /**
- * Gives the runner the next job that fits its free GPUs, as a new attempt with a lease; null when there is none, or when
- * it could not be started for want of a secret: then another claim with the same request gets the next.
+ * Gives the runner the next job that fits its free GPUs, as a new attempt with a lease. Returns
+ * null when there is none, or when a secret of the job is missing: the job then fails, and the next
+ * claim with the same request gets the next job.
  */
 export async function claimJob(
   tx: Tx,
@@ -37,11 +39,14 @@ export async function claimJob(
 ): Promise<Assignment | null> {
   const runner = await requireRunner(tx, actor, request.runnerId);
   const assignment = await claimNext(tx, runner, request, leaseSeconds, secretKeys);
-  await touchRunner(tx, runner.id, { claims: true }); // behind the job's lock, as everywhere
+  await touchRunner(tx, runner.id, { claims: true }); // after the job's lock, the order of all transactions
   return assignment;
 }
 
-/** The attempt that began by this request, whose answer was lost: `claimJob` gives it again. Null when there is none. */
+/**
+ * Returns the attempt that this claim got before, when its answer was lost; null for none.
+ * `claimJob` answers it again.
+ */
 export async function findClaimed(db: Db, { runnerId, requestId }: ClaimRequest): Promise<Attempt | null> {
   const [row] = await db
     .select()
@@ -59,9 +64,9 @@ async function claimNext(
 ): Promise<Assignment | null> {
   await tx.insert(placement).values({}).onConflictDoNothing();
   await tx.select().from(placement).for('update');
-  // Under the lock: a claim whose answer is lost is repeated while the first one may still be under way.
-  const repeated = await findClaimed(tx, request);
-  if (repeated) return repeated.finishedAt ? null : assign(tx, repeated, secretKeys);
+  // Checked under the lock, since a runner may repeat a claim while the first call still runs.
+  const earlier = await findClaimed(tx, request);
+  if (earlier) return earlier.finishedAt ? null : assign(tx, earlier, secretKeys);
 
   const cluster = await readCluster(tx, new Map([[runner.id, request.freeGpus]]));
   const next = place(await readQueue(tx, runner.projectIds), cluster, runner.id);
@@ -74,14 +79,17 @@ async function claimNext(
   return created ? assign(tx, created, secretKeys) : null;
 }
 
-/** Gives a queued job to a runner; null when it is queued no more. */
+/**
+ * Starts an attempt of a queued job on a runner. Returns its id; null when the job is not queued
+ * any more.
+ */
 export async function startAttempt(
   tx: Tx,
   locked: LockedJob,
   runner: Runner,
   claim: { requestId: string; gpus: number[]; leaseSeconds: number },
 ): Promise<string | null> {
-  if (locked.job.state !== 'QUEUED') return null; // cancelled since the queue was read
+  if (locked.job.state !== 'QUEUED') return null; // e.g. cancelled since the queue was read
   const jobId = locked.job.id;
   const [last] = await tx.select().from(attempt).where(eq(attempt.jobId, jobId)).orderBy(desc(attempt.number)).limit(1);
   const number = (last?.number ?? 0) + 1;
@@ -116,7 +124,10 @@ function leaseEnd(seconds: number) {
 
 type Variable = NonNullable<EffectiveSpec['env']>[number];
 
-/** What the runner is to run, with the values of the job's secrets; null when one is gone, which ends the job. */
+/**
+ * Makes the assignment of an attempt, with the values of the job's secrets. Returns null when a
+ * secret is missing, and ends the job.
+ */
 async function assign(tx: Tx, row: Attempt, secretKeys: readonly SecretKey[]): Promise<Assignment | null> {
   const [owner] = await tx.select().from(job).where(eq(job.id, row.jobId));
   if (!owner) throw new Error(`Attempt ${row.id} has no job.`);
@@ -129,16 +140,19 @@ async function assign(tx: Tx, row: Attempt, secretKeys: readonly SecretKey[]): P
   return null;
 }
 
-/** Ends an attempt that no runner has begun, and its job with it: tried again, it would fail in the same way. */
+/**
+ * Ends an attempt that no runner has started, and its job with it: a retry would fail in the same
+ * way.
+ */
 async function endUnstarted(
   tx: Tx,
   locked: LockedJob,
   attemptId: string,
   { message, hint }: { message: string; hint: string },
 ): Promise<void> {
-  const row = (await loadAttempts(tx, [attemptId])).get(attemptId); // again, under the lock
+  const row = (await loadAttempts(tx, [attemptId])).get(attemptId); // read again under the lock
   if (row?.state !== 'STARTING' || row.finishedAt !== null) return;
-  // The claim is still to be answered, by the next job.
+  // The request id is freed, so that the repeated claim gets another job.
   await tx.update(attempt).set({ requestId: row.id }).where(eq(attempt.id, row.id));
   const at = new Date();
   const reason: StateReason = {
@@ -180,24 +194,30 @@ async function toAssignment(
   };
 }
 
-/** Seconds that the earlier attempts of the job left of its timeout; one at least, so that it ends as timed out. */
+/**
+ * Seconds of the job's timeout that its earlier attempts did not use. At least 1, so that the
+ * attempt starts and ends as timed out.
+ */
 async function timeLeft(tx: Tx, row: Attempt, timeoutSeconds: number): Promise<number> {
   const earlier = (await loadAttemptsOfJobs(tx, [row.jobId])).get(row.jobId) ?? [];
   return Math.max(1, Math.ceil(timeoutSeconds - usedMs(earlier) / 1000));
 }
 
-/** Prolongs the lease of whoever holds the token; anybody else, or a late one, is told to abandon the attempt. */
+/**
+ * Renews the lease of an attempt. A runner with another token, or after the attempt's end, gets the
+ * directive ABANDON.
+ */
 export async function renewLease(
   tx: Tx,
   actor: Actor,
   renewal: { attemptId: string; leaseToken: string; leaseSeconds: number },
 ): Promise<Acknowledgement> {
   const { attemptId } = renewal;
-  const known = (await loadAttempts(tx, [attemptId])).get(attemptId);
-  if (!known) throw notFound('Attempt', attemptId);
-  await requireRunner(tx, actor, known.runnerId);
-  const answer = await changeJob(tx, known.jobId, async (locked) => {
-    const row = (await loadAttempts(tx, [attemptId])).get(attemptId); // again, under the lock
+  const current = (await loadAttempts(tx, [attemptId])).get(attemptId);
+  if (!current) throw notFound('Attempt', attemptId);
+  await requireRunner(tx, actor, current.runnerId);
+  const answer = await changeJob(tx, current.jobId, async (locked) => {
+    const row = (await loadAttempts(tx, [attemptId])).get(attemptId); // read again under the lock
     if (!row) throw notFound('Attempt', attemptId);
     if (holdsLease(row, renewal.leaseToken)) {
       await saveAttempt(tx, row, { mark: row.mark }, renewal.leaseSeconds);
@@ -205,16 +225,21 @@ export async function renewLease(
     return acknowledge(row, locked.job, renewal.leaseToken);
   });
   if (!answer) throw notFound('Attempt', attemptId);
-  await touchRunner(tx, known.runnerId); // behind the job's lock, as everywhere
+  await touchRunner(tx, current.runnerId); // after the job's lock, the order of all transactions
   return answer;
 }
 
-/** Whether the token may write: it is the current one, and the attempt has not ended. */
+/**
+ * Whether batches with this token are stored: it is the current one, and the attempt has not ended.
+ */
 export function holdsLease(row: Attempt, leaseToken: string): boolean {
   return row.finishedAt === null && row.leaseToken === leaseToken;
 }
 
-/** What the holder of a token is told: how much is committed, and what to do. */
+/**
+ * Makes the acknowledgement for the holder of a token: the number up to which records are stored,
+ * and directives.
+ */
 export function acknowledge(row: Attempt, owner: Job, leaseToken: string): Acknowledgement {
   const directives: Directive[] = [];
   if (!holdsLease(row, leaseToken)) directives.push({ type: 'ABANDON' });
@@ -222,7 +247,7 @@ export function acknowledge(row: Attempt, owner: Job, leaseToken: string): Ackno
   return { attemptId: row.id, committed: row.mark, directives };
 }
 
-/** Writes an attempt under its job's lock, and prolongs its lease unless it has ended. */
+/** Writes changes of an attempt under its job's lock, and renews its lease unless it has ended. */
 export async function saveAttempt(tx: Tx, row: Attempt, change: Partial<Attempt>, leaseSeconds: number): Promise<void> {
   const lease = row.finishedAt === null ? { leaseExpiresAt: leaseEnd(leaseSeconds) } : {};
   await tx
@@ -231,7 +256,7 @@ export async function saveAttempt(tx: Tx, row: Attempt, change: Partial<Attempt>
     .where(eq(attempt.id, row.id));
 }
 
-/** The command runs. */
+/** Records that the command runs, and moves the job to RUNNING. */
 export async function markStarted(tx: Tx, locked: LockedJob, row: Attempt, at: Date): Promise<void> {
   row.startedAt = at;
   row.state = 'RUNNING';
@@ -241,13 +266,16 @@ export async function markStarted(tx: Tx, locked: LockedJob, row: Attempt, at: D
 
 export type CancelInput = { id: string; reason: string | null; gracePeriodSeconds: number | null };
 
-/** Cancels a job: a queued one at once, a running one when its runner proves that it ended. Repeating it is fine. */
+/**
+ * Cancels a job: a queued one at once, a running one once its runner proves its end. Repeating it
+ * is fine.
+ */
 export async function cancelJob(tx: Tx, actor: Actor, input: CancelInput): Promise<Job> {
   const path = ['input', 'id'];
-  const known = await requireJob(tx, actor, input.id, path);
-  requireScope(actor, known.projectId, 'WRITE', path);
+  const { id: jobId, projectId } = await requireJob(tx, actor, input.id, path);
+  requireScope(actor, projectId, 'WRITE', path);
   checkCancel(input);
-  await changeJob(tx, known.id, async (locked) => {
+  await changeJob(tx, jobId, async (locked) => {
     const { state } = locked.job;
     if (state === 'CANCELLED' || state === 'CANCELLING') return;
     if (isTerminal(state)) {
@@ -258,10 +286,13 @@ export async function cancelJob(tx: Tx, actor: Actor, input: CancelInput): Promi
     locked.job.cancelGraceSeconds = input.gracePeriodSeconds;
     await stopJob(tx, locked, { reason: { code: 'REQUESTED', message: why }, actorId: actor.tokenId });
   });
-  return requireJob(tx, actor, known.id);
+  return requireJob(tx, actor, jobId);
 }
 
-/** Wishes that a locked job stops, unless it was wished or is over: at once when queued, else when its runner proves it. */
+/**
+ * Stops a locked job: a queued one at once, a running one once its runner proves its end. A job
+ * that is stopping or has ended stays as it is.
+ */
 export async function stopJob(
   tx: Tx,
   locked: LockedJob,
@@ -274,7 +305,8 @@ export async function stopJob(
     .select()
     .from(attempt)
     .where(and(eq(attempt.jobId, id), isNull(attempt.finishedAt)));
-  if (active) tx.notify(channels.runner(active.runnerId)); // the fact is in the database; this makes it quick
+  // The runner would learn of it by its next heartbeat; the notification makes it quick.
+  if (active) tx.notify(channels.runner(active.runnerId));
 }
 
 function checkCancel({ gracePeriodSeconds: grace, reason }: CancelInput): void {
@@ -288,13 +320,13 @@ function checkCancel({ gracePeriodSeconds: grace, reason }: CancelInput): void {
   }
 }
 
-/** Attempts by id. */
+/** Loads attempts by their ids. */
 export async function loadAttempts(db: Db, ids: readonly string[]): Promise<Map<string, Attempt>> {
   const rows = await db.select().from(attempt).where(isOneOf(attempt.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** Attempts of jobs, oldest first, by job. */
+/** Loads the attempts of jobs, oldest first, by id of the job. */
 export async function loadAttemptsOfJobs(db: Db, jobIds: readonly string[]): Promise<Map<string, Attempt[]>> {
   const rows = await db
     .select()
@@ -304,7 +336,7 @@ export async function loadAttemptsOfJobs(db: Db, jobIds: readonly string[]): Pro
   return Map.groupBy(rows, (row) => row.jobId);
 }
 
-/** Attempts that run now, by runner. */
+/** Loads the attempts that run now, by id of the runner. */
 export async function loadActiveAttempts(db: Db, runnerIds: readonly string[]): Promise<Map<string, Attempt[]>> {
   const rows = await db
     .select()

@@ -1,5 +1,6 @@
-// How attempts end, and what that means for their jobs: over, queued again at once, or queued again after a pause. Every
-// function works under the lock of the job; a lease, a wait and a start end by the database's clock alone.
+// Ends attempts, and moves their jobs on: to an end, back into the queue at once, or back into the
+// queue after a pause. Every function needs the lock of the job. Leases, waits and starts expire by
+// the database's clock alone.
 import { and, asc, eq, isNull, lt, type SQL, sql } from 'drizzle-orm';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
@@ -15,9 +16,13 @@ import { explainWait } from './place.ts';
 import { readCluster, requestOf } from './queue.ts';
 import { attempt } from './table.ts';
 
+/** Number of last log lines that are kept with an attempt that failed. */
 export const excerptLines = 10;
 
-/** The attempt ended, as its supervisor proved. `lines` are its last ones, oldest first. */
+/**
+ * Ends an attempt whose supervisor has reported the end. `lines` are its last log lines, oldest
+ * first.
+ */
 export async function finishAttempt(
   tx: Tx,
   locked: LockedJob,
@@ -43,7 +48,10 @@ export async function finishAttempt(
   else await moveOn(tx, locked, state, reason, at);
 }
 
-/** Queues the job again, or ends it when no retry is left; its last attempt has ended. */
+/**
+ * Queues the job again, or ends it with `state` when it has no retry left. The caller has ended its
+ * last attempt.
+ */
 async function retryOrEnd(
   tx: Tx,
   locked: LockedJob,
@@ -55,8 +63,8 @@ async function retryOrEnd(
   const attempts = await tx.select().from(attempt).where(eq(attempt.jobId, id)).orderBy(asc(attempt.number));
   const retry = decideRetry(attempts, effective.max_retries, Math.random());
   if (!retry) {
-    const ours = reason.code === 'RUNNER_LOST' || reason.code === 'RUNNER_DRAINED';
-    const hint = ours ? 'It happened many times in a row: the job may be what ends its runners.' : reason.hint;
+    const isRunnerFault = reason.code === 'RUNNER_LOST' || reason.code === 'RUNNER_DRAINED';
+    const hint = isRunnerFault ? 'It happened many times in a row: the job may be what ends its runners.' : reason.hint;
     return moveOn(tx, locked, state, { ...reason, hint }, at);
   }
   if (timeoutSeconds !== null && usedMs(attempts) >= timeoutSeconds * 1000) {
@@ -80,7 +88,7 @@ async function requeue(tx: Tx, locked: LockedJob, retry: Retry, reason: StateRea
   await moveOn(tx, locked, 'QUEUED', retry.delayMs > 0 ? backoff : reason, at);
 }
 
-/** Milliseconds that attempts ran. */
+/** Returns the time that these attempts ran together, in milliseconds. */
 export function usedMs(attempts: readonly Pick<Attempt, 'startedAt' | 'finishedAt'>[]): number {
   return attempts.reduce(
     (sum, { startedAt, finishedAt }) => sum + (startedAt && finishedAt ? +finishedAt - +startedAt : 0),
@@ -88,16 +96,19 @@ export function usedMs(attempts: readonly Pick<Attempt, 'startedAt' | 'finishedA
   );
 }
 
-/** Moves the job to what the end of its attempt means for it. */
+/**
+ * Moves the job to `state` after the end of its attempt, and notifies runners that GPUs are free.
+ */
 export async function moveOn(tx: Tx, locked: LockedJob, state: JobState, reason: StateReason, at: Date): Promise<void> {
-  // A command that could not be started leaves a job that never ran: the way to SUCCEEDED leads through RUNNING.
+  // SUCCEEDED can only be reached from RUNNING. FAILED can be reached from STARTING too: a command
+  // that could not be started never ran.
   if (locked.job.state === 'STARTING' && state === 'SUCCEEDED')
     await moveJob(tx, locked, 'RUNNING', { reason: null, at });
   await moveJob(tx, locked, state, { reason, at });
   tx.notify(channels.work);
 }
 
-/** Writes the end of an attempt, with its event. The job is the caller's to move. */
+/** Writes the end of an attempt and its event. Moving the job is left to the caller. */
 export async function writeEnd(
   tx: Tx,
   locked: LockedJob,
@@ -120,7 +131,10 @@ export async function writeEnd(
   });
 }
 
-/** Attempts whose lease has lapsed by the database's clock, in order of their jobs. */
+/**
+ * Lists running attempts whose lease has expired by the database's clock, in the order of their
+ * jobs.
+ */
 export async function listLapsed(db: Db, limit: number): Promise<Attempt[]> {
   return db
     .select()
@@ -130,7 +144,10 @@ export async function listLapsed(db: Db, limit: number): Promise<Attempt[]> {
     .limit(limit);
 }
 
-/** How an attempt is lost: its lease lapsed, or its runner says that its supervisor is dead and nothing of it runs. */
+/**
+ * Kinds of loss: the lease expired, or the runner reports that the supervisor is dead and none of
+ * its processes runs.
+ */
 const losses = {
   LEASE: {
     condition: lt(attempt.leaseExpiresAt, now),
@@ -145,8 +162,9 @@ const losses = {
 };
 
 /**
- * Ends an attempt that is lost: the job queues again at once, and fails only when that happened many times in a row.
- * Null when it has ended, or was heard before its lease is taken: then nothing happens. `logExcerpt`: its last lines.
+ * Ends a lost attempt. Its job queues again at once, and fails only after five losses in a row.
+ * Returns null, and changes nothing, when the attempt has ended or its lease was renewed meanwhile.
+ * `logExcerpt` holds its last log lines.
  */
 export async function loseAttempt(
   tx: Tx,
@@ -170,8 +188,8 @@ export async function loseAttempt(
 }
 
 /**
- * Ends an attempt of which a record that it cannot do without was refused. It is not tried again: what the database refused
- * once, it would refuse again. Nothing happens to an attempt that has ended.
+ * Ends an attempt as FAILED because a record that it cannot do without was refused. The job is not
+ * retried: the database would refuse the record again. An attempt that has ended stays as it is.
  */
 export async function refuseAttempt(tx: Tx, locked: LockedJob, row: Attempt, message: string): Promise<void> {
   if (row.finishedAt !== null) return;
@@ -188,7 +206,10 @@ export async function refuseAttempt(tx: Tx, locked: LockedJob, row: Attempt, mes
   tx.notify(channels.runner(row.runnerId));
 }
 
-/** Attempts whose command did not run in time by the database's clock, in order of their jobs. */
+/**
+ * Lists attempts whose command did not start in time by the database's clock, in the order of their
+ * jobs.
+ */
 export async function listLateStarts(db: Db, limit: number): Promise<Attempt[]> {
   return db
     .select()
@@ -201,8 +222,9 @@ export async function listLateStarts(db: Db, limit: number): Promise<Attempt[]> 
 const isLateStart = and(eq(attempt.state, 'STARTING'), lt(attempt.startExpiresAt, now));
 
 /**
- * Ends an attempt whose command does not run in time: its runner is told to let go, and the job runs again as after a
- * failure. Null when it runs by now, or is being cancelled: then nothing happens.
+ * Ends an attempt whose command did not start in time. Its runner is told to abandon it, and the
+ * job is retried as after a failure. Returns null, and changes nothing, when the command runs by
+ * now or the job is being cancelled.
  */
 export async function expireStart(tx: Tx, locked: LockedJob, attemptId: string): Promise<Attempt | null> {
   const row = locked.job.state === 'STARTING' ? await findOpen(tx, attemptId, isLateStart) : null;
@@ -229,10 +251,13 @@ async function findOpen(tx: Tx, id: string, condition: SQL | undefined): Promise
   return row ?? null;
 }
 
-/** Ends queued jobs that waited too long by the database's clock, up to `limit`; how many there were. */
+/**
+ * Ends up to `limit` queued jobs that waited too long by the database's clock. Returns their
+ * number.
+ */
 export async function expireWaits(tx: Tx, limit: number): Promise<number> {
   const isLate = and(eq(job.state, 'QUEUED'), lt(job.queueExpiresAt, now));
-  const late = await tx
+  const expired = await tx
     .select({ id: job.id })
     .from(jobStream)
     .innerJoin(job, eq(job.id, jobStream.jobId))
@@ -240,10 +265,11 @@ export async function expireWaits(tx: Tx, limit: number): Promise<number> {
     .orderBy(asc(job.id))
     .limit(limit)
     .for('update', { of: jobStream, skipLocked: true });
-  const machines = late.length > 0 ? (await readCluster(tx)).machines : [];
-  for (const { id } of late) {
+  const machines = expired.length > 0 ? (await readCluster(tx)).machines : [];
+  for (const { id } of expired) {
     await changeJob(tx, id, async (locked) => {
-      if (locked.job.state !== 'QUEUED') return; // it was claimed before we had its lock
+      // a runner claimed it before this transaction had its lock
+      if (locked.job.state !== 'QUEUED') return;
       const seconds = locked.job.effective.queue_timeout_seconds;
       const wait = explainWait(requestOf(locked.job), machines);
       const message = `No runner took it within ${seconds} s. ${wait.message}`;
@@ -251,5 +277,5 @@ export async function expireWaits(tx: Tx, limit: number): Promise<number> {
       await moveOn(tx, locked, 'TIMED_OUT', { code: 'QUEUE_TIMEOUT', message, hint }, new Date());
     });
   }
-  return late.length;
+  return expired.length;
 }

@@ -1,31 +1,35 @@
-// What the end of an attempt means: its class, whether the job runs again and when, and what people are told. Pure.
+// Decides what the end of an attempt means: its reason, its message for users, and whether and when
+// the job runs again. Pure.
 import type { Job } from '../job/job.ts';
 import type { JobState, ReasonCode, StateReason } from '../job/state.ts';
 import type { RecordOf } from '../protocol/record.ts';
 
-/** The end of an attempt, with what led there. */
+/** The reported end of an attempt, with facts that explain it. */
 export type End = Pick<RecordOf<'finished'>, 'outcome' | 'exitCode' | 'signal' | 'message'> & {
-  /** A process of its control group was killed for want of memory while it ran. */
+  /** The kernel killed a process of the attempt for want of memory while it ran. */
   oomKilled: boolean;
-  /** Seconds that it ran. */
+  /** Seconds that the attempt ran. */
   seconds: number;
-  /** Its last lines, oldest first, escape sequences removed. */
+  /** Last log lines of the attempt, oldest first, without escape sequences. */
   lines: readonly string[];
 };
 
-/** An attempt that has ended, as far as the next decision needs it. */
+/** The facts of an ended attempt that the next decision needs. */
 export type Ended = { runnerId: string; reasonCode: ReasonCode | null; exitCode: number | null };
 export type Judged = { state: JobState; reason: StateReason };
 
-/** Lines that are searched for a GPU that ran out of memory. */
+/** Number of last log lines that are searched for a GPU that ran out of memory. */
 export const searchedLines = 200;
-/** `EX_TEMPFAIL` of sysexits.h: the script says that it may work later. */
+/** `EX_TEMPFAIL` of sysexits.h: with this exit code the script says that it may work later. */
 const tempFail = 75;
 const maxTempFails = 5;
-/** Not the job's fault: such ends cost it nothing, before so many in a row look like the job's doing. */
-const ours: readonly (ReasonCode | null)[] = ['RUNNER_LOST', 'RUNNER_DRAINED'];
-const maxOursInARow = 5;
-const counted: readonly (ReasonCode | null)[] = [
+/**
+ * Ends that are the runner's fault. They cost the job no retry, until five in a row suggest that
+ * the job is the cause.
+ */
+const runnerFaults: readonly (ReasonCode | null)[] = ['RUNNER_LOST', 'RUNNER_DRAINED'];
+const maxRunnerFaultsInARow = 5;
+const countedReasons: readonly (ReasonCode | null)[] = [
   'EXIT_CODE',
   'SIGNAL',
   'OUT_OF_MEMORY',
@@ -34,8 +38,11 @@ const counted: readonly (ReasonCode | null)[] = [
 ];
 const [firstDelayMs, longestDelayMs] = [10_000, 600_000];
 
-/** The class of an end that nobody asked for, with its sentence. The state is the attempt's own. */
-export function judgeEnd(end: End, asked: Pick<Job, 'resolved' | 'defaultsVersion'>): Judged {
+/**
+ * Classifies the end of an attempt that was not cancelled: its state, and the reason with a message
+ * for users.
+ */
+export function judgeEnd(end: End, job: Pick<Job, 'resolved' | 'defaultsVersion'>): Judged {
   const after = `after ${end.seconds} s`;
   const failed = (code: ReasonCode, message: string, hint: string | null = null): Judged => {
     return { state: 'FAILED', reason: { code, message, hint } };
@@ -63,13 +70,13 @@ export function judgeEnd(end: End, asked: Pick<Job, 'resolved' | 'defaultsVersio
   if (end.exitCode === 0)
     return { state: 'SUCCEEDED', reason: { code: 'COMPLETED', message: `Exit code 0 ${after}.` } };
   const how = end.signal === null ? `Exit code ${end.exitCode}` : `Ended by ${end.signal}`;
-  // A shell says 137 for a child that SIGKILL ended.
+  // A shell exits with 137 when SIGKILL ended its child.
   if (end.oomKilled && (end.signal === 'SIGKILL' || end.exitCode === 137)) {
     const hint = 'Lower what the job keeps in memory, e.g. the workers of its data loader, or use a larger machine.';
     return failed('OUT_OF_MEMORY', `The host ran out of memory: ${lower(how)} ${after}.`, hint);
   }
   const cuda = end.exitCode === tempFail ? undefined : end.lines.findLast((line) => cudaPattern.test(line));
-  if (cuda !== undefined) return failed('CUDA_OUT_OF_MEMORY', cudaMessage(cuda, asked), cudaHint(asked));
+  if (cuda !== undefined) return failed('CUDA_OUT_OF_MEMORY', cudaMessage(cuda, job), cudaHint(job));
   if (end.exitCode === tempFail)
     return failed('EXIT_CODE', `${how} ${after}.`, 'By this code the command asks to be tried again.');
   if (end.signal === null) return failed('EXIT_CODE', `${how} ${after}.`, lookHint);
@@ -84,7 +91,10 @@ const lower = (text: string) => text.charAt(0).toLowerCase() + text.slice(1);
 
 const cudaPattern = /CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|(?<!java\.lang\.)\bOutOfMemoryError\b/;
 
-/** E.g. `CUDA out of memory: tried to allocate 2.00 GiB on GPU 0 (batch_size 32 from DEFAULT v2.1).` */
+/**
+ * Returns e.g. `CUDA out of memory: tried to allocate 2.00 GiB on GPU 0 (batch_size 32 from DEFAULT
+ * v2.1).`
+ */
 function cudaMessage(line: string, { resolved, defaultsVersion }: Pick<Job, 'resolved' | 'defaultsVersion'>): string {
   const size = /tried to allocate ([\d.]+ ?[KMGT]?i?B)/i.exec(line)?.[1];
   const gpu = /\bGPU (\d+)/.exec(line)?.[1];
@@ -103,23 +113,23 @@ function cudaHint({ resolved }: Pick<Job, 'resolved'>): string {
 }
 
 export type Retry = {
-  /** Until the job may run again; 0 for at once. */
+  /** Milliseconds until the job may run again; 0 for at once. */
   delayMs: number;
-  /** E.g. `retry 1 of 2`; null when it costs the job nothing. */
+  /** Text for users, e.g. `retry 1 of 2`; null when the end costs the job no retry. */
   which: string | null;
 };
 
 /**
- * Whether the job runs again after the last of these attempts, which come oldest first; null when it does not. `random`
- * is 0…1. Exit codes, signals, memory and slow starts count against `maxRetries`; exit code 75 has retries of its own; what
- * is ours costs nothing.
+ * Decides whether the job runs again after the last of these attempts (oldest first); null when it
+ * does not. `random` is 0…1. Exit codes, signals, lack of memory and slow starts count against
+ * `maxRetries`. Exit code 75 has five retries of its own. Faults of the runner cost none.
  */
 export function decideRetry(attempts: readonly Ended[], maxRetries: number, random: number): Retry | null {
   const last = attempts.at(-1);
   if (!last?.reasonCode) return null;
-  if (isOurs(last)) {
-    const inARow = attempts.length - 1 - attempts.findLastIndex((item) => !isOurs(item));
-    return inARow < maxOursInARow ? { delayMs: 0, which: null } : null;
+  if (isRunnerFault(last)) {
+    const inARow = attempts.length - 1 - attempts.findLastIndex((item) => !isRunnerFault(item));
+    return inARow < maxRunnerFaultsInARow ? { delayMs: 0, which: null } : null;
   }
   const kind = kindOf(last);
   if (kind === null) return null;
@@ -128,21 +138,24 @@ export function decideRetry(attempts: readonly Ended[], maxRetries: number, rand
   return used < allowed ? { delayMs: backoff(used, random), which: `retry ${used + 1} of ${allowed}` } : null;
 }
 
-const isOurs = ({ reasonCode }: Ended) => ours.includes(reasonCode);
+const isRunnerFault = ({ reasonCode }: Ended) => runnerFaults.includes(reasonCode);
 
 function kindOf({ reasonCode, exitCode }: Ended): 'tempFail' | 'counted' | null {
   if (reasonCode === 'EXIT_CODE' && exitCode === tempFail) return 'tempFail';
-  return counted.includes(reasonCode) ? 'counted' : null;
+  return countedReasons.includes(reasonCode) ? 'counted' : null;
 }
 
-/** 10 s, 20 s, 40 s … and up to a fifth more, 10 min at most. */
+/**
+ * Pause in milliseconds before the next attempt: 10 s, 20 s, 40 s …, each up to a fifth longer at
+ * random, and at most 10 min.
+ */
 function backoff(earlier: number, random: number): number {
   return Math.round(Math.min(longestDelayMs, firstDelayMs * 2 ** earlier * (1 + random / 5)));
 }
 
 /**
- * Runners on which the job failed twice the same way: it is placed on another one while another matches. A runner that
- * was drained is not to blame.
+ * Returns the runners on which the job failed twice in the same way. The job is placed on another
+ * one while another matches. A runner that was drained is not to blame.
  */
 export function runnersToLeaveOut(attempts: readonly Ended[]): string[] {
   const blamed = attempts.filter(({ reasonCode }) => reasonCode !== null && reasonCode !== 'RUNNER_DRAINED');

@@ -1,11 +1,13 @@
-// Who goes next: pure, so that it can be tested as a rule. Higher priority first; within a priority the project that
-// uses the fewest GPUs, its oldest job first. Every fourth turn belongs to the job of the highest priority that waited
-// longest: until it is placed, the machine that is nearest to it keeps its free GPUs for it. So every job is placed, also
-// a large one among many small ones, unless there is always one of higher priority.
+// Placement: decides which queued job a runner gets. Pure, so that it can be tested as a rule. Jobs
+// of higher priority go first; within a priority, the project that uses the fewest GPUs, with its
+// oldest job. Every fourth turn belongs to the job of the highest priority that has waited longest:
+// until it is placed, the machine with the most suitable free GPUs keeps them for it. So every job
+// is placed, also a large one among many small ones, unless jobs of higher priority never end.
 import type { Gpu } from '../protocol/control.ts';
 
+/** Requirements of a job. `gpuModel` is part of a model's name, e.g. `A100`; null for any. */
 export type Request = { projectId: string; gpus: number; gpuModel: string | null; labels: readonly string[] };
-/** `projectIds` are the projects whose jobs the runner takes; null for all. */
+/** GPUs and labels of a runner. `projectIds` are the projects whose jobs it takes; null for all. */
 export type Offer = { gpus: readonly Gpu[]; labels: readonly string[]; projectIds: readonly string[] | null };
 export type Queued = {
   id: string;
@@ -13,28 +15,33 @@ export type Queued = {
   /** Milliseconds since the Unix epoch. */
   submittedAt: number;
   request: Request;
-  /** Runners that do not get it while another matches: see `runnersToLeaveOut`. */
+  /** Runners that do not get the job while another one matches: see `runnersToLeaveOut`. */
   leftOut: readonly string[];
 };
-/** A runner that is there, with the indexes of the GPUs that it offers now; each attempt takes one of its places. */
+/**
+ * An online runner. `free` holds the indexes of the GPUs that it offers now. Each of its attempts
+ * takes one place.
+ */
 export type Machine = Offer & { id: string; free: readonly number[]; places: number; placesBusy: number };
 export type Cluster = {
   machines: readonly Machine[];
-  /** What each project uses now: see `weightOf`. */
+  /** GPUs that each project uses now, as `weightOf` counts them. */
   inUse: ReadonlyMap<string, number>;
-  /** Jobs placed since the last one that had waited longest. */
+  /** Number of jobs placed since the last turn of the job that waited longest. */
   sinceOldest: number;
 };
 export type Placed = { queued: Queued; gpus: number[]; sinceOldest: number };
 
 const turnEvery = 4;
 
-/** What a job counts in the use of its project: its GPUs, and one without GPUs like one. */
+/**
+ * Weight of a job in the use of its project: its GPUs; a job without GPUs counts as one with one.
+ */
 export function weightOf(gpus: number): number {
   return Math.max(1, gpus);
 }
 
-/** Indexes of the GPUs that the job would get from what is offered; null when it does not fit. */
+/** Indexes of the offered GPUs that the job would get; null when it does not fit the offer. */
 export function fit(request: Request, offer: Offer): number[] | null {
   if (offer.projectIds && !offer.projectIds.includes(request.projectId)) return null;
   if (!request.labels.every((label) => offer.labels.includes(label))) return null;
@@ -43,18 +50,19 @@ export function fit(request: Request, offer: Offer): number[] | null {
   return suitable.length >= request.gpus ? suitable.slice(0, request.gpus) : null;
 }
 
-/** Indexes of the GPUs of the model that the job wants, in order. */
+/** Indexes, ascending, of the GPUs of the model that the job requires. */
 function suitableOf({ gpuModel }: Request, gpus: readonly Gpu[]): number[] {
-  const wanted = gpuModel?.toLowerCase() ?? '';
+  const requiredModel = gpuModel?.toLowerCase() ?? '';
   return gpus
-    .filter(({ model }) => model.toLowerCase().includes(wanted))
+    .filter(({ model }) => model.toLowerCase().includes(requiredModel))
     .map(({ index }) => index)
     .sort((a, b) => a - b);
 }
 
 /**
- * The job that the machine gets now, with its GPUs; null when none fits or what is free is kept for another one. To ask for
- * many machines, `ranked` is the queue in its order, made once.
+ * Returns the job that the machine gets now, with its GPUs; null when none fits, or when its free
+ * GPUs are kept for another job. A caller that asks for many machines passes `ranked`, the queue in
+ * its order, so that it is sorted once.
  */
 export function place(
   queue: readonly Queued[],
@@ -66,16 +74,17 @@ export function place(
   const machine = machines.find(({ id }) => id === machineId);
   if (!machine) return null;
   const oldest = turnOf(queue, cluster);
-  const kept = oldest && keptFor(oldest, machines)?.id === machineId ? suitableOf(oldest.request, machine.gpus) : [];
+  const keptGpus =
+    oldest && keptFor(oldest, machines)?.id === machineId ? suitableOf(oldest.request, machine.gpus) : [];
   for (const queued of ranked) {
     if (!mayRunOn(queued, machine, machines)) continue;
-    const gpus = fitFree(queued, machine, queued === oldest ? [] : kept);
+    const gpus = fitFree(queued, machine, queued === oldest ? [] : keptGpus);
     if (gpus) return { queued, gpus, sinceOldest: queued === oldest ? 0 : sinceOldest + 1 };
   }
   return null;
 }
 
-/** The cluster after the machine has got the job. */
+/** Returns the cluster as it is once the machine has got the job. */
 export function withPlaced(cluster: Cluster, machineId: string, { queued, gpus, sinceOldest }: Placed): Cluster {
   const { projectId } = queued.request;
   const inUse = new Map(cluster.inUse).set(projectId, (cluster.inUse.get(projectId) ?? 0) + weightOf(gpus.length));
@@ -87,7 +96,7 @@ export function withPlaced(cluster: Cluster, machineId: string, { queued, gpus, 
   return { machines, inUse, sinceOldest };
 }
 
-/** The whole queue in the order in which it is served. */
+/** Sorts the whole queue into the order in which jobs are placed. */
 export function rank(queue: readonly Queued[], cluster: Cluster): Queued[] {
   const oldest = turnOf(queue, cluster);
   const used = new Map(cluster.inUse);
@@ -105,7 +114,7 @@ export function rank(queue: readonly Queued[], cluster: Cluster): Queued[] {
       line,
       next: 0,
     }));
-    for (let left = jobs.length; left > 0; left--) {
+    for (let count = jobs.length; count > 0; count--) {
       const share = ({ line, next }: (typeof lines)[number]) => used.get(line[next]?.request.projectId ?? '') ?? 0;
       let best: (typeof lines)[number] | undefined;
       for (const candidate of lines) {
@@ -128,14 +137,20 @@ function byAge(a: Queued, b: Queued): number {
   return a.submittedAt - b.submittedAt || (a.id < b.id ? -1 : Number(a.id > b.id));
 }
 
-/** The job that waited longest, of the highest priority, if it is its turn; one that fits no machine has none. */
+/**
+ * Returns the longest waiting job of the highest priority that fits a machine, when it is its turn;
+ * null otherwise.
+ */
 function turnOf(queue: readonly Queued[], { machines, sinceOldest }: Cluster): Queued | null {
   if (sinceOldest < turnEvery - 1) return null;
   const inTurn = queue.toSorted((a, b) => b.priority - a.priority || byAge(a, b));
   return inTurn.find(({ request }) => machines.some((machine) => fit(request, machine))) ?? null;
 }
 
-/** The machine that keeps its free GPUs for the job: the one with most of them; null when the job fits somewhere now. */
+/**
+ * Returns the machine that keeps its free GPUs for the job: the one with the most suitable free
+ * GPUs. Null when the job fits somewhere now.
+ */
 function keptFor(queued: Queued, machines: readonly Machine[]): Machine | null {
   const possible = machines.filter((machine) => mayRunOn(queued, machine, machines));
   if (possible.some((machine) => fitFree(queued, machine, []))) return null;
@@ -143,7 +158,10 @@ function keptFor(queued: Queued, machines: readonly Machine[]): Machine | null {
   return possible.toSorted((a, b) => freeOn(b) - freeOn(a) || (a.id < b.id ? -1 : 1))[0] ?? null;
 }
 
-/** Whether the machine as a whole would do, and is not left out while another one would. */
+/**
+ * Whether all GPUs of the machine together would do, and the job is not to leave it out while
+ * another machine matches.
+ */
 function mayRunOn({ request, leftOut }: Queued, machine: Machine, machines: readonly Machine[]): boolean {
   if (!fit(request, machine)) return false;
   if (!leftOut.includes(machine.id)) return true;
@@ -168,7 +186,7 @@ export type Wait = {
   hint: string | null;
 };
 
-/** Why a job waits, from all runners that are there: as a code and a sentence. */
+/** Explains to users why a job waits, given all online runners: a code and a sentence. */
 export function explainWait(request: Request, runners: readonly Machine[]): Wait {
   const what = describe(request);
   const matching = runners.filter((runner) => fit(request, runner));

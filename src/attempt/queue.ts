@@ -1,4 +1,5 @@
-// The queue and the runners as placement sees them: what waits, what is free, who uses how much.
+// Reads the input of placement: the queued jobs, the free GPUs of each runner, and the GPUs that
+// each project uses.
 import { and, asc, desc, eq, gt, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
@@ -10,12 +11,15 @@ import type { EffectiveSpec } from '../spec/shape.ts';
 import { type Cluster, type Machine, type Queued, rank, type Request, weightOf } from './place.ts';
 import { attempt, placement } from './table.ts';
 
-/** Jobs that a claim looks at, in order of priority and age. */
+/** Number of jobs that a claim looks at, in order of priority and age. */
 const queueDepth = 1_000;
-/** A runner that has a place and has not asked for work for so long offers none of its GPUs: it hangs. */
+/**
+ * A runner with a free place that has not claimed for this long hangs: placement counts none of its
+ * GPUs as free.
+ */
 const offerMs = 30_000;
 
-/** What a job asks of a runner. */
+/** Returns the GPUs and labels that a job requires of a runner. */
 export function requestOf(row: Pick<Job, 'effective' | 'projectId'>): Request {
   return toRequest(row.projectId, row.effective.resources);
 }
@@ -27,16 +31,16 @@ function toRequest(projectId: string, { gpus, gpu_model: gpuModel, labels }: Res
 }
 
 /**
- * Queued jobs that may run now by the database's clock, the first of the queue. For a runner of some projects also the first
- * of theirs, however many jobs of others stand before them.
+ * Lists the first 1,000 queued jobs that may run now by the database's clock. With `projectIds`,
+ * also the first 1,000 of these projects, however many other jobs are before them.
  */
 export async function readQueue(db: Db, projectIds: readonly string[] | null = null): Promise<Queued[]> {
   const ready = or(isNull(job.notBefore), lte(job.notBefore, now));
   const first = await readJobs(db, ready);
   if (projectIds === null || first.length < queueDepth) return first;
-  const known = new Set(first.map(({ id }) => id));
-  const theirs = await readJobs(db, and(ready, isOneOf(job.projectId, projectIds)));
-  return [...first, ...theirs.filter(({ id }) => !known.has(id))];
+  const listedIds = new Set(first.map(({ id }) => id));
+  const projectJobs = await readJobs(db, and(ready, isOneOf(job.projectId, projectIds)));
+  return [...first, ...projectJobs.filter(({ id }) => !listedIds.has(id))];
 }
 
 async function readJobs(db: Db, condition: SQL | undefined, ...first: SQL[]): Promise<Queued[]> {
@@ -59,9 +63,9 @@ async function readJobs(db: Db, condition: SQL | undefined, ...first: SQL[]): Pr
 }
 
 /**
- * The runners that are there with what they offer, and what projects use. `asking` has the indexes of the GPUs that
- * runners have free by their own account, by id: those that ask for work just now are there, however long ago they were
- * heard.
+ * Reads the online runners with their free GPUs, and the GPUs that each project uses. `asking` maps
+ * a runner that claims just now to the indexes of the GPUs that it reports as free: such a runner
+ * counts as online, whenever it was last seen.
  */
 export async function readCluster(
   db: Db,
@@ -84,10 +88,10 @@ export async function readCluster(
     const { id, gpus, labels, projectIds } = runner;
     const [places, attempts] = [placesOf(runner), busy.get(id) ?? []];
     const indexes = gpus.map(({ index }) => index);
-    const asked = asking.get(id);
-    // A full runner does not ask, and its GPUs are free all the same.
+    const reported = asking.get(id);
+    // A full runner makes no claims, but the GPUs that its attempts do not use are free.
     const offers = attempts.length >= places || (claimedAt !== null && Date.now() - claimedAt.getTime() < offerMs);
-    const offered = asked ? indexes.filter((index) => asked.includes(index)) : offers ? indexes : [];
+    const offered = reported ? indexes.filter((index) => reported.includes(index)) : offers ? indexes : [];
     const taken = new Set(attempts.flatMap((row) => row.gpus));
     return {
       id,
@@ -102,14 +106,20 @@ export async function readCluster(
   return { machines, inUse, sinceOldest: turn?.sinceOldest ?? 0 };
 }
 
-/** Ids of queued jobs in the order in which they are served, as far as claims look; those that pause come last. */
+/**
+ * Lists ids of queued jobs in the order in which they will be placed; jobs that pause before a
+ * retry come last. It looks at as many jobs as claims do.
+ */
 export async function listQueue(db: Db, cluster: Cluster): Promise<string[]> {
   const ready = rank(await readQueue(db), cluster);
   const paused = await readJobs(db, gt(job.notBefore, now), asc(job.notBefore));
   return [...ready, ...paused].map(({ id }) => id);
 }
 
-/** Queued jobs before this one by priority and age: the place of a job that no claim looks at yet. */
+/**
+ * Counts the queued jobs before this one by priority and age. It gives the place of a job that is
+ * too far back for claims to look at it.
+ */
 export async function countBefore(db: Db, { priority, createdAt, id }: Job): Promise<number> {
   const older = or(
     sql`${job.createdAt} < ${createdAt.toISOString()}::timestamptz`,
@@ -121,7 +131,7 @@ export async function countBefore(db: Db, { priority, createdAt, id }: Job): Pro
   );
 }
 
-/** How many attempts run, and how many jobs wait, in all projects. */
+/** Counts the running attempts and the queued jobs of all projects. */
 export async function countWork(db: Db): Promise<{ attempts: number; queued: number }> {
   const [attempts, queued] = await Promise.all([
     db.$count(attempt, isNull(attempt.finishedAt)),
@@ -130,7 +140,7 @@ export async function countWork(db: Db): Promise<{ attempts: number; queued: num
   return { attempts, queued };
 }
 
-/** Milliseconds until a job that pauses may run again; null when none does. */
+/** Milliseconds until the next job that pauses before a retry may run; null when none pauses. */
 export async function untilNextRetry(db: Db): Promise<number | null> {
   const [next] = await db
     .select({ ms: sql<number | null>`(extract(epoch from min(${job.notBefore}) - ${now}) * 1000)::float8` })

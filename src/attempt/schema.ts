@@ -1,4 +1,4 @@
-// How people ask for attempts, for why a job is in its state, and cancel it.
+// GraphQL: attempts, the reason of a job's state, and cancelling a job.
 import { requireActor } from '../actor.ts';
 import { builder, type Context, load, loadExisting, type LoadMany } from '../graphql/builder.ts';
 import {
@@ -128,14 +128,14 @@ function reasonOf(row: Pick<Job, 'reasonCode' | 'reasonMessage' | 'reasonHint' |
   return code ? { code, message: message ?? '', hint, logExcerpt } : null;
 }
 
-/** What placement sees, read once an operation. */
+/** The state of all runners, read once an operation. */
 const loadCluster: LoadMany<'now', Cluster> = async (db) => new Map([['now', await readCluster(db)]]);
 
 async function clusterOf(context: Context): Promise<Cluster> {
   return loadExisting(context, loadCluster, 'now');
 }
 
-/** Places in the queue by job, from 1, read once an operation. */
+/** Places in the queue by id of the job, from 1, read once an operation. */
 const loadQueue: LoadMany<'now', Map<string, number>> = async (db) => {
   const queue = await listQueue(db, await readCluster(db));
   return new Map([['now', new Map(queue.map((id, index) => [id, index + 1]))]]);
@@ -147,7 +147,7 @@ async function queuePosition(job: Job, context: Context): Promise<number | null>
   return places.get(job.id) ?? (await countBefore(context.database.db, job)) + 1;
 }
 
-/** Where a wait's reason reads: what many jobs of one operation need is read once. */
+/** Sources of `waitReason` for an operation: values that many jobs need are read once. */
 function readsOfOperation(context: Context): WaitReads {
   return {
     cluster: () => clusterOf(context),

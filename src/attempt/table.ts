@@ -1,4 +1,5 @@
-// Attempts: who runs a job now, until when, how it ended, and how much of what it said is committed.
+// Attempts: the runner and lease of each run of a job, its end, and the number of its records that
+// are stored.
 import { sql } from 'drizzle-orm';
 import { bigint, boolean, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
@@ -13,14 +14,14 @@ export const attempt = pgTable(
     jobId: text()
       .notNull()
       .references(() => job.id),
-    /** 1 is the first. */
+    /** Number within the job, from 1. */
     number: integer().notNull(),
     runnerId: text()
       .notNull()
       .references(() => runner.id),
-    /** The claim that it answers: a repeated claim gets the same attempt. */
+    /** Request of the claim that the attempt answers: a repeated claim gets the same attempt. */
     requestId: text().notNull(),
-    /** The fence: only who holds it may write, and only until the attempt has ended. */
+    /** The fence: only batches with this token are stored, and only until the attempt has ended. */
     leaseToken: text().notNull(),
     leaseExpiresAt: instant().notNull(),
     gpus: integer().array().notNull(),
@@ -28,19 +29,22 @@ export const attempt = pgTable(
     reasonCode: text().$type<ReasonCode>(),
     reasonMessage: text(),
     reasonHint: text(),
-    /** Its last lines, when it failed. */
+    /** The last log lines of an attempt that failed. */
     logExcerpt: jsonb().$type<string[]>().notNull().default([]),
     exitCode: integer(),
     signal: text(),
-    /** High-water mark: every record up to this number is stored. */
+    /** Every record up to this number is stored. */
     mark: bigint({ mode: 'number' }).notNull().default(0),
-    /** Lines stored and the CRC-32 of their texts, to compare with what the runner counted. */
+    /**
+     * Number of stored output lines and the CRC-32 of their texts, compared at the end with those
+     * of the runner.
+     */
     lines: bigint({ mode: 'number' }).notNull().default(0),
     linesCrc: bigint({ mode: 'number' }).notNull().default(0),
     createdAt: instant().notNull().default(now),
     startedAt: instant(),
     finishedAt: instant(),
-    /** Its command must run by this moment of the database's clock; null for no limit. */
+    /** Time of the database's clock by which the command must run; null for no limit. */
     startExpiresAt: instant(),
   },
   (table) => [
@@ -58,12 +62,15 @@ export const attempt = pgTable(
   ],
 );
 
-/** One row: whoever places a job locks it, for milliseconds. */
+/**
+ * A table of one row. Each transaction that places a job locks it, for milliseconds, so that
+ * placements happen one after the other.
+ */
 export const placement = pgTable(
   'placement',
   {
     only: boolean().primaryKey().default(true),
-    /** Jobs that were placed since it was the turn of the one that waited longest. */
+    /** Number of jobs placed since the last turn of the job that waited longest. */
     sinceOldest: integer().notNull().default(0),
   },
   (table) => [check('placement_only', sql`${table.only}`)],

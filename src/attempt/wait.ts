@@ -1,5 +1,5 @@
-// Why a queued job waits: for its next attempt, for a runner, for GPUs or for a place. One function, so that every door
-// gives the same reason.
+// Explains why a queued job waits: for its next attempt, a runner, GPUs or a place. GraphQL and
+// REST share this function, so that both give the same reason.
 import type { Db } from '../database/database.ts';
 import type { Job } from '../job/job.ts';
 import type { StateReason } from '../job/state.ts';
@@ -7,7 +7,9 @@ import { loadRunners } from '../runner/runner.ts';
 import { type Cluster, explainWait } from './place.ts';
 import { readCluster, requestOf } from './queue.ts';
 
-/** Where the function reads: a door that answers for many jobs at once reads each of these once. */
+/**
+ * Sources of `waitReason`. A caller that answers for many jobs at once reads each of these once.
+ */
 export type WaitReads = { cluster(): Promise<Cluster>; runnerName(id: string): Promise<string | undefined> };
 
 export async function waitReason(job: Job, reads: WaitReads): Promise<StateReason> {
@@ -23,7 +25,7 @@ export async function waitReason(job: Job, reads: WaitReads): Promise<StateReaso
   return { ...wait, hint: `It failed twice in the same way on ${names.join(', ')}: another runner is preferred.` };
 }
 
-/** Reads for one job. */
+/** Sources for one job. */
 export function readsOf(db: Db): WaitReads {
   return {
     cluster: () => readCluster(db),

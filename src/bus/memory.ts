@@ -1,5 +1,5 @@
-// The bus inside of one process: for `dev`, `demo` and tests. Same contract as any other adapter, down to messages that
-// arrive after the call that sent them, and uplink entries that stay until they are done with.
+// The bus inside of one process, for `dev`, `demo` and tests. It keeps the whole contract: messages
+// arrive after the call that sent them, and uplink entries stay until they are done.
 import { EventEmitter, once } from 'node:events';
 import { type Bus, defaultIdleMs, requireFitting, type UplinkEntry } from './bus.ts';
 
@@ -12,7 +12,7 @@ export function memoryBus({ idleMs = defaultIdleMs }: { idleMs?: number } = {}):
   const arrivals = new EventEmitter();
   arrivals.setMaxListeners(0);
   const waiting: Arrived[] = [];
-  const held = new Map<string, Held>(); // by the id of the entry
+  const held = new Map<string, Held>(); // by id of the entry
   let nextId = 1;
   let closed = false;
   const requireOpen = () => {
@@ -36,7 +36,7 @@ export function memoryBus({ idleMs = defaultIdleMs }: { idleMs?: number } = {}):
   return {
     async publish(channel, message) {
       requireOpen();
-      // Later, as over a network: the sender's stack is not the listener's.
+      // A listener is called later, as over a network: not in the stack of the sender.
       setImmediate(() => messages.emit(`channel:${channel}`, message.toString()));
     },
     async subscribe(channel, listener) {
@@ -44,7 +44,7 @@ export function memoryBus({ idleMs = defaultIdleMs }: { idleMs?: number } = {}):
       messages.on(`channel:${channel}`, listener);
       return async () => void messages.off(`channel:${channel}`, listener);
     },
-    onBreak: () => () => {}, // no connection that could break
+    onBreak: () => () => {}, // there is no connection that could break
     async append(stream, batch) {
       requireOpen();
       requireFitting(batch);
@@ -60,7 +60,7 @@ export function memoryBus({ idleMs = defaultIdleMs }: { idleMs?: number } = {}):
         const timer = setTimeout(() => late.abort(), blockMs);
         await once(arrivals, 'entry', { signal: AbortSignal.any([signal, late.signal]) }).catch(() => {});
         clearTimeout(timer);
-        if (signal.aborted) return []; // what came meanwhile is for the next call
+        if (signal.aborted) return []; // entries that came meanwhile stay for the next call
       }
       return [...idle, ...takeWaiting(consumer, max - idle.length)];
     },

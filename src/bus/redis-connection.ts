@@ -1,29 +1,32 @@
-// One connection to Redis that comes back by itself. While it is away commands reject at once, and no command waits
-// for long: whoever sends one tries again. An error carries no arguments: they may be a password, or what a job printed.
+// A connection to Redis that reconnects by itself. While it is away commands reject at once, and no
+// command waits for long: its caller tries again. Errors hold no arguments, which may be a password
+// or the output of a job.
 import { Redis } from 'ioredis';
 
 export type Connection = {
-  /** For its events; commands go through `run`. */
+  /** Only for its events; commands go through `run`. */
   readonly redis: Redis;
-  /** Runs a command; one that comes before the first connection is made waits for it. */
+  /** Runs a command. Before the first connection it waits for that one. */
   run<T>(command: (redis: Redis) => Promise<T>): Promise<T>;
-  /** Ends it. Ending twice is fine. */
+  /** Closes the connection. Closing twice is fine. */
   close(): Promise<void>;
 };
 
-/** The command was never sent: nothing came of it. */
+/** The command was never sent, so it had no effect. */
 export class NotSent extends Error {
   override readonly name = 'NotSent';
 }
 
 const commandMs = 3_000;
-/** A connection that is silent for so long, with a command under way, is dead: it is made anew. */
+/**
+ * A connection that is silent for this long, with a command under way, is dead: a new one is made.
+ */
 const silentMs = 4_000;
 const connectMs = 3_000;
 const closeMs = 500;
 const longestPauseMs = 1_000;
 
-/** Connects in the background, for ever. `report` gets each failure to do so. */
+/** Makes a connection in the background, and reconnects for ever. `report` gets each failure. */
 export function connect(url: string, report: (error: Error) => void): Connection {
   const redis = new Redis(url, {
     connectTimeout: connectMs,
@@ -31,14 +34,14 @@ export function connect(url: string, report: (error: Error) => void): Connection
     socketTimeout: silentMs,
     disconnectTimeout: closeMs,
     retryStrategy: (times) => 20 + Math.random() * Math.min(longestPauseMs, 50 * 2 ** times),
-    // What was under way when the connection broke rejects at once: sent again behind its sender's back it might come
-    // after what was sent since.
+    // Commands under way when the connection breaks reject at once. Resent by ioredis, they might
+    // come after commands that the caller sent since.
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
     enableOfflineQueue: false,
-    // ioredis would subscribe again in a promise that nobody catches, and without saying when it is done.
+    // ioredis would resubscribe in a promise without a handler, and would not tell when it is done.
     autoResubscribe: false,
-    // Asks INFO and CLIENT, which a runner may not.
+    // The checks use INFO and CLIENT, which a runner may not call.
     enableReadyCheck: false,
     disableClientInfo: true,
   });
@@ -65,7 +68,7 @@ export function connect(url: string, report: (error: Error) => void): Connection
   };
 }
 
-/** Whether Redis answered that it will not: trying again would not help. */
+/** Whether Redis refused the command itself: trying again would not help. */
 export function isRefused(error: unknown): boolean {
   return error instanceof Error && error.name === 'ReplyError';
 }
@@ -79,11 +82,14 @@ export function requireAll(results: [error: Error | null, result: unknown][] | n
 
 async function untilReady(redis: Redis): Promise<void> {
   if (redis.status === 'connecting' || redis.status === 'connect') await untilAny(redis, ['ready', 'close'], connectMs);
-  // the status has changed while we waited
+  // TypeScript does not know that the status may have changed during the wait.
   if ((redis.status as string) !== 'ready') throw new NotSent('Redis cannot be reached.');
 }
 
-/** Resolves at the first of these events, or when the time is over. `events.once` would reject at each error. */
+/**
+ * Resolves at the first of these events, or after the time. `events.once` would also reject at each
+ * error.
+ */
 async function untilAny(redis: Redis, events: string[], timeoutMs: number): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, timeoutMs);
@@ -93,7 +99,10 @@ async function untilAny(redis: Redis, events: string[], timeoutMs: number): Prom
   for (const event of events) redis.off(event, resolve);
 }
 
-/** Without arguments, which `message` may quote at its end. */
+/**
+ * Makes an error without the arguments of the command, which ioredis quotes at the end of
+ * `message`.
+ */
 export function plainError(error: unknown): Error {
   const { message, name } = error instanceof Error ? error : new Error(String(error));
   const plain = new Error(`Redis: ${(message || 'no connection').replace(/, with args beginning with[^]*/, '')}`);

@@ -1,39 +1,46 @@
-// Messages over Redis: one connection that subscribes, however many listen to a channel. Redis forgets what it has
-// published: after each break everybody is told to look again, once all channels are heard anew.
+// Messages over Redis: one subscribing connection, with any number of listeners for a channel.
+// Redis does not keep messages, so after each break, once all channels are subscribed again, every
+// `onBreak` listener is called to look again.
 import type { Bus } from './bus.ts';
 import { connect, isRefused } from './redis-connection.ts';
 
 export type Messages = Pick<Bus, 'subscribe' | 'onBreak' | 'close'>;
 
 type Listener = (message: string) => void;
-type Topic = { readonly listeners: Set<{ hear: Listener }>; heard: Promise<void> };
+/** One channel. `subscribed` settles when Redis has answered SUBSCRIBE. */
+type Subscription = { readonly listeners: Set<{ call: Listener }>; subscribed: Promise<void> };
 
-/** A connection that hears nothing is asked so often whether it is still there. */
-const askMs = 5_000;
+/** Pause between two pings, which find a dead connection that would else only be silent. */
+const pingMs = 5_000;
 
-/** `onAway` gets failures of the connection, `onTrouble` those of listeners and what Redis refuses. */
+/**
+ * `onAway` gets failures of the connection; `onTrouble` those of listeners, and refusals of Redis.
+ */
 export function openMessages(
   url: string,
   onAway: (error: Error) => void,
   onTrouble: (error: unknown) => void,
 ): Messages {
-  const topics = new Map<string, Topic>();
+  const subscriptions = new Map<string, Subscription>();
   const breaks = new Set<() => void>();
   const connection = connect(url, onAway);
   const { redis } = connection;
   let missed = false;
   let round = 0;
   redis.on('close', () => (missed = true));
-  redis.on('ready', () => void hearAll());
+  redis.on('ready', () => void resubscribeAll());
   redis.on('message', (channel: string, message: string) => {
-    for (const { hear } of [...(topics.get(channel)?.listeners ?? [])]) guarded(() => hear(message), onTrouble);
+    for (const { call } of [...(subscriptions.get(channel)?.listeners ?? [])]) guarded(() => call(message), onTrouble);
   });
   const asking = setInterval(() => {
-    connection.run((to) => to.ping()).catch(() => {}); // a dead connection is made anew by itself
-  }, askMs).unref();
+    connection.run((to) => to.ping()).catch(() => {}); // a dead connection is replaced by itself
+  }, pingMs).unref();
 
-  /** Rejects only when Redis refuses: while it is away the channel is heard later, and a break says so. */
-  async function hear(channel: string): Promise<void> {
+  /**
+   * Subscribes to a channel. Rejects only when Redis refuses. While Redis is away the channel is
+   * subscribed later, and a break is reported.
+   */
+  async function subscribe(channel: string): Promise<void> {
     try {
       await connection.run((to) => to.subscribe(channel));
     } catch (error) {
@@ -43,37 +50,43 @@ export function openMessages(
     }
   }
 
-  async function hearAll(): Promise<void> {
-    const mine = ++round;
-    const results = await Promise.allSettled([...topics.keys()].map(hear));
+  async function resubscribeAll(): Promise<void> {
+    const ownRound = ++round;
+    const results = await Promise.allSettled([...subscriptions.keys()].map(subscribe));
     for (const result of results) if (result.status === 'rejected') onTrouble(result.reason);
-    if (!missed || mine !== round || redis.status !== 'ready') return; // another break came meanwhile
+    // another break came meanwhile: its round reports it
+    if (!missed || ownRound !== round || redis.status !== 'ready') return;
     missed = false;
     for (const listener of breaks) guarded(listener, onTrouble);
   }
 
-  function leave(channel: string, topic: Topic, entry: { hear: Listener }): void {
-    if (!topic.listeners.delete(entry) || topic.listeners.size > 0 || topics.get(channel) !== topic) return;
-    topics.delete(channel);
+  function leave(channel: string, subscription: Subscription, entry: { call: Listener }): void {
+    if (
+      !subscription.listeners.delete(entry) ||
+      subscription.listeners.size > 0 ||
+      subscriptions.get(channel) !== subscription
+    )
+      return;
+    subscriptions.delete(channel);
     if (redis.status === 'ready') connection.run((to) => to.unsubscribe(channel)).catch(() => {});
   }
 
   return {
     async subscribe(channel, listener) {
-      const topic = topics.get(channel) ?? { listeners: new Set(), heard: Promise.resolve() };
-      const entry = { hear: listener };
-      topic.listeners.add(entry);
-      if (topics.get(channel) !== topic) {
-        topics.set(channel, topic);
-        topic.heard = hear(channel);
+      const subscription = subscriptions.get(channel) ?? { listeners: new Set(), subscribed: Promise.resolve() };
+      const entry = { call: listener };
+      subscription.listeners.add(entry);
+      if (subscriptions.get(channel) !== subscription) {
+        subscriptions.set(channel, subscription);
+        subscription.subscribed = subscribe(channel);
       }
       try {
-        await topic.heard;
+        await subscription.subscribed;
       } catch (error) {
-        leave(channel, topic, entry);
+        leave(channel, subscription, entry);
         throw error;
       }
-      return async () => leave(channel, topic, entry);
+      return async () => leave(channel, subscription, entry);
     },
     onBreak(listener) {
       const own = () => listener();
@@ -82,13 +95,13 @@ export function openMessages(
     },
     async close() {
       clearInterval(asking);
-      topics.clear();
+      subscriptions.clear();
       await connection.close();
     },
   };
 }
 
-/** A listener that throws must not end the process, nor keep others from hearing. */
+/** Calls a listener. One that throws must neither end the process nor stop the others. */
 function guarded(call: () => void, onTrouble: (error: unknown) => void): void {
   try {
     call();

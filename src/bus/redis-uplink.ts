@@ -1,5 +1,6 @@
-// Reading the uplink from Redis streams: entries stay in their stream until they are done with, whoever took them. Nothing
-// here deletes what is not done (no MAXLEN, no DELCONSUMER): each loss would cost a runner a second.
+// Reads the uplink from Redis streams. Entries stay in their stream until they are done, whichever
+// consumer took them. No command here deletes an entry that is not done (no MAXLEN, no
+// DELCONSUMER): each loss would cost a runner a second.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Bus, channels, type UplinkEntry } from './bus.ts';
 import { connect, type Connection, plainError } from './redis-connection.ts';
@@ -16,34 +17,43 @@ import {
 
 type Consumer = {
   readonly name: string;
-  /** Read and not handed out yet. */
+  /** Entries that were read, and not returned by `take` yet. */
   readonly buffer: UplinkEntry[];
-  /** Names of entries in the buffer, or handed out and not done with. */
+  /** Names of entries in the buffer, and of those that `take` returned and that are not done. */
   readonly held: Set<string>;
-  /** Under way for all calls of `take`; resolves with whether all streams were read to their ends. */
+  /**
+   * The read under way, shared by all calls of `take`. Resolves to whether all streams were read to
+   * their ends.
+   */
   filling: Promise<boolean> | null;
-  /** When idle entries and streams that cannot be read are looked for next. */
+  /** Time of the next survey: a look for idle entries and for streams that cannot be read. */
   surveyAt: number;
-  /** Where in each stream's pending entries the next look for idle ones starts. */
+  /** For each stream, the place in its pending entries at which the next survey starts. */
   readonly surveyFrom: string[];
-  /** Entries asked of a stream at once. Halved by each failure: an answer may be too large for the time it has. */
+  /**
+   * Number of entries to ask of a stream at once. Each failure halves it, since an answer may be
+   * too large to come in time.
+   */
   count: number;
-  /** Streams whose keys hold something else. */
+  /** Streams whose keys hold another type of value. */
   readonly unreadable: Set<number>;
-  /** Told by the next `take`. */
+  /** Error that the next `take` throws. */
   trouble: Error | null;
 };
 
 type RawStreams = [key: Buffer, entries: RawEntry[]][];
 
-/** Redis holds a read no longer than this, so that a connection that is cut off is noticed. */
+/** Longest time that Redis holds a read, so that a dead connection is noticed. */
 const longestBlockMs = 1_000;
 const scanStart = '0-0';
 
-/** Takes entries on a connection of its own, since reads wait there. `idleMs`: when a consumer's entries are another's. */
+/**
+ * Opens a consumer with a connection of its own, since its reads wait there. Entries that another
+ * consumer has held for `idleMs` are taken over.
+ */
 export function openUplinkConsumer(url: string, idleMs: number, report: (error: Error) => void) {
   const consumers = new Map<string, Consumer>();
-  let connection: Connection | null = null; // a runner takes nothing
+  let connection: Connection | null = null; // made at the first `take`: a runner never calls it
   const uplink = () => (connection ??= connect(url, report));
 
   async function fill(consumer: Consumer, max: number, blockMs: number): Promise<boolean> {
@@ -56,7 +66,8 @@ export function openUplinkConsumer(url: string, idleMs: number, report: (error: 
         await sleep(blockMs);
         return true;
       }
-      // Every stream is asked for all that is wanted: less of each says that all were read to their ends.
+      // Every stream is asked for `count` entries: fewer from each mean that all were read to their
+      // ends.
       const count = Math.min(max, consumer.count);
       const read = await readNew(uplink(), consumer.name, readable, count, buffer.length > 0 ? null : blockMs);
       for (const [key, entries] of read) admit(uplink(), consumer, streamOfKey(key), entries);
@@ -65,7 +76,7 @@ export function openUplinkConsumer(url: string, idleMs: number, report: (error: 
     } catch (error) {
       consumer.count = Math.max(1, consumer.count >> 1);
       if (!isGroupGone(error) && !isWrongType(error)) throw error;
-      consumer.surveyAt = 0; // finds out which stream it is
+      consumer.surveyAt = 0; // the survey finds out which stream it is
       return false;
     }
   }
@@ -84,12 +95,12 @@ export function openUplinkConsumer(url: string, idleMs: number, report: (error: 
       consumer.filling ??= fill(consumer, max, waitMs).finally(() => (consumer.filling = null));
       isAtEnd = (await unlessAborted(consumer.filling, signal)) ?? false;
     }
-    return []; // what comes in yet is for the next call
+    return []; // entries that still arrive stay for the next call
   };
 
   return {
     take,
-    /** These are done with. */
+    /** Call it when entries are done. */
     forget(entries: readonly UplinkEntry[]) {
       for (const { held } of consumers.values()) for (const entry of entries) held.delete(nameOf(entry));
     },
@@ -134,13 +145,16 @@ function admit(connection: Connection, consumer: Consumer, stream: number, entri
     consumer.held.add(name);
     consumer.buffer.push({ stream, id, batch });
   }
-  endEntries(connection, marks).catch(() => {}); // a mark that stays comes again when it is idle
+  // a mark that is not ended comes again once it is idle
+  endEntries(connection, marks).catch(() => {});
 }
 
 /**
- * Takes over what was delivered `idleMs` ago and is not done with: to another consumer, which is dead or slow, or to this
- * one by an answer that was lost; an entry that it holds is only told to be in good hands. Goes through the pending
- * entries of each stream from look to look, `count` at a time. Notices streams that cannot be read, and makes missing ones.
+ * Takes over entries that were delivered `idleMs` ago and are not done: those of another consumer,
+ * which is dead or slow, and those of this one whose delivery was lost. An entry that this consumer
+ * holds only has its idle time reset. Each survey goes through `count` pending entries of each
+ * stream and goes on where the last one stopped. It also notices streams that cannot be read, and
+ * creates missing ones.
  */
 async function survey(connection: Connection, consumer: Consumer, idleMs: number, count: number): Promise<void> {
   const { name, surveyFrom, unreadable } = consumer;
@@ -163,7 +177,8 @@ async function survey(connection: Connection, consumer: Consumer, idleMs: number
       const [cursor, entries] = result as [cursor: Buffer, entries: RawEntry[]];
       surveyFrom[stream] = cursor.toString();
       admit(connection, consumer, stream, entries);
-      if (entries.length > 0 && surveyFrom[stream] !== scanStart) consumer.surveyAt = 0; // there may be more
+      // more entries may be idle: the next survey comes at once
+      if (entries.length > 0 && surveyFrom[stream] !== scanStart) consumer.surveyAt = 0;
     }
   }
   if (unreadable.size === 0) return;
@@ -171,7 +186,9 @@ async function survey(connection: Connection, consumer: Consumer, idleMs: number
   consumer.trouble = new Error(`Redis: ${keys} holds something that is no stream: delete it.`);
 }
 
-/** What nobody took yet, from each of these streams up to `count`. `blockMs` null does not wait. */
+/**
+ * Reads up to `count` new entries from each of these streams. With `blockMs` null it does not wait.
+ */
 async function readNew(
   connection: Connection,
   consumer: string,
@@ -185,7 +202,10 @@ async function readNew(
   return ((await connection.run((redis) => redis.callBuffer('xreadgroup', args))) as RawStreams | null) ?? [];
 }
 
-/** Resolves as the promise does, or with undefined at once when the signal is aborted; rejects with the promise. */
+/**
+ * Resolves like the promise, or to undefined as soon as the signal is aborted. Rejects like the
+ * promise.
+ */
 async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
   const done = new AbortController();
   const aborted = new Promise<undefined>((resolve) => {

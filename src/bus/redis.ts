@@ -1,5 +1,6 @@
-// The bus over Redis: messages by PUBLISH, the uplink by streams. Redis is transport only: while it is away calls reject
-// or messages are missed, nothing is lost that a runner was told is committed, and all comes back by itself.
+// The bus over Redis: messages by PUBLISH, the uplink by streams. Redis is only transport. While it
+// is away, calls reject and messages are missed, but no record is lost: runners keep records until
+// they are acknowledged. All connections come back by themselves.
 import { type Bus, defaultIdleMs, maxEntryBytes } from './bus.ts';
 import { connect } from './redis-connection.ts';
 import { appendEntry, endEntries } from './redis-entry.ts';
@@ -8,15 +9,18 @@ import { createAgeWatch, probeStreams } from './redis-probe.ts';
 import { openUplinkConsumer } from './redis-uplink.ts';
 
 export type RedisBusOptions = {
-  /** Redis cannot be reached, or refuses us; told once, until it is back. No error holds content or a password. */
+  /**
+   * Called when Redis cannot be reached or refuses the connection; once, until it is back. Errors
+   * hold no content and no password.
+   */
   onAway?: (error: Error) => void;
   onBack?: () => void;
-  /** A listener threw, or Redis refused one channel. */
+  /** Called when a listener threw, or Redis refused one channel. */
   onTrouble?: (error: unknown) => void;
   idleMs?: number;
 };
 
-/** Connects in the background, and for as long as it takes. */
+/** Makes a bus that connects in the background, and tries until it succeeds. */
 export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
   let away = false;
   const report = (error: Error) => {
@@ -33,7 +37,7 @@ export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
 
   return {
     async publish(channel, message) {
-      // Redis may take no longer argument, and answers one by closing the connection.
+      // Redis may be configured to take no longer argument; it would close the connection.
       if (Buffer.byteLength(message) > maxEntryBytes)
         throw new Error(`A message holds at most ${maxEntryBytes} bytes.`);
       await connection.run((redis) => redis.publish(channel, message));

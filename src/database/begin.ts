@@ -1,12 +1,16 @@
-// begin() of postgres.js 3.4.9, kept from writing to a connection that is gone. Its ROLLBACK there is written to a socket
-// that is null, in a callback that nobody can catch, and ends the process (porsager/postgres#1208). Or, between a socket's
-// 'error' and its 'close', it is queued for good: the answers of the next connection would all go one query astray.
+// A begin() for postgres.js 3.4.9 that writes nothing to a lost connection. The driver's own
+// begin() sends ROLLBACK there. When the socket is gone, that throws in a callback that no code can
+// catch, and ends the process (porsager/postgres#1208). Between a socket's 'error' and its 'close',
+// it is queued for ever, and every answer of the next connection goes to the wrong query.
 import type postgres from 'postgres';
 
 type Rows = (postgres.Row & Iterable<postgres.Row>)[];
 type Work<T> = (sql: postgres.TransactionSql) => Promise<T>;
 
-/** Runs `work` in a transaction. Rejects when the connection is lost; nothing is sent on it then. */
+/**
+ * Runs `work` in a transaction. Rejects when the connection is lost, and sends nothing on it
+ * afterwards.
+ */
 export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unknown> {
   let lost = false;
   const watched = (sql: postgres.TransactionSql) =>
@@ -17,7 +21,8 @@ export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unk
   try {
     return await client.begin(
       (sql) =>
-        // Never settling keeps begin() from its ROLLBACK and COMMIT: it rejects by itself once the socket is closed.
+        // After a loss this promise never settles, since begin() would send ROLLBACK or COMMIT
+        // then. begin() rejects by itself once the socket is closed.
         new Promise<T>((resolve, reject) => {
           work(watched(sql)).then(
             (result) => lost || resolve(result),
@@ -33,7 +38,10 @@ export async function begin<T>(client: postgres.Sql, work: Work<T>): Promise<unk
 
 type Watcher = { isLost(): boolean; failed(error: unknown): void };
 
-/** Refuses whatever comes after the loss, and hears of each query that fails before anyone else does. */
+/**
+ * Wraps a transaction so that queries after a lost connection throw, and `failed` is called with
+ * each error before the caller of the query sees it.
+ */
 function watch(sql: postgres.TransactionSql, watcher: Watcher): postgres.TransactionSql {
   const unsafe: typeof sql.unsafe = <T extends Rows>(...query: Parameters<typeof sql.unsafe>) => {
     const answer = sql.unsafe<T>(...query);
@@ -48,7 +56,9 @@ function watch(sql: postgres.TransactionSql, watcher: Watcher): postgres.Transac
   });
 }
 
-/** Whether a query failed with its connection: the socket broke, or the server ended it. */
+/**
+ * Whether a query failed because its connection was lost: the socket broke, or the server ended it.
+ */
 function isConnectionLost(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   if ('severity' in error && (error.severity === 'FATAL' || error.severity === 'PANIC')) return true;

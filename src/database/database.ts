@@ -1,5 +1,6 @@
-// PORT: where facts are kept. One driver (postgres.js), one set of migrations; behind it a Postgres server
-// (DATABASE_URL) or the embedded engine. Outside of a transaction use `db`, inside of one only its `tx`.
+// PORT: the database. One driver (postgres.js) and one set of migrations, in front of a Postgres
+// server (DATABASE_URL) or the embedded engine. Use `db` outside of a transaction, and only its
+// `tx` inside of one.
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { fileURLToPath } from 'node:url';
 import type { ExtractTablesWithRelations } from 'drizzle-orm';
@@ -16,7 +17,7 @@ import { preparing } from './prepare.ts';
 import { isPlain, openSocket } from './socket.ts';
 
 type NoSchema = Record<string, never>;
-/** What reads take: the database itself or a transaction of it. */
+/** Parameter of reading functions: the database itself, or a transaction. */
 export type Db = PgDatabase<PostgresJsQueryResultHKT, NoSchema>;
 /** A transaction. Writing functions take it first and open none. */
 export type DbTransaction = PgTransaction<PostgresJsQueryResultHKT, NoSchema, ExtractTablesWithRelations<NoSchema>>;
@@ -24,11 +25,14 @@ export type DbTransaction = PgTransaction<PostgresJsQueryResultHKT, NoSchema, Ex
 export type Database = {
   readonly engine: 'postgres' | 'embedded';
   readonly db: Db;
-  /** Runs `work` in one transaction; inside of it a query on `db` throws, since on one connection it would wait for ever. */
+  /**
+   * Runs `work` in one transaction. Inside of it a query on `db` throws: on a pool of one
+   * connection it would wait for ever.
+   */
   transaction<T>(work: (tx: DbTransaction) => Promise<T>): Promise<T>;
   /** Resolves when the database answers; rejects when it does not within `timeoutMs`. */
   ping(timeoutMs: number): Promise<void>;
-  /** Ends all connections, and the embedded engine. Ending twice is fine. */
+  /** Closes all connections and the embedded engine. Closing twice is fine. */
   close(): Promise<void>;
 };
 
@@ -37,27 +41,33 @@ export type DatabaseOptions = {
   url: string | null;
   /** Folder of the embedded engine. */
   dataDir: string;
-  /** Connections at most; the embedded engine takes exactly one. */
+  /** Upper bound of connections; the embedded engine takes exactly one. */
   poolSize?: number;
-  /** For a statement on a Postgres server; the embedded engine cannot cancel one. */
+  /**
+   * Time after which a Postgres server cancels a statement; the embedded engine cannot cancel one.
+   */
   statementTimeoutMs?: number;
 };
 
 const migrationsFolder = fileURLToPath(new URL('../../drizzle', import.meta.url));
-const migrationLock = 4_717_270; // any number, the same in every gateway
+const migrationLock = 4_717_270; // key of an advisory lock: any number, the same in every gateway
 /**
- * `fetch_types` asks a new connection for the types of arrays, as a query that nobody waits for: lost meanwhile, it ends
- * the process (postgres.js 3.4.9). Drizzle reads and writes arrays by itself.
+ * `fetch_types` is off: on each new connection postgres.js 3.4.9 would ask for the types of arrays
+ * and catch no error of that query, so a connection lost meanwhile would end the process. Drizzle
+ * reads and writes arrays by itself.
  */
 const quiet = { onnotice: () => {}, fetch_types: false };
 
 /**
- * A BEGIN that is the last of as many queries as one connection may have under way fails like one that meets a full socket
- * (see socket.ts), so there is no such number: what is asked for at once is bounded elsewhere.
+ * `max_pipeline`, the number of queries in flight on one connection, is unbounded: a BEGIN that
+ * reached the bound would fail as one that meets a full socket does (see `socket.ts`). Requests are
+ * bounded elsewhere.
  */
 const pipelined = { max_pipeline: Number.MAX_SAFE_INTEGER };
 
-/** Opens the database and brings its tables up to date; waits while another gateway is doing that. */
+/**
+ * Opens the database and applies missing migrations. It waits while another gateway applies them.
+ */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   if (!options.url && options.poolSize !== undefined && options.poolSize !== 1) {
     // The embedded socket server interleaves the messages of two connections: answers would carry other queries' rows.
@@ -77,7 +87,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   return wrap(connect(options.url ? (options.poolSize ?? 10) : 1), embedded);
 }
 
-/** Opens no connection before the first query. */
+/** Makes a client of a Postgres server. It opens no connection before the first query. */
 function connectServer(url: string, max: number, statementTimeoutMs = 15_000): postgres.Sql {
   const options = {
     connect_timeout: 10,
@@ -93,9 +103,9 @@ function connectServer(url: string, max: number, statementTimeoutMs = 15_000): p
   return connectTo(options, max, url);
 }
 
-function connectTo(own: postgres.Options<Record<string, never>>, max: number, url?: string): postgres.Sql {
+function connectTo(target: postgres.Options<Record<string, never>>, max: number, url?: string): postgres.Sql {
   const open = (more: object) => {
-    const options = { ...quiet, ...pipelined, ...own, max, ...more };
+    const options = { ...quiet, ...pipelined, ...target, max, ...more };
     return url === undefined ? postgres(options) : postgres(url, options);
   };
   const client = open({});
@@ -120,9 +130,9 @@ function wrap(client: postgres.Sql, embedded: { close(): Promise<void> } | null)
     engine: embedded ? 'embedded' : 'postgres',
     db,
     transaction(work) {
-      const waited = workFigures.transactionWait.startTimer();
+      const stopTimer = workFigures.transactionWait.startTimer();
       return db.transaction((tx) => {
-        waited();
+        stopTimer();
         return inTransaction.run(true, () => work(tx));
       });
     },
@@ -165,8 +175,9 @@ export function databaseErrorCode(error: unknown): string | undefined {
 }
 
 /**
- * Whether the same transaction may succeed later, whatever it writes: the connection is lost, the database has no room, is
- * stopping, is too slow, or let another transaction go first (SQLSTATE classes 08, 40, 53 and 57, and 55P03).
+ * Whether an error is a passing fault, so that the same transaction may succeed later: the
+ * connection was lost, or the database has no room, is stopping, is too slow, or let another
+ * transaction go first (SQLSTATE classes 08, 40, 53, 57, and 55P03).
  */
 export function isPassing(error: unknown): boolean {
   return /^(08|40|53|57|55P03)|^(ECONN|CONNECT|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOST|ENET)/.test(
@@ -175,8 +186,9 @@ export function isPassing(error: unknown): boolean {
 }
 
 /**
- * A database that is away, busy or too slow, as a refusal worth a retry; null for any other error. One that is read-only
- * (25006) or takes no connections (55000) for now is away: so a standby answers before it is promoted.
+ * Turns the error of a database that is away, busy or too slow into a refusal that is worth a
+ * retry; null for any other error. A database that is read-only (25006) or takes no connections
+ * (55000) counts as away: a standby answers so before it is promoted.
  */
 export function passingFault(error: unknown): Refusal | null {
   const code = databaseErrorCode(error) ?? '';

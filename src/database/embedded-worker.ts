@@ -1,4 +1,5 @@
-// The worker thread of the embedded engine: opens the folder, serves the socket, says 'ready' or what is wrong.
+// The worker thread of the embedded engine. It opens the folder, serves the socket, and posts
+// 'ready' or an error message to the main thread.
 import { parentPort, workerData } from 'node:worker_threads';
 import { PGlite } from '@electric-sql/pglite';
 import { PGLiteSocketServer } from '@electric-sql/pglite-socket';
@@ -9,7 +10,8 @@ if (!parent) throw new Error('embedded-worker.ts runs as a worker thread only');
 
 try {
   const engine = await PGlite.create(folder);
-  // Clients use one connection at a time; the spare ones let the next knock while the last is still closing.
+  // Clients use one connection at a time. The spare ones let a new connection open while the last
+  // one is still closing.
   const server = new PGLiteSocketServer({ db: engine, path: socketPath, maxConnections: 4 });
   await server.start();
   parent.once('message', () => {

@@ -1,5 +1,6 @@
-// The embedded engine: PostgreSQL as WebAssembly (PGlite) in a worker thread, since in the main thread it would starve
-// the event loop, behind a unix socket. The socket is also the lock of the folder: two processes on one corrupt it.
+// The embedded engine: PostgreSQL as WebAssembly (PGlite) behind a unix socket, in a worker thread,
+// since in the main thread it would starve the event loop. The socket also locks the data folder:
+// two processes on one folder corrupt it.
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import {
@@ -28,23 +29,27 @@ export class DataDirInUse extends Error {
 }
 
 /**
- * The socket stands in a folder of mode 0700 with a name that nobody can foresee, so that no other user of the machine can
- * take its path first or connect. It cannot lie in the data folder, whose path may be too long: a socket's has 107 bytes
- * at most. This file of the data folder holds its path, for the next start to ask whether somebody is there.
+ * `<dataDir>/database.socket` holds the path of the socket, so that the next start can ask whether
+ * a process answers there. The socket itself lies in a temporary folder of mode 0700 with a random
+ * name, so that no other user of the machine can take its path first or connect. The data folder
+ * would not do: its path may be longer than the 107 bytes that a socket's path may have.
  */
 const pointerName = 'database.socket';
 const folderPrefix = 'astraml-';
 const socketName = 'db';
 
-/** Starts the engine on `<dataDir>/database`, made when missing; takes 1–3 s. */
+/**
+ * Starts the engine on `<dataDir>/database`, which is made when missing. Takes 1–3 s. Throws
+ * `DataDirInUse` when another process has the folder open.
+ */
 export async function startEmbedded(dataDir: string): Promise<{ socketPath: string; close(): Promise<void> }> {
   const folder = join(dataDir, 'database');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const pointer = join(dataDir, pointerName);
-  const last = readPointer(pointer);
-  for (const path of [last, olderSocketPath(folder)])
+  const earlierSocket = readPointer(pointer);
+  for (const path of [earlierSocket, olderSocketPath(folder)])
     if (path !== null && (await isAnswered(path))) throw new DataDirInUse(dataDir);
-  if (last !== null) removeSocket(last);
+  if (earlierSocket !== null) removeSocket(earlierSocket);
   const socketPath = join(mkdtempSync(join(tmpdir(), folderPrefix)), socketName);
   writeFileSync(pointer, socketPath, { mode: 0o600 });
   const remove = () => {
@@ -73,31 +78,35 @@ export async function startEmbedded(dataDir: string): Promise<{ socketPath: stri
   };
 }
 
-/** The path of the socket that another start on the data folder made; null when there is none. */
+/** Returns the path of the socket of an earlier start on this data folder; null for none. */
 function readPointer(pointer: string): string | null {
   try {
     const path = readFileSync(pointer, 'utf8');
-    // The folder may come from somebody else: a path that is not one of ours is neither opened nor removed.
+    // The data folder may have been written by another user: a path that this program did not make
+    // is neither opened nor removed.
     return basename(path) === socketName && /^astraml-\w{6}$/.test(basename(dirname(path))) ? path : null;
   } catch {
     return null;
   }
 }
 
-/** Where builds up to 0.1.0 had the socket: anybody could take that path first, so that it counts only when it is ours. */
+/**
+ * Path of the socket of builds up to 0.1.0, for a process of such a build on this folder. Any user
+ * could take that path first, so it counts only when it belongs to this user.
+ */
 function olderSocketPath(folder: string): string | null {
   const name = createHash('sha256').update(realpathSync(folder)).digest('hex').slice(0, 20);
   const path = join(tmpdir(), `astraml-${name}.sock`);
   return lstatSync(path, { throwIfNoEntry: false })?.uid === process.getuid?.() ? path : null;
 }
 
-/** Removes a socket that nobody answers at, and its folder. */
+/** Removes a socket without a process behind it, and its folder. */
 function removeSocket(path: string): void {
   try {
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path);
     rmdirSync(dirname(path));
   } catch {
-    // It is gone, not ours, or holds something else: nothing of it is in the way.
+    // The socket or its folder is gone, of another user, or not empty: it is not in the way.
   }
 }
 

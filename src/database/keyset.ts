@@ -1,24 +1,24 @@
-// Keyset pages: rows after or before a position in an order, by comparing whole rows, so that a page costs the same at
-// any depth and a row that moves is neither repeated nor lost within it.
+// Keyset pages: rows after or before a position in an order, found by comparing whole rows. A page
+// costs the same at any depth, and a row that moves is neither repeated nor lost within it.
 import { asc, desc, type SQL, sql } from 'drizzle-orm';
 import type { PgColumn } from 'drizzle-orm/pg-core';
 
 type Position = readonly unknown[];
 
-/** What rows are ordered by: a column, or an expression over columns that may be null. */
+/** A part of the order: a column, or an expression over columns that may be null. */
 export type Key = PgColumn | { readonly expression: SQL; readonly type: string };
 
 export type Keyset = {
   where: SQL[];
   orderBy: SQL[];
   limit: number;
-  /** Puts rows that were read from the end into the order of the stream. */
+  /** Puts rows that were read backward into the order of the stream. */
   inOrder<T>(rows: T[]): T[];
 };
 
 /**
- * How to read a page: one row more than `limit`, from the end when `backward`. The keys are unique together and all
- * go in one direction.
+ * Makes the conditions of a page: one row more than `limit`, from the end when `backward`. The keys
+ * are unique together, and all ascend or all descend.
  */
 export function keyset(
   keys: readonly Key[],

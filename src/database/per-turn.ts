@@ -1,8 +1,11 @@
-// What is asked for in one turn of the event loop is done together: the more requests come at once, the less each costs,
-// and one that comes alone waits for nobody.
+// Joins calls that come in one turn of the event loop into one: the more requests come at once, the
+// less each costs, and a single call is not delayed.
 import DataLoader from 'dataloader';
 
-/** A function of one item that hands `work` those of a turn, `most` at once; it gives a value or an error for each. */
+/**
+ * Makes a function of one item that passes all items of a turn to `work` together, at most `most`
+ * at once. `work` returns a value or an error for each, in order.
+ */
 export function batchPerTurn<Item, Value>(
   most: number,
   work: (items: readonly Item[]) => Promise<(Value | Error)[]>,
@@ -13,23 +16,23 @@ export function batchPerTurn<Item, Value>(
 }
 
 /**
- * Reads once for all who ask for the same in one turn. The read begins after the last of them asked: nobody gets what
- * was so before.
+ * Makes a function that reads once for all equal calls of one turn. The read begins after the last
+ * of these calls, so that no caller gets an older state.
  */
 export function readOncePerTurn<Source extends object, Value>(
   read: (source: Source, key: string) => Promise<Value>,
 ): (source: Source, key: string) => Promise<Value> {
-  const asked = new WeakMap<Source, Map<string, Promise<Value>>>();
+  const reads = new WeakMap<Source, Map<string, Promise<Value>>>();
   return (source, key) => {
-    const ofSource = asked.get(source) ?? new Map<string, Promise<Value>>();
-    asked.set(source, ofSource);
-    const known = ofSource.get(key);
-    if (known) return known;
+    const readsOfSource = reads.get(source) ?? new Map<string, Promise<Value>>();
+    reads.set(source, readsOfSource);
+    const pending = readsOfSource.get(key);
+    if (pending) return pending;
     const answer = new Promise((resolve) => setImmediate(resolve)).then(() => {
-      ofSource.delete(key);
+      readsOfSource.delete(key);
       return read(source, key);
     });
-    ofSource.set(key, answer);
+    readsOfSource.set(key, answer);
     return answer;
   };
 }

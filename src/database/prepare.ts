@@ -1,13 +1,17 @@
-// Drizzle sends each query as if it were the only one of its kind: parsed and planned anew, in two round trips, nothing
-// beside it on its connection. Prepared once a connection it takes one, and queries that are sent together travel so.
+// Prepares the queries that Drizzle sends. Unprepared, each is parsed and planned anew in two round
+// trips, and its connection carries no other query meanwhile. Prepared once for a connection, it
+// takes one round trip, and queries travel together.
 import type postgres from 'postgres';
 
-/** Lists of any length make ever new texts, and a connection keeps what it prepared: beyond this, texts are sent whole. */
+/**
+ * Upper bound of texts that are prepared. Each connection keeps what it prepared, and lists of
+ * varying length make ever new texts: further ones are sent unprepared.
+ */
 const mostTexts = 500;
 const longestText = 4_000;
 const texts = new Set<string>();
 
-/** The same client or transaction, whose `unsafe` prepares queries with parameters. */
+/** Wraps a client or transaction so that its `unsafe` prepares queries. */
 export function preparing<Client extends postgres.Sql | postgres.TransactionSql>(client: Client): Client {
   const unsafe: postgres.Sql['unsafe'] = (text, parameters, options) =>
     client.unsafe(text, parameters, { ...options, prepare: isWorthIt(text) });

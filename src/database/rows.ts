@@ -1,13 +1,15 @@
-// Many rows, or many values, as one parameter. The text of the statement is the same for any number of them, so that it is
-// prepared once, and no input comes near the 65,534 parameters that a statement can have.
+// Passes many rows, or many values, as one parameter. The text of the statement is then the same
+// for any number, so it is prepared once, and the limit of 65,534 parameters of a statement is
+// never reached.
 import { getTableColumns, type SQL, sql } from 'drizzle-orm';
 import { toSnakeCase } from 'drizzle-orm/casing';
 import type { PgColumn, PgTable } from 'drizzle-orm/pg-core';
 
 /**
- * `insert into … select …` of rows with the names of the table's columns, in the order given; what comes behind it, e.g.
- * `returning`, can be added. What no row holds gets the column's default, what only some hold is null in the others. `computed`
- * columns are expressions over the others. Bytes are no JSON and cannot be given so.
+ * Builds `insert into … select …` for rows, in their order; the caller may add e.g. `returning`. A
+ * column that no row holds gets its default; one that only some rows hold is null in the others.
+ * `computed` columns are SQL expressions over the other columns. The rows travel as JSON, which
+ * cannot hold bytes.
  */
 export function insertRows<Table extends PgTable>(
   table: Table,
@@ -26,23 +28,27 @@ export function insertRows<Table extends PgTable>(
   return sql`insert into ${table} (${into}) select ${from} from jsonb_populate_recordset(null::${table}, ${JSON.stringify(json)}::jsonb)`;
 }
 
-/** As a parameter of its own, text is stored with a replacement for half a surrogate pair; JSON would be refused. */
+/**
+ * Text with half a surrogate pair is stored with a replacement character, as the driver does with a
+ * plain parameter; inside of JSON, Postgres would refuse it.
+ */
 function storable(value: unknown): unknown {
   return typeof value === 'string' ? value.toWellFormed() : (value ?? null);
 }
 
 /**
- * Whether the column holds one of these values: `in (…)` with one parameter. Drizzle's `inArray` sends one for each value,
- * and a list from a request or a batch may have more values than a statement can have parameters.
+ * SQL condition: the column holds one of these values, as `= any(…)` with one parameter. Drizzle's
+ * `inArray` sends a parameter for each value, and a list from a request may be longer than a
+ * statement's limit.
  */
 export function isOneOf<Column extends PgColumn>(column: Column, values: Iterable<Column['_']['data'] & Plain>): SQL {
   return sql`${column} = any(${arrayText(values)}::${sql.raw(column.getSQLType())}[])`;
 }
 
-/** Values whose text is that of Postgres. */
+/** Values whose JavaScript text is also their text in Postgres. */
 type Plain = string | number;
 
-/** An array as Postgres reads it. */
+/** Writes an array as a Postgres literal, e.g. `{"a","b"}`. */
 function arrayText(values: Iterable<Plain>): string {
   const items = Array.from(values, (value) => `"${String(value).replace(/["\\]/g, '\\$&')}"`);
   return `{${items.join(',')}}`;

@@ -41,11 +41,11 @@ export type EventType = (typeof eventTypes)[number];
 
 export type NewEvent = {
   type: EventType;
-  /** One sentence for people. */
+  /** One sentence for users. */
   message: string;
   projectId: string | null;
   jobId?: string;
-  /** Number within the job; with `jobId` always. */
+  /** Number within the job; present whenever `jobId` is. */
   seq?: number;
   actorId?: string | null;
   fromState?: string;
@@ -54,8 +54,9 @@ export type NewEvent = {
 };
 
 /**
- * Writes an event and notifies followers of the project. `since` is the job's last `changed`, read under the job's lock. A
- * transaction may have begun before the one whose lock it waited for; `since` keeps its event from sorting first.
+ * Writes an event and notifies followers of the project. `since` is the job's last `changed`, read
+ * under the job's lock: a transaction that began before the one whose lock it waited for has a
+ * smaller id, and `since` keeps its event from sorting before the other's.
  */
 export async function recordEvent(tx: Tx, entry: NewEvent, since?: string): Promise<void> {
   const changed = since === undefined ? {} : { changed: sql`greatest(pg_current_xact_id(), ${since}::xid8)` };
@@ -64,7 +65,7 @@ export async function recordEvent(tx: Tx, entry: NewEvent, since?: string): Prom
   if (written && entry.projectId !== null) notifyProject(tx, entry.projectId, written.changed);
 }
 
-/** Writes one event or more of jobs that are new in this transaction, or of no job. */
+/** Writes events of jobs that are new in this transaction, or of no job; at least one. */
 export async function recordEvents(tx: Tx, entries: readonly NewEvent[]): Promise<void> {
   const rows = entries.map((entry) => ({ id: newId('evt'), ...entry }));
   const [written] = await tx.execute<{ changed: string }>(sql`${insertRows(event, rows)} returning changed`);
@@ -95,7 +96,7 @@ function isJobEvent(row: Row): row is JobEvent {
   return row.jobId !== null && row.projectId !== null && jobEventTypes.some((type) => type === row.type);
 }
 
-/** Events of a job by number, of these types, one more than the limit. */
+/** Lists events of a job by number, of these types, one more than the limit when there are more. */
 export async function listJobEvents(
   db: Db,
   jobId: string,
@@ -118,7 +119,10 @@ export async function listJobEvents(
   return order.inOrder(rows).filter(isJobEvent);
 }
 
-/** Number of the last event of a job before its `last` newest ones of these types; 0 when there are no more. */
+/**
+ * Returns the number after which the `last` newest events of these types follow: that of the event
+ * before them, or 0 when the job has no more.
+ */
 export async function eventBeforeLast(
   db: Db,
   jobId: string,
@@ -134,7 +138,7 @@ export async function eventBeforeLast(
   return row?.seq ?? 0;
 }
 
-/** Place in the events of a project: the transaction, and within it job and number. */
+/** Position in the events of a project: the transaction, then job and number within it. */
 export type ProjectPosition = readonly [changed: number, jobId: string, seq: number];
 
 const projectOrder = [event.changed, event.jobId, event.seq] as const;
@@ -142,17 +146,17 @@ const positionOf = (row: Row): ProjectPosition => [Number(row.changed), row.jobI
 
 export type ProjectReading = {
   events: JobEvent[];
-  /** Up to here the stream was read. */
+  /** Position up to which the stream was read. */
   position: ProjectPosition;
-  /** There is more below the horizon. */
+  /** Whether more events can be read now. */
   more: boolean;
-  /** There are events that only a later horizon will let be read. */
+  /** Whether there are events above the horizon, which can be read only later. */
   pending: boolean;
 };
 
 /**
- * Events of a project's jobs after a position, below `horizon`, which was read before, and up to `until` where one is given;
- * up to `limit`, of any type.
+ * Reads events of a project's jobs, of any type, after a position: those below `horizon`, which the
+ * caller has read before, and up to `until` when it is given; at most `limit`.
  */
 export async function readProjectEvents(
   db: Db,
@@ -181,11 +185,14 @@ export async function readProjectEvents(
 }
 
 function isBeyond(a: ProjectPosition, b: ProjectPosition): boolean {
-  const at = a.findIndex((part, index) => part !== b[index]);
-  return at >= 0 && (a[at] ?? 0) > (b[at] ?? 0);
+  const difference = a.findIndex((part, index) => part !== b[index]);
+  return difference >= 0 && (a[difference] ?? 0) > (b[difference] ?? 0);
 }
 
-/** Place before a project's `last` newest readable events of these types; its beginning when there are no more. */
+/**
+ * Returns the position before a project's `last` newest readable events of these types; the
+ * beginning when there are no more.
+ */
 export async function projectBeforeLast(
   db: Db,
   projectId: string,
@@ -202,7 +209,7 @@ export async function projectBeforeLast(
   return row ? positionOf(row) : [0, '', 0];
 }
 
-/** Events of jobs, by id. */
+/** Loads events of jobs by their ids. */
 export async function loadJobEvents(db: Db, ids: readonly string[]): Promise<Map<string, JobEvent>> {
   const rows = await db.select().from(event).where(isOneOf(event.id, ids));
   return new Map(rows.filter(isJobEvent).map((row) => [row.id, row]));

@@ -1,4 +1,4 @@
-// Who did what: the events of a project, or of the whole platform, as their readers may see them.
+// The history of a project, or of the whole platform: all events that the reader may see.
 import { and, eq, isNull, sql } from 'drizzle-orm';
 import { type Actor, canSee, type TokenScope } from '../actor.ts';
 import type { Db } from '../database/database.ts';
@@ -7,10 +7,16 @@ import { isOneOf } from '../database/rows.ts';
 import { type EventType, eventTypes } from './event.ts';
 import { event } from './table.ts';
 
-/** An entry of a history. Of an event of a job there is a `JobEvent` too, and two objects never share one id. */
+/**
+ * An entry of a history. An event of a job is also a `JobEvent` with an id of its own, since two
+ * objects never share one id.
+ */
 export type Event = Omit<typeof event.$inferSelect, 'type'> & { type: EventType };
 
-/** An event names tokens and secrets: it takes the scope that shows them. All other events take READ. */
+/**
+ * Scopes to see events that name tokens or secrets: the scope that shows those. All other events
+ * need READ.
+ */
 const scopeOf: Partial<Record<EventType, TokenScope>> = {
   TOKEN_CREATED: 'ADMIN',
   TOKEN_REVOKED: 'ADMIN',
@@ -18,14 +24,17 @@ const scopeOf: Partial<Record<EventType, TokenScope>> = {
   SECRET_DELETED: 'WRITE',
 };
 
-/** Types of the project's events, or for null of the platform's, that the actor may see. */
+/** Returns the types of events of a project (null: of the platform) that the actor may see. */
 export function visibleTypes(actor: Actor, projectId: string | null): EventType[] {
   if (projectId === null) return actor.projectId === null && actor.scopes.has('ADMIN') ? [...eventTypes] : [];
   if (!canSee(actor, projectId)) return [];
   return eventTypes.filter((type) => actor.scopes.has(scopeOf[type] ?? 'READ'));
 }
 
-/** Place in a history: the transaction; within it events of jobs by number, which ids do not keep. */
+/**
+ * Position in a history: the transaction; within it, job and number, since ids do not keep that
+ * order.
+ */
 export type HistoryPosition = readonly [changed: number, jobId: string, seq: number, id: string];
 
 const historyOrder: Key[] = [
@@ -46,7 +55,10 @@ function toEntry(row: typeof event.$inferSelect): Event {
   return { ...row, id: entryId(row.id), type: row.type as EventType };
 }
 
-/** Events of a project, or for null of the platform, of these types in the order of their transactions, one more than the limit. */
+/**
+ * Lists events of a project (null: of the platform), of these types, in the order of their
+ * transactions, one more than the limit when there are more.
+ */
 export async function listEvents(
   db: Db,
   projectId: string | null,
@@ -69,7 +81,7 @@ export async function listEvents(
   return order.inOrder(rows).map(toEntry);
 }
 
-/** Entries by id. */
+/** Loads entries by their ids. */
 export async function loadEvents(db: Db, ids: readonly string[]): Promise<Map<string, Event>> {
   const rows = await db
     .select()

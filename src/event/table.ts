@@ -1,4 +1,5 @@
-// Events: who did what, to which job or project. Every mutation and every change of a job's state leaves one.
+// Events: an actor did something to a job or project. Every mutation and every change of a job's
+// state writes one.
 import { bigint, index, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { changed, instant, now } from '../database/columns.ts';
 
@@ -24,7 +25,8 @@ export const event = pgTable(
   },
   (table) => [
     uniqueIndex('event_job').on(table.jobId, table.seq),
-    // A project's stream: within one transaction's events, those of one job keep their order.
+    // The order of a project's stream; events of one job that one transaction wrote keep their
+    // order.
     index('event_project_order').on(table.projectId, table.changed, table.jobId, table.seq),
   ],
 );

@@ -1,4 +1,4 @@
-// From a bearer token to an Actor, and from a request to the context of an operation. A context serves one operation.
+// Turns a bearer token into an Actor, and a request into the context of one operation.
 import type { IncomingMessage } from 'node:http';
 import type { Actor } from '../actor.ts';
 import type { Admission } from './limits/admission.ts';
@@ -11,7 +11,7 @@ import { commit, type Store } from '../live/commit.ts';
 import type { Feeds } from '../live/feed.ts';
 import { authenticate, isUseStale, touchToken } from '../project/token.ts';
 
-/** What all operations of a gateway share. */
+/** Parts that all operations of a gateway share. */
 export type Gateway = Store & {
   readonly feeds: Feeds;
   readonly config: Config;
@@ -20,12 +20,15 @@ export type Gateway = Store & {
   readonly resultBytes: ResultBytes;
 };
 
-/** The text of `Authorization: Bearer <text>`; null when there is none. */
+/** Returns the token of `Authorization: Bearer <token>`; null when the header has none. */
 export function bearerOf(header: string | undefined): string | null {
   return /^Bearer +(\S+) *$/i.exec(header ?? '')?.[1] ?? null;
 }
 
-/** The token of a request; throws UNAUTHENTICATED for a header that is there but holds no bearer token: silence would be taken for "not signed in". */
+/**
+ * Returns the token of a request; null without an `Authorization` header. A header without a bearer
+ * token throws UNAUTHENTICATED: null would silently treat its sender as not signed in.
+ */
 export function tokenOf(request: IncomingMessage): string | null {
   const { authorization } = request.headers;
   const token = bearerOf(authorization);
@@ -38,8 +41,8 @@ export function tokenOf(request: IncomingMessage): string | null {
 }
 
 /**
- * Who sends the token, looked up within the limits of an operation. Null for no token; throws UNAUTHENTICATED for one
- * that opens nothing.
+ * Looks up the actor of a token, within the limits of an operation. Returns null for no token;
+ * throws UNAUTHENTICATED for one that is unknown, expired or revoked.
  */
 export async function actorOf(gateway: Gateway, token: string | null): Promise<Actor | null> {
   if (token === null) return null;

@@ -1,4 +1,5 @@
-// The composition root: opens what the gateway stands on, starts its parts in order, and ends them in reverse.
+// The composition root: opens the database and the bus, starts the parts of a gateway in order, and
+// ends them in reverse.
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
@@ -36,7 +37,7 @@ import { startUpkeep } from './background/upkeep.ts';
 import { createUplinkWatch } from './watch/uplink-watch.ts';
 
 export type RunningGateway = {
-  /** Address under which it is reached, without a slash at the end. */
+  /** Address of the gateway, without a slash at the end. */
   readonly url: string;
   readonly store: Store;
   readonly feeds: Feeds;
@@ -48,7 +49,10 @@ export type RunningGateway = {
 
 export type FirstToken = { text: string; name: string; scopes: TokenScope[] };
 
-/** What the gateway stands on is not there or not free: a sentence for whoever started it. */
+/**
+ * Database, bus or port are missing or taken. The message is a sentence for the person who started
+ * the gateway.
+ */
 export class CannotStart extends Error {
   constructor(message: string, cause?: unknown) {
     super(message, { cause });
@@ -56,12 +60,17 @@ export class CannotStart extends Error {
   }
 }
 
-/** How late a due time is noticed at most. */
+/** Pause between two looks for due times of schedules. */
 const scheduleEveryMs = 1_000;
+/** Pause between two pings of the embedded database. */
 const embeddedWatchMs = 10_000;
+/** An embedded database without an answer for this long is dead, and the process ends. */
 const embeddedDeadMs = 30_000;
 
-/** Starts a gateway. `firstTokens` exist when it answers; the configured bootstrap token is one of them. */
+/**
+ * Starts a gateway. Once it answers, the tokens `firstTokens` and the configured bootstrap tokens
+ * exist.
+ */
 export async function startGateway(config: Config, firstTokens: readonly FirstToken[] = []): Promise<RunningGateway> {
   const log = createLog(config.logLevel);
   const report: ReportBug = (error, reference) => {
@@ -107,7 +116,7 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   });
   const drain = createConnectionDrain();
   const requestLog = createRequestLog(log);
-  const intake: { consumer?: Consumer } = {}; // it starts when the gateway listens
+  const intake: { consumer?: Consumer } = {}; // set once the gateway listens
   const sockets = createSockets({ gateway, pipeline, sessions, drain, requestLog, shared, report });
   const uplink = createUplinkWatch(bus, (error, name) => log.error({ err: error }, name));
   const server = createHttpServer({
@@ -134,9 +143,9 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
     await database.close();
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code !== 'EADDRINUSE') throw error;
-    const at = `Port ${config.port} on ${config.host}`;
+    const address = `Port ${config.port} on ${config.host}`;
     throw new CannotStart(
-      `${at} is in use. Stop what listens there, or choose another one with --port or PORT.`,
+      `${address} is in use. Stop what listens there, or choose another one with --port or PORT.`,
       error,
     );
   }
@@ -176,7 +185,8 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const stop = async (hurry: AbortSignal) => {
     const connections = drain.size;
     const beganAt = performance.now();
-    stopping.abort(); // waits are answered, `/readyz` says no, and no connection that lasts is taken up
+    // claims are answered, `/readyz` answers 503, and new lasting connections are refused
+    stopping.abort();
     const totalMs = config.shutdownSeconds * 1000;
     const cutOff = await drain.run({ spreadMs: 0.7 * totalMs, endMs: 0.8 * totalMs, hurry });
     await closeServer(server, beganAt + 0.85 * totalMs - performance.now(), hurry);
@@ -203,9 +213,12 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   };
 }
 
-/** A Redis that is away keeps no gateway from starting: it answers what needs none, and says so in `/readyz`. */
+/**
+ * Opens the bus. A Redis that cannot be reached does not stop the start: the gateway answers
+ * requests that need none, and `/readyz` says so.
+ */
 function openBus({ redisUrl }: Config, log: Logger, report: ReportBug): Bus {
-  workFigures.redisUp.set(1); // until it is found to be away, and without one
+  workFigures.redisUp.set(1); // 1 until Redis is found to be away, and always without Redis
   if (!redisUrl) return memoryBus();
   return redisBus(redisUrl, {
     onAway(error) {

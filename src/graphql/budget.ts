@@ -1,36 +1,43 @@
-// Budgets of bytes: how much one operation may hold of rows that it read and of its answer, and how much all operations
-// of a gateway hold together. Bytes are taken while rows are read, and given back when the answer was written.
+// Budgets of bytes: bounds on the rows and the answer that one operation holds in memory, and on
+// the bytes of all operations of a gateway together. Bytes are taken while rows are read, and given
+// back once the answer is written.
 import { Refusal } from '../errors.ts';
 
 export type Limits = {
-  /** Bytes of rows, and as many of the answer, that one operation may hold. */
+  /** Bytes of rows that one operation may hold, and the same number again for its answer. */
   maxResultBytes: number;
-  /** Bytes that all operations hold at once; a single operation runs in any case. */
+  /** Bytes that all operations may hold together; a single operation may run in any case. */
   maxInFlightBytes: number;
 };
 
-/** What one operation may hold. A subscription begins anew with each event. */
+/** Budget of one operation. A subscription renews it with each event. */
 export type Budget = {
   /**
-   * Takes bytes for rows. Throws OPERATION_TOO_LARGE beyond the operation's own limit. Beyond that of the gateway it
-   * waits until others have given back, and throws OVERLOADED when that takes too long.
+   * Takes bytes for rows. Throws OPERATION_TOO_LARGE beyond the operation's own limit. Beyond the
+   * gateway's limit it waits until other operations give bytes back, and throws OVERLOADED after 5
+   * s.
    */
   takeRows(bytes: number): Promise<void>;
-  /** Takes bytes for a part of the answer, likewise. */
+  /** Takes bytes for a part of the answer, with the same errors. */
   takeAnswer(bytes: number): Promise<void>;
-  /** Gives everything back, and starts anew. */
+  /** Gives all bytes back, and starts anew. */
   renew(): void;
-  /** Gives everything back for good: what still runs of the operation can take nothing more. */
+  /** Gives all bytes back for good: work of the operation that still runs can take no more. */
   close(): void;
 };
 
-/** Small operations always run: so many bytes of each are not counted for the gateway. */
+/**
+ * Bytes of each operation that do not count for the gateway, so that small operations always run.
+ */
 const freeBytes = 64 * 1024;
 const longestWaitMs = 5_000;
 
 type Waiter = { account: string; bytes: number; own: () => number; proceed: () => void };
 
-/** What all operations of a gateway hold. One account may hold half of it: whoever reads slowly stops no other. */
+/**
+ * Bytes that all operations of a gateway hold. One account may hold half of them, so that a slow
+ * reader stops no other.
+ */
 export class ResultBytes {
   readonly #limits: Limits;
   readonly #accounts = new Map<string, number>();
@@ -41,12 +48,12 @@ export class ResultBytes {
     this.#limits = limits;
   }
 
-  /** Bytes that are held now. */
+  /** Number of bytes that are held now. */
   get held(): number {
     return this.#held;
   }
 
-  /** A budget of the caller's account: a token, or all who have none. */
+  /** Opens a budget for an account: a token, or `nobody` for all callers without one. */
   open(account: string): Budget {
     const taken = { rows: 0, answer: 0 };
     let counted = 0;
@@ -60,7 +67,7 @@ export class ResultBytes {
       if (more <= 0) return;
       counted += more;
       if (this.#fits(account, more, counted - more)) return this.#add(account, more);
-      counted -= more; // while it waits: what is counted is held
+      counted -= more; // bytes count as held only once they were added
       await this.#wait(account, more, () => counted, ended.signal);
       counted += more;
     };
@@ -82,7 +89,10 @@ export class ResultBytes {
     };
   }
 
-  /** Whether the gateway has room; `own` is what the operation holds already: one alone has room in any case. */
+  /**
+   * Whether the gateway has room. `own` is what the operation holds already: when nothing else is
+   * held, there is room in any case.
+   */
   #fits(account: string, bytes: number, own: number): boolean {
     const { maxInFlightBytes: most } = this.#limits;
     if (this.#held === own) return true;
@@ -96,7 +106,7 @@ export class ResultBytes {
     this.#held += bytes;
   }
 
-  /** Resolves when the bytes were added. */
+  /** Waits until the bytes fit and are added. */
   #wait(account: string, bytes: number, own: () => number, ended: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       const end = () => {
@@ -146,7 +156,7 @@ function overloaded(): Refusal {
   return new Refusal('OVERLOADED', message, { retryAfterSeconds: 1 });
 }
 
-/** Nobody gets to see it: the operation was answered, or its client has left. */
+/** The refusal for work that goes on after its operation: no client gets to see it. */
 function endedRefusal(): Refusal {
   return new Refusal('TIMEOUT', 'The operation is over.');
 }

@@ -1,5 +1,5 @@
-// The schema builder that all rooms share: scalars, the context of an operation, loading many rows at once.
-// Fields are non-null unless they say so.
+// The schema builder that all rooms share: scalars, the context of an operation, and loaders that
+// read many rows at once. Fields are non-null unless they are declared nullable.
 import SchemaBuilder from '@pothos/core';
 import DataLoader from 'dataloader';
 import { GraphQLError } from 'graphql';
@@ -10,10 +10,16 @@ import type { Store } from '../live/commit.ts';
 import type { Feeds } from '../live/feed.ts';
 import type { Budget } from './budget.ts';
 
-/** Reads many rows by key in one query; results may come in any order and some may be missing. */
+/**
+ * Reads many rows by key in one query. Results may come in any order, and missing rows are left
+ * out.
+ */
 export type LoadMany<Key, Row> = (db: Db, keys: readonly Key[]) => Promise<Map<Key, Row>>;
 
-/** What resolvers get. One per operation, for a subscription one per event: what was read once is not read again. */
+/**
+ * Context of resolvers, one for each operation; a subscription renews it for each event. Its
+ * loaders read a row only once.
+ */
 export type Context = Store & {
   readonly actor: Actor | null;
   readonly feeds: Feeds;
@@ -21,7 +27,7 @@ export type Context = Store & {
   /** Value of the HTTP header `Idempotency-Key`; null when there is none. */
   readonly idempotencyKey: string | null;
   readonly loaders: Map<unknown, unknown>;
-  /** What the operation may hold of rows and of its answer. */
+  /** Bytes that the operation may hold, of rows and of its answer. */
   readonly budget: Budget;
 };
 
@@ -40,16 +46,19 @@ export const builder = new SchemaBuilder<{
   };
 }>({ defaultFieldNullability: false });
 
-/** The builder's types, for helpers that take its refs. */
+/** The builder's types, for helpers with refs as parameters. */
 export type Types = typeof builder extends PothosSchemaTypes.SchemaBuilder<infer T> ? T : never;
 
-/** Loads a row by key, together with what else this operation asks of the same reader. */
+/**
+ * Loads a row by key, in one query with all keys that this operation asks of the same reader in one
+ * turn.
+ */
 export function load<Key, Row>(context: Context, loadMany: LoadMany<Key, Row>, key: Key): Promise<Row | null> {
   let loader = context.loaders.get(loadMany) as DataLoader<Key, Row | null> | undefined;
   if (!loader) {
     loader = new DataLoader<Key, Row | null>(async (keys) => {
       const rows = await loadMany(context.database.db, keys);
-      return keys.map((wanted) => rows.get(wanted) ?? null);
+      return keys.map((rowKey) => rows.get(rowKey) ?? null);
     });
     context.loaders.set(loadMany, loader);
   }
@@ -67,7 +76,10 @@ export async function loadExisting<Key, Row>(
   return row;
 }
 
-/** Resolver of a subscription's root field. What was read for earlier events is forgotten, and given back: each shows what is now. */
+/**
+ * Resolver of the root field of a subscription. It drops the rows that earlier events loaded, and
+ * their bytes, so that each event shows the current state.
+ */
 export function asOfNow<Event>(event: Event, _args: unknown, context: Context): Event {
   context.loaders.clear();
   context.budget.renew();
@@ -75,8 +87,9 @@ export function asOfNow<Event>(event: Event, _args: unknown, context: Context): 
 }
 
 /**
- * Marks a type, or the root field of a subscription, whose resolvers read nothing of who asks: what they return for one
- * event is the same for everybody who gets it, and may be made once for all. Whatever is not marked is made for each.
+ * Marks a type, or the root field of a subscription, whose resolvers do not depend on the viewer:
+ * their result for an event is the same for everybody, and may be shared. Fields without the mark
+ * are executed for each subscriber.
  */
 export const viewerNeutral = { extensions: { viewerNeutral: true } } as const;
 
@@ -139,15 +152,19 @@ function parseDateTime(value: unknown): Date {
   return date;
 }
 
-/** 30 February is no day, though Date makes it one of March; and there was no year 0. */
+/**
+ * Whether the date exists. `Date` would turn 30 February into a day of March, and there was no year
+ * 0.
+ */
 function isOnCalendar(text: string): boolean {
   const [year = 0, month = 0, day = 0] = text.slice(0, 10).split('-').map(Number);
   return year >= 1 && new Date(Date.UTC(year, month - 1, day)).getUTCDate() === day;
 }
 
 /**
- * Drops `__proto__` keys, at any depth: they mean nothing in a job and harm whoever copies them into an object. Refuses
- * numbers such as 1e400, which a double cannot hold and JSON cannot give back.
+ * Removes `__proto__` keys at any depth: a job does not need them, and copying one into an object
+ * could replace its prototype. Throws for numbers such as 1e400, which a double cannot hold and
+ * JSON cannot return.
  */
 function withoutProto(value: unknown, depth = 0): unknown {
   if (depth > 32) wrong('JSON that is nested at most 32 deep');
@@ -158,7 +175,7 @@ function withoutProto(value: unknown, depth = 0): unknown {
   return Object.fromEntries(kept.map(([key, item]) => [key, withoutProto(item, depth + 1)]));
 }
 
-/** The value itself is left out of the message: it may stand next to a secret. */
+/** Throws without the value in the message: it may stand next to a secret. */
 function wrong(expected: string): never {
   throw new GraphQLError(`Expected ${expected}.`);
 }

@@ -1,14 +1,15 @@
-// Errors outside of mutation results: refusals speak with their code, bugs are masked with an id and logged once.
-// graphql-js echoes what it refuses, and a value may be a secret: its messages lose their values here.
+// Errors outside of mutation results: a refusal keeps its code and message; a bug is masked with a
+// reference and logged once. Messages of graphql-js quote values, which may be secrets, and lose
+// them here.
 import { randomUUID } from 'node:crypto';
 import { GraphQLError } from 'graphql';
 import { databaseErrorCode, passingFault } from '../database/database.ts';
 import { Refusal, refusals, shorten } from '../errors.ts';
 
-/** Gets each bug once, with the reference that the caller was given. */
+/** Called once for each bug, with the reference that the caller gets. */
 export type ReportBug = (error: unknown, reference: string) => void;
 
-/** What a caller may see of an error. */
+/** Turns any error into one that a caller may see. */
 export function publicError(error: unknown, report: ReportBug): GraphQLError {
   const cause = rootCause(error);
   const located = error instanceof GraphQLError ? error : undefined;
@@ -21,18 +22,22 @@ export function publicError(error: unknown, report: ReportBug): GraphQLError {
 }
 
 /**
- * A value that the database cannot hold, such as text with NUL or a time beyond its calendar, is the caller's: the net
- * below the checks of inputs, which name the place. Null for any other error.
+ * Turns the error of a value that the database cannot hold, e.g. text with NUL or a time beyond its
+ * calendar, into a refusal of the caller's input. Checks of inputs come first and name the place;
+ * this is the net below them. Null for any other error.
  */
 function unusableValue(error: unknown): Refusal | null {
   if (!unusableCodes.has(databaseErrorCode(error) ?? '')) return null;
   return new Refusal('BAD_USER_INPUT', 'A value is out of range, or holds characters that cannot be kept.');
 }
 
-/** Numbers and times out of range or malformed, and characters that have no place in text or JSON. */
+/**
+ * SQLSTATEs for numbers and times that are malformed or out of range, and for characters that text
+ * or JSON cannot hold.
+ */
 const unusableCodes = new Set(['22003', '22007', '22008', '22009', '22021', '22P05']);
 
-/** A refusal as an error of a request. */
+/** Makes a GraphQL error of a refusal. */
 export function refusalError(refusal: Refusal, located?: GraphQLError): GraphQLError {
   const { hint, retryAfterSeconds, path } = refusal.details;
   return new GraphQLError(refusal.message, {
@@ -52,10 +57,13 @@ export function refusalError(refusal: Refusal, located?: GraphQLError): GraphQLE
   });
 }
 
-/** An error of graphql-js or Yoga about the request itself: syntax, validation, variables. */
+/**
+ * Rewrites an error of graphql-js or Yoga about the request itself (syntax, validation, variables):
+ * it gets a code, and loses quoted values.
+ */
 export function requestError(error: GraphQLError): GraphQLError {
   const { code, http } = error.extensions as { code?: unknown; http?: { status?: number } };
-  const isOurs = typeof code === 'string' && code in refusals;
+  const hasOwnCode = typeof code === 'string' && code in refusals;
   const tooLarge = tooLargeMessages.has(error.message);
   return new GraphQLError(shorten(withoutValues(error.message)), {
     nodes: error.nodes,
@@ -65,23 +73,27 @@ export function requestError(error: GraphQLError): GraphQLError {
     extensions: {
       retryable: false,
       ...error.extensions,
-      ...(isOurs ? {} : { code: tooLarge ? 'OPERATION_TOO_LARGE' : 'BAD_USER_INPUT' }),
-      ...(isOurs || code === undefined ? {} : { http: { status: http?.status ?? 400 } }),
+      ...(hasOwnCode ? {} : { code: tooLarge ? 'OPERATION_TOO_LARGE' : 'BAD_USER_INPUT' }),
+      ...(hasOwnCode || code === undefined ? {} : { http: { status: http?.status ?? 400 } }),
     },
   });
 }
 
-/** What graphql-js says when it has met a limit of its own. */
+/** Messages of graphql-js when it reached a limit of its own. */
 const tooLargeMessages = new Set(['Maximum introspection depth exceeded', 'Validation aborted.']);
 
-/** Most errors of one answer. */
+/** Upper bound of the errors of one answer. */
 export const maxErrors = 20;
 
-/** The errors that an answer carries: of more than 20 the first 19, and one that says how many are left out. */
+/**
+ * Bounds the errors of an answer: of more than 20 it returns the first 19, and one that tells how
+ * many are left out.
+ */
 export function atMost(errors: readonly GraphQLError[]): readonly GraphQLError[] {
   if (errors.length <= maxErrors) return errors;
   const shown = errors.slice(0, maxErrors - 1);
-  const isStopped = errors.some(({ message }) => message.endsWith('Validation aborted.')); // graphql-js found one more;
+  // graphql-js adds this error when it stops
+  const isStopped = errors.some(({ message }) => message.endsWith('Validation aborted.'));
   const rest = isStopped
     ? `Checking stopped here, after ${maxErrors} errors.`
     : `${errors.length - shown.length} more errors are left out.`;
@@ -90,7 +102,7 @@ export function atMost(errors: readonly GraphQLError[]): readonly GraphQLError[]
   return [...shown, new GraphQLError(rest, { extensions })];
 }
 
-/** Our own errors of variables hold no values; those of graphql-js about literals quote them. */
+/** Removes quoted values from a message of graphql-js. Errors of `checkVariables` hold none. */
 function withoutValues(message: string): string {
   if (message.startsWith('Syntax Error')) {
     return message.replace(/(BlockString|String|Int|Float|found Name) "[^]*"(?=\.|$)/, '$1');
@@ -104,7 +116,7 @@ function withoutValues(message: string): string {
     .replace(/got invalid value [^]*?; /, 'got an invalid value; ');
 }
 
-/** Without the HTTP status, which means nothing in the middle of a stream. */
+/** Removes the HTTP status of an error, which has no meaning inside of a stream. */
 export function withoutHttp(error: GraphQLError): GraphQLError {
   const { http: _http, ...extensions } = error.extensions;
   const { message, nodes, source, positions, path } = error;

@@ -1,5 +1,5 @@
-// Variables, checked by us before graphql-js coerces them: it echoes the values it refuses, and a value may be a secret
-// or stand next to one. Ours name the place and what is expected, all problems at once.
+// Checks variables before graphql-js coerces them: its errors quote the values, and a value may be
+// a secret or stand next to one. The errors here name the place and the expected type, all at once.
 import {
   type GraphQLInputType,
   type GraphQLSchema,
@@ -15,13 +15,13 @@ import {
 import { closest } from '../errors.ts';
 import { maxErrors } from './error.ts';
 
-/** One more than an answer carries, so that it can say that there are more. */
+/** One more than an answer carries, so that the answer can tell that there are more. */
 const maxProblems = maxErrors + 1;
 const maxShownKey = 80;
 
 /**
- * Problems of an operation's variables, the first 21; empty when all can be coerced. No message holds a value, and none
- * suggests a name with `hideSuggestions`.
+ * Returns problems of an operation's variables, at most 21; none when all can be coerced. No
+ * message holds a value; with `hideSuggestions` none suggests a name.
  */
 export function checkVariables(
   schema: GraphQLSchema,
@@ -45,7 +45,7 @@ export function checkVariables(
   for (const definition of operation.variableDefinitions ?? []) {
     const name = definition.variable.name.value;
     const type = typeFromAST(schema, definition.type);
-    if (!type || !isInputType(type)) continue; // another rule says what is wrong
+    if (!type || !isInputType(type)) continue; // another rule reports it
     if (variables[name] === undefined && definition.defaultValue) continue;
     check(type, variables[name], [name], report);
   }
@@ -54,7 +54,7 @@ export function checkVariables(
 
 type Report = {
   add(path: string[], message: string): void;
-  /** Nothing more is kept, so that nothing more need be looked at. */
+  /** True when no more problems are kept, so that the check can stop. */
   isFull(): boolean;
   hideSuggestions: boolean;
 };
@@ -67,7 +67,8 @@ function check(type: GraphQLInputType, value: unknown, path: string[], report: R
   }
   if (value === undefined || value === null) return;
   if (isListType(type)) {
-    if (!Array.isArray(value)) return check(type.ofType, value, path, report); // GraphQL makes a list of one
+    // GraphQL takes a single value as a list of one
+    if (!Array.isArray(value)) return check(type.ofType, value, path, report);
     return value.forEach((item, index) => check(type.ofType, item, [...path, String(index)], report));
   }
   if (isInputObjectType(type)) return checkObject(type, value, path, report);
@@ -79,8 +80,8 @@ function check(type: GraphQLInputType, value: unknown, path: string[], report: R
   try {
     type.coerceInputValue(value);
   } catch (error) {
-    const ours = error instanceof GraphQLError && error.message.startsWith('Expected ');
-    report.add(path, ours ? lowerFirst(error.message) : `expected ${expectations[type.name] ?? type.name}.`);
+    const isOwnMessage = error instanceof GraphQLError && error.message.startsWith('Expected ');
+    report.add(path, isOwnMessage ? lowerFirst(error.message) : `expected ${expectations[type.name] ?? type.name}.`);
   }
 }
 
@@ -116,8 +117,8 @@ function checkObject(
     check(field.type, item, [...path, name], report);
   }
   if (type.isOneOf) {
-    const given = Object.values(value).filter((item) => item !== undefined && item !== null);
-    if (given.length !== 1) report.add(path, `exactly one of ${Object.keys(fields).join(', ')} must be set.`);
+    const setFields = Object.values(value).filter((item) => item !== undefined && item !== null);
+    if (setFields.length !== 1) report.add(path, `exactly one of ${Object.keys(fields).join(', ')} must be set.`);
   }
 }
 

@@ -1,37 +1,45 @@
-// JSON of large results: written piece by piece in turns with others, and counted as it grows, so that neither the event
-// loop nor the memory is held by what one operation asked for.
+// Writes large results as JSON, piece by piece in turns with other work, and counts the bytes as
+// they grow, so that one operation holds up neither the event loop nor the memory.
 import { giveWay } from '../turns.ts';
 
-/** Characters that are counted, and after which others may have their turn. */
+/** Length of a piece in characters: after each, bytes are counted and other work may run. */
 const pieceLength = 32 * 1024;
 /** Longer lists and objects are written member by member. */
 const maxMembers = 64;
 
-/** A text in the pieces in which it was made: to join 13 MB of them, or to encode them at once, holds the event loop. */
+/**
+ * A text as pieces: joining 13 MB of them, or encoding them at once, would hold up the event loop.
+ */
 export type Pieces = { pieces: readonly string[]; bytes: number };
 
-/** JSON of a value. `count` is told the bytes of each piece before the next one is made; what it throws ends the work. */
+/**
+ * Writes a value as JSON. `count` gets the bytes of each piece before the next one is made; an
+ * error that it throws ends the work.
+ */
 export async function toJsonInTurns(value: unknown, count: (bytes: number) => Promise<void>): Promise<Pieces> {
   const writer = { text: '' };
   const pieces: string[] = [];
   let bytes = 0;
-  const take = async () => {
-    const taken = Buffer.byteLength(writer.text);
-    await count(taken);
+  const takePiece = async () => {
+    const pieceBytes = Buffer.byteLength(writer.text);
+    await count(pieceBytes);
     pieces.push(writer.text);
-    bytes += taken;
+    bytes += pieceBytes;
     writer.text = '';
   };
   for (const _full of write(writer, value)) {
-    await take();
+    await takePiece();
     const turn = giveWay();
     if (turn) await turn;
   }
-  if (writer.text !== '') await take();
+  if (writer.text !== '') await takePiece();
   return { pieces, bytes };
 }
 
-/** Appends the JSON of a value; yields whenever a piece is full, which is then taken away. */
+/**
+ * Appends the JSON of a value to `writer`. It yields whenever a piece is full, for the caller to
+ * take it.
+ */
 function* write(writer: { text: string }, value: unknown): Generator<undefined, void, undefined> {
   if (!isNested(value)) writer.text += JSON.stringify(value) ?? 'null';
   else if (Array.isArray(value)) {

@@ -1,8 +1,9 @@
-// Limits of an operation, checked before anything runs or any stream opens, on every transport alike: tokens (by the
-// parser), depth, aliases, root fields, directives and cost. Cost is the number of objects that an operation returns at
-// most: an object 1, a list its `first`/`last` (else what the field says, else 20) times (1 + its children), `totalCount` 10, plain
-// values that are asked for by number (`nextRuns(first: 50)`) that number, other fields 0. A field that reads more than it
-// returns adds its `extensions.weight`.
+// Limits of an operation: tokens (in the parser), depth, aliases, root fields, directives and cost.
+// They are checked before anything runs or a stream opens, on every transport. Cost is the largest
+// number of objects that an operation can return. An object costs 1. A list costs its size times (1
+// + its children); its size is `first` or `last`, else what the field says, else 20. `totalCount`
+// costs 10. Plain values that are asked for by number (`nextRuns(first: 50)`) cost that number;
+// other fields 0. A field that reads more than it returns adds its `extensions.weight`.
 import {
   type ASTVisitor,
   type DefinitionNode,
@@ -32,39 +33,53 @@ import { countOverlaps } from './overlap.ts';
 export type Limits = {
   maxDepth: number;
   maxCost: number;
-  /** Values of the operation's variables: sizes of pages are often variables. */
+  /** Values of the operation's variables, which often hold the size of a page. */
   variables: Record<string, unknown>;
-  /** Told what the operation is charged, when it is not too large: its cost, and that of what it asks of the schema. */
+  /**
+   * Called, when the operation is not too large, with its cost plus the cost of its introspection.
+   */
   onCost?: (cost: number) => void;
 };
 
-/** Most characters of a document: what is longer belongs into variables. */
+/** Upper bound of a document, in characters; longer values belong into variables. */
 export const maxDocument = 131_072;
-/** Most tokens of a document; the parser stops there. */
+/** Upper bound of the tokens of a document; the parser stops there. */
 export const maxTokens = 4_000;
-/** Characters of a name or a number; graphql-js compares unknown names with all that it has. */
+/**
+ * Upper bound of a name or a number, in characters: graphql-js compares an unknown name with all
+ * names of the schema.
+ */
 const maxWord = 200;
 const maxOperations = 50;
 const maxFragments = 100;
-/** Of comparing fields that may be the same one; a hundred times what the standard introspection query needs. */
+/**
+ * Upper bound of steps to merge overlapping fields; a hundred times the need of the standard
+ * introspection query.
+ */
 const maxOverlap = 50_000;
 const maxAliases = 100;
 const maxRootFields = 50;
 const maxDirectives = 50;
 const maxIntrospectionDepth = 16;
-/** About three times what the standard introspection query costs: aliases could ask for the schema a hundred times. */
+/**
+ * About three times the cost of the standard introspection query: without it, aliases could ask for
+ * the schema a hundred times.
+ */
 const maxIntrospectionCost = 200_000;
-/** What of an introspection is charged as one object. */
+/** Introspection cost that is charged as one object. */
 const introspectionPerPoint = 100;
-/** What a list inside of an introspection holds, about; `types` is counted. */
+/** Assumed size of a list inside of an introspection; `types` has its real size. */
 const introspectionListSize = 5;
 const pageSize = 20;
-/** No page holds more; a resolver refuses what asks for more, by name. */
+/** Largest size that counts: resolvers refuse larger pages by themselves. */
 const largestPage = 1_000;
 
 const smallerHint = 'Ask for smaller pages (`first`), fewer fields and aliases, or in several operations.';
 
-/** Validation rule that refuses what is too large. Runs beside the standard rules, so it meets invalid documents too. */
+/**
+ * Validation rule that refuses operations beyond these limits. It runs beside the standard rules,
+ * so it also gets invalid documents.
+ */
 export function limitsRule(limits: Limits): (context: ValidationContext) => ASTVisitor {
   return (context) => {
     const tooLarge = (message: string, node: DefinitionNode | undefined) =>
@@ -83,7 +98,7 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
           if (value > max) tooLarge(`The document has ${what} ${value}; ${max} is the most.`, first);
           return value <= max;
         };
-        // Each bounds the work of those below it.
+        // Each check bounds the work of the next.
         const isReadable =
           checkText('a name or number of length', counts.longestWord, maxWord) &&
           checkText('operations', counts.operations, maxOperations) &&
@@ -111,7 +126,7 @@ export function limitsRule(limits: Limits): (context: ValidationContext) => ASTV
         if (isWithin && overlapIn(document) > maxOverlap) {
           tooLarge(`The document repeats fields too often: merging them takes more than ${maxOverlap} steps.`, first);
         }
-        return false; // what is inside of it was walked here
+        return false; // the walk above has visited the inner nodes
       },
     };
   };
@@ -125,12 +140,15 @@ type Counts = {
   /** Characters of the longest name or number. */
   longestWord: number;
 };
-const counted = new WeakMap<DocumentNode, Counts>();
+const countsByDocument = new WeakMap<DocumentNode, Counts>();
 
-/** Of the whole document, whatever its variables are: a document that is kept is counted once. */
+/**
+ * Counts of a whole document. They do not depend on variables, so a cached document is counted
+ * once.
+ */
 function countIn(document: DocumentNode): Counts {
-  const known = counted.get(document);
-  if (known) return known;
+  const cached = countsByDocument.get(document);
+  if (cached) return cached;
   const counts: Counts = {
     aliases: 0,
     directives: 0,
@@ -150,7 +168,7 @@ function countIn(document: DocumentNode): Counts {
       counts.directives++;
     },
   });
-  counted.set(document, counts);
+  countsByDocument.set(document, counts);
   return counts;
 }
 
@@ -188,7 +206,7 @@ function measure(
 
   const fragmentOf = (name: string): FragmentDefinitionNode | undefined => context.getFragment(name) ?? undefined;
 
-  // `listSize`: how many items a connection's `edges` and `nodes` hold.
+  // `listSize`: number of items in the `edges` and `nodes` of a connection.
   const walk = (
     set: SelectionSetNode,
     parent: GraphQLOutputType | undefined,
@@ -213,23 +231,17 @@ function measure(
       } else {
         const name = selection.name.value;
         const fragment = fragmentOf(name);
-        if (!fragment || open.has(name)) continue; // another rule says what is wrong
+        if (!fragment || open.has(name)) continue; // another rule reports it
         const key = `${name} ${listSize} ${introspecting}`;
-        let known = seen.get(key);
-        if (!known) {
+        let part = seen.get(key);
+        if (!part) {
           open.add(name);
           const type = schema.getType(fragment.typeCondition.name.value);
-          known = walk(
-            fragment.selectionSet,
-            isCompositeType(type) ? type : undefined,
-            listSize,
-            introspecting,
-            isRoot,
-          );
+          part = walk(fragment.selectionSet, isCompositeType(type) ? type : undefined, listSize, introspecting, isRoot);
           open.delete(name);
-          seen.set(key, known);
+          seen.set(key, part);
         }
-        add(known);
+        add(part);
       }
     }
     return sum;
@@ -277,7 +289,10 @@ type ByArguments = (argument: (name: string) => unknown) => number;
 
 type WeighedField = { type?: GraphQLOutputType; listSize?: number | ByArguments; weight?: ByArguments };
 
-/** A field's type, and what it says in `extensions`: how many items its list may hold, and what it adds to the cost. */
+/**
+ * The type of a field with its `extensions`: `listSize` is the number of items in its list,
+ * `weight` an additional cost.
+ */
 function fieldOf(schema: GraphQLSchema, parent: GraphQLOutputType | undefined, name: string): WeighedField {
   if (!isObjectType(parent) && !isInterfaceType(parent)) return {};
   const field = schema.getField(parent, name);
@@ -285,7 +300,7 @@ function fieldOf(schema: GraphQLSchema, parent: GraphQLOutputType | undefined, n
   return { ...(field.extensions as Pick<WeighedField, 'listSize' | 'weight'>), type: field.type };
 }
 
-/** Reads the values of a field's arguments, whatever they are: they may not have been checked yet. */
+/** Returns a reader of a field's arguments. Their values may not have been validated yet. */
 function argumentsOf(
   field: FieldNode,
   variables: Record<string, unknown>,
@@ -300,7 +315,7 @@ function argumentsOf(
   };
 }
 
-/** What `first`, `last` or a list of ids asks for; undefined when none is given. */
+/** Size that `first`, `last` or a list of ids asks for; undefined when none of them is passed. */
 function askedSize(
   field: FieldNode,
   variables: Record<string, unknown>,
@@ -314,10 +329,10 @@ function askedSize(
   return undefined;
 
   function sizeOfVariable(name: string): number | undefined {
-    const given = variables[name];
-    if (given === undefined) return sizeOfLiteral(defaults.get(name));
-    if (Array.isArray(given)) return given.length;
-    return typeof given === 'number' ? given : undefined;
+    const value = variables[name];
+    if (value === undefined) return sizeOfLiteral(defaults.get(name));
+    if (Array.isArray(value)) return value.length;
+    return typeof value === 'number' ? value : undefined;
   }
 }
 

@@ -45,7 +45,7 @@ export const ValidationCode = builder.enumType('ValidationCode', {
   } satisfies Record<Issue['code'], { description: string }>,
 });
 
-/** A refusal as data. An Error that a resolver returns counts as thrown, so the typed errors need a plain object. */
+/** A refusal as plain data: an Error that a resolver returns would count as thrown. */
 export type UserErrorData = Pick<Refusal, 'code' | 'message' | 'details' | 'httpStatus' | 'retryable'>;
 
 export function toUserError({ code, message, details, httpStatus, retryable }: Refusal): UserErrorData {
@@ -208,7 +208,8 @@ export function addMutation<Input extends object, Payload extends object>(
       type: result,
       description: options.description,
       args: { input: t.arg({ type: options.input as never, required: true, description: options.inputDescription }) },
-      // Pothos cannot follow the generic payload through its resolver type.
+      // The cast is needed since Pothos cannot follow the generic payload through its resolver
+      // type.
       resolve: (async (_: unknown, args: { input: Input }, context: Context) => {
         try {
           return await options.resolve(args.input, context);
@@ -234,9 +235,9 @@ function resultUnion<Payload extends object>(
   options: Omit<UnionOptions, 'payload'> & { payload: ObjectRef<Types, Payload> },
 ) {
   const members = [options.payload, ...options.errors].map((member) => member.name).join(' | ');
-  const known = unions.get(name);
-  if (known && known.members !== members) throw new Error(`${name} is ${known.members}, not ${members}.`);
-  if (known) return known.ref;
+  const existing = unions.get(name);
+  if (existing && existing.members !== members) throw new Error(`${name} is ${existing.members}, not ${members}.`);
+  if (existing) return existing.ref;
   const ref = newUnion(name, options as never);
   unions.set(name, { ref, members });
   return ref;
@@ -251,7 +252,7 @@ function newUnion(name: string, { description, payload, errors }: UnionOptions) 
   });
 }
 
-/** Success of a deletion. */
+/** Payload of a deletion. */
 export const DeletePayloadRef = builder.objectRef<{ deletedId: string }>('DeletePayload').implement({
   description: 'Success of a deletion.',
   fields: (t) => ({
@@ -259,7 +260,7 @@ export const DeletePayloadRef = builder.objectRef<{ deletedId: string }>('Delete
   }),
 });
 
-/** What all mutations that delete have in common: one result for all of them. */
+/** Options that all deleting mutations share: one result type for all of them. */
 export const deletion = {
   result: 'DeleteResult',
   resultDescription: 'Result of `deleteSchedule`, `deleteSecret` and `revokeToken`.',

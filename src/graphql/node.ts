@@ -1,17 +1,21 @@
-// Node: every object with a global id, and the way back from the id. An id's first letters name its type, so a room
-// registers its prefix once and `node(id:)` finds the reader that also checks what the caller may see.
+// Nodes: objects with a global id, and reading an object by its id. The first letters of an id name
+// its type. A room registers its prefix once, with a reader that also checks what the caller may
+// see, and `node(id:)` finds it.
 import type { Actor } from '../actor.ts';
 import { Refusal, type RefusalDetails } from '../errors.ts';
 import { requireActor } from '../actor.ts';
 import { builder, type Context, load, type LoadMany } from './builder.ts';
 
-/** Reads an object that the actor may see; null when there is none or it may not. */
+/** Reads an object; null when there is none or the actor may not see it. */
 type ReadNode = (context: Context, actor: Actor, id: string) => Promise<{ id: string } | null>;
 
 const types = new Map<string, { typeName: string; read: ReadNode }>();
 const maxIds = 100;
 
-/** Makes the type refetchable: ids that start with `<prefix>_` (a project's: `p-`) are its. */
+/**
+ * Makes a type refetchable by `node(id:)`: ids that start with `<prefix>_` (of projects `p-`)
+ * belong to it.
+ */
 export function registerNode(prefix: string, typeName: string, read: ReadNode): void {
   types.set(prefix, { typeName, read });
 }
@@ -41,12 +45,15 @@ export const ActorInterface = builder.interfaceRef<{ id: string; name: string }>
 
 const actors = new Map<string, LoadMany<string, { id: string; name: string }>>();
 
-/** Makes objects with this prefix known as actors: whoever sees what they did sees who they are. */
+/**
+ * Registers objects with this prefix as actors. A caller who may see an action may also see its
+ * actor.
+ */
 export function registerActor(prefix: string, loadMany: LoadMany<string, { id: string; name: string }>): void {
   actors.set(prefix, loadMany);
 }
 
-/** The actor with this id; null for the system, and for one that is not kept any more. */
+/** Loads the actor with this id; null for the system, and for an actor that was deleted. */
 export async function loadActor(context: Context, id: string | null): Promise<{ id: string; name: string } | null> {
   const loadMany = actors.get(id?.split('_', 1)[0] ?? '');
   return id !== null && loadMany ? load(context, loadMany, id) : null;
@@ -74,11 +81,11 @@ builder.queryFields((t) => ({
 
 async function readNode(context: Context, id: string): Promise<{ id: string } | null> {
   const actor = requireActor(context.actor);
-  if (id.length > 500 || id.includes('\0')) return null; // no id of ours
+  if (id.length > 500 || id.includes('\0')) return null; // no id is that long or holds NUL
   return (await typeOf(id)?.read(context, actor, id)) ?? null;
 }
 
-/** An argument of a query or subscription that cannot be used. */
+/** Makes the refusal of an argument of a query or subscription. */
 export function badInput(message: string, path?: string[], details: RefusalDetails = {}): Refusal {
   return new Refusal('BAD_USER_INPUT', message, { ...details, path });
 }

@@ -1,6 +1,7 @@
-// How much work a document makes for the standard rule OverlappingFieldsCanBeMerged: it compares the fields of one name
-// with each other in every selection set, and what is inside of them again, so that its time grows with the square of
-// their number and faster. Counted here in linear time, and only up to a maximum, so that the rule need not begin.
+// Counts the work that a document makes for the standard rule OverlappingFieldsCanBeMerged. The
+// rule compares all fields of one name in a selection set with each other, and again the fields
+// inside of them, so its time grows at least with the square of their number. The count takes
+// linear time and stops at a maximum, so that the rule need not run.
 import {
   type DocumentNode,
   type FieldNode,
@@ -10,10 +11,15 @@ import {
   visit,
 } from 'graphql';
 
-/** Deeper than any operation that passes the limit of depth: only fragments in a circle come here. */
+/**
+ * Levels to merge; no operation within the limit of depth has more, only fragments in a circle do.
+ */
 const maxLevels = 64;
 
-/** Fields to be collected and compared for the document; counting stops beyond `max`. */
+/**
+ * Returns the number of fields to collect and compare for the document; counting stops beyond
+ * `max`.
+ */
 export function countOverlaps(document: DocumentNode, max: number): number {
   const count = new OverlapCount(document, max);
   visit(document, {
@@ -40,14 +46,17 @@ class OverlapCount {
     this.#merge([set], 0);
   }
 
-  /** The sets as one: fields of one name are compared, each with each, and then their own sets are merged. */
+  /**
+   * Merges selection sets: fields of one name are compared each with each, then their own sets are
+   * merged.
+   */
   #merge(sets: readonly SelectionSetNode[], level: number): void {
     if (level > maxLevels) return;
     const fields = new Map<string, FieldNode[]>();
     const seen = new Set<string>();
     for (const set of sets) this.#collect(set, fields, seen);
     for (const same of fields.values()) {
-      if (same.length === 1) continue; // its own set is looked at by itself
+      if (same.length === 1) continue; // `countOverlaps` visits its own set separately
       this.total += same.length * same.length;
       if (this.total > this.#max) return;
       this.#merge(

@@ -1,5 +1,6 @@
-// Pages: Relay connections. A reader returns rows in order with one more than asked for; the page says whether more
-// follow. Cursors come from live/cursor.ts, so that a subscription can go on where a page ended.
+// Pages: Relay connections. A reader returns rows in order, one more than requested, so that the
+// page knows whether more follow. Cursors come from `live/cursor.ts`: a subscription can go on
+// where a page ended.
 import type { ObjectRef } from '@pothos/core';
 import { builder, type Types } from './builder.ts';
 import { inTurns } from '../turns.ts';
@@ -9,15 +10,21 @@ export type Page<T> = {
   edges: { cursor: string; node: T }[];
   hasNextPage: boolean;
   hasPreviousPage: boolean;
-  /** Where to go on: after the last edge, or for an empty page where it looked. */
+  /**
+   * Cursor to go on after: that of the last edge, or for an empty page the position up to which it
+   * looked.
+   */
   endCursor?: string;
-  /** Where to go on backward, likewise. */
+  /** Cursor to go on before, for pages from the end. */
   startCursor?: string;
-  /** Counts over all pages; only asked when selected. */
+  /** Counts the rows of all pages; called only when `totalCount` is selected. */
   countAll?: () => Promise<number>;
 };
 
-/** What a reader needs: `limit` rows in the order of the stream, from after or before a cursor. */
+/**
+ * The page that a reader returns: `limit` rows in the order of the stream, after or before a
+ * cursor.
+ */
 export type PageRequest = { limit: number; backward: boolean; after?: string; before?: string };
 
 type RawArgs = {
@@ -29,7 +36,7 @@ type RawArgs = {
 
 const defaultSize = 20;
 
-/** The four arguments of a connection whose pages hold at most `max`. */
+/** Defines the four arguments of a connection whose pages hold at most `max` items. */
 export const pageArgs = (max: number) =>
   builder.args((t) => ({
     first: t.int({ description: `Page size, 1–${max}.` }),
@@ -57,7 +64,10 @@ export function readPageArgs(args: RawArgs, max: number): PageRequest {
   };
 }
 
-/** A page from rows in the order of the stream: `rows` holds up to one more than the limit, on the far side. */
+/**
+ * Makes a page of rows in the order of the stream. `rows` may hold one more than the limit, at the
+ * end away from the cursor.
+ */
 export function toPage<T>(rows: T[], request: PageRequest, cursorOf: (row: T) => string): Page<T> {
   const more = rows.length > request.limit;
   const kept = !more ? rows : request.backward ? rows.slice(-request.limit) : rows.slice(0, request.limit);
@@ -93,12 +103,15 @@ type ConnectionOptions = {
   plural: string;
   description: string;
   edgeDescription: string;
-  /** What an edge's cursor and node are, e.g. `job`. */
+  /** Singular noun for the descriptions, e.g. `job`. */
   noun: string;
   pageInfoDescription?: string;
 };
 
-/** The types `<Name>Connection` and `<Name>Edge`. Whoever counts all rows gives the page a `countAll`. */
+/**
+ * Defines the types `<Name>Connection` and `<Name>Edge`. A page with `countAll` supports
+ * `totalCount`, see `addTotalCount`.
+ */
 export function connectionType<T>(name: string, nodeRef: ObjectRef<Types, T>, options: ConnectionOptions) {
   const edge = builder.objectRef<{ cursor: string; node: T }>(`${name}Edge`).implement({
     description: options.edgeDescription,
@@ -129,10 +142,10 @@ export function connectionType<T>(name: string, nodeRef: ObjectRef<Types, T>, op
   });
 }
 
-/** Longer lists are completed in turns: their items may have many fields. */
+/** Lists above this length are completed in turns of 10 ms: their items may have many fields. */
 const longList = 50;
 
-/** A list as a resolver returns it. */
+/** Returns a list in the form that a resolver should return. */
 export function listOf<T>(items: readonly T[]): readonly T[] | AsyncIterable<T> {
   return items.length > longList ? inTurns(items) : items;
 }

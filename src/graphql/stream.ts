@@ -1,13 +1,13 @@
-// Streams: subscriptions to rows whose positions only grow. All of them keep one contract: `after`
-// resumes behind a cursor, `last: n` starts n items before the end, and each batch says where it
-// ends. A room adds what it reads.
+// Streams: subscriptions to rows whose positions only grow. All keep one contract: `after` resumes
+// behind a cursor, `last: n` starts n items before the end, and each batch has the cursor of its
+// end. A room adds only the reading of its rows.
 import type { InputFieldMap, InputShapeFromFields, ObjectFieldsShape, ObjectRef } from '@pothos/core';
 import { type Actor, requireActor } from '../actor.ts';
 import type { FollowOptions } from '../live/feed.ts';
 import { asOfNow, builder, type Context, type Types, viewerNeutral } from './builder.ts';
 import { badInput } from './node.ts';
 
-/** What a subscriber is sent: rows, and where they end. */
+/** One message to a subscriber: rows, and the cursor of their end. */
 export type Batch<Rows extends object> = Rows & { endCursor: string; caughtUp: boolean; done: boolean };
 
 type BatchOptions<T> = {
@@ -20,7 +20,7 @@ type BatchOptions<T> = {
   done: string;
 };
 
-/** The type of a stream's batches. */
+/** Defines the GraphQL type of a stream's batches. */
 export function batchType<T extends Batch<object>>(name: string, options: BatchOptions<T>): ObjectRef<Types, T> {
   const { description, fields, endCursor, done } = options;
   const { caughtUp = 'Indicates the backlog is delivered and what follows is live.' } = options;
@@ -36,7 +36,10 @@ export function batchType<T extends Batch<object>>(name: string, options: BatchO
   });
 }
 
-/** Begin behind the cursor `after`, or `last` items before the end. With neither: at the beginning. */
+/**
+ * Start of a subscription: behind the cursor `after`, or `last` items before the end. With neither,
+ * at the beginning of the stream.
+ */
 export type StreamStart = { after: string | null; last: number | null };
 
 type StreamOptions<T, Args extends InputFieldMap> = {
@@ -47,7 +50,7 @@ type StreamOptions<T, Args extends InputFieldMap> = {
   /** Description of `after`. */
   after: string;
   last: { max: number; description: string };
-  /** Refuses what the caller may not see. Returns the channel and the rows that it follows. */
+  /** Throws when the caller may not see the stream. Returns the channel and the rows to follow. */
   follow(
     args: InputShapeFromFields<Args> & StreamStart,
     context: Context,
@@ -56,8 +59,9 @@ type StreamOptions<T, Args extends InputFieldMap> = {
 };
 
 /**
- * Adds a subscription that resumes. It is viewer-neutral: followers share readings and executions.
- * What rows depend on beside their position, e.g. the token's project, belongs in the stream's key.
+ * Adds a subscription that can resume. It is viewer-neutral: its followers share reads and
+ * executions. Anything beside the position on which the rows depend, e.g. the project of the token,
+ * belongs into the key of the stream.
  */
 export function streamField<T extends Batch<object>, Args extends InputFieldMap>(
   name: string,
@@ -74,7 +78,8 @@ export function streamField<T extends Batch<object>, Args extends InputFieldMap>
         after: t.arg.string({ description: after }),
         last: t.arg.int({ description: last.description }),
       },
-      // Pothos cannot follow the generic arguments and batch through its resolver types.
+      // The cast is needed since Pothos cannot follow the generic arguments and batch through its
+      // resolver types.
       subscribe: (async (_: unknown, args: InputShapeFromFields<Args> & Partial<StreamStart>, context: Context) => {
         const actor = requireActor(context.actor);
         const start = checkStart(args, last.max);

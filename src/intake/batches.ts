@@ -1,40 +1,55 @@
-// Batches on their way from the uplink into the database, and what their runners are told of them.
+// Stores batches of the uplink in the database, counts them, and sends the acknowledgements to
+// their runners.
 import type { UplinkEntry } from '../bus/bus.ts';
 import { intakeFigures, recordsPerCommit } from '../metrics-registry.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
 import type { DecodedBatch } from '../protocol/record.ts';
 import { type IntakeCounts, lengthOf, noCounts, refuseBatch, takeBatches, type PendingAck } from './intake.ts';
 
-/** An entry of the uplink with the batch that it holds; it is ours until it is stored or left to its runner. */
+/**
+ * An uplink entry with its decoded batch. This consumer holds it until it is stored, or dropped for
+ * its runner to send again.
+ */
 export type HeldBatch = { readonly entry: UplinkEntry; readonly batch: DecodedBatch };
 
 export type IntakeLimits = {
   readonly leaseSeconds: number;
-  /** Names of metrics that a job keeps; points of further ones are dropped, which its log says once. */
+  /**
+   * Upper bound of metric names that a job keeps. Points of further names are dropped, and a line
+   * of its log says so once.
+   */
   readonly maxMetricNames: number;
 };
 
 export type BatchStore = {
-  /** What was stored and refused since the start. */
+  /** Numbers of stored and refused records since the start. */
   readonly counts: IntakeCounts;
-  /** Grows with each transaction that stored something. */
+  /** Counts the transactions that stored something. */
   readonly commits: number;
-  /** Stores batches in one transaction; several attempts share its cost. Their runners are still to be told. */
+  /**
+   * Stores batches in one transaction, so that several attempts share its cost. The caller passes
+   * the result to `tell`.
+   */
   store(batches: readonly DecodedBatch[]): Promise<PendingAck[]>;
-  /** Sets the only record of a batch aside. */
+  /** Stores the only record of a batch as a refused one, with the reason. */
   refuse(batch: DecodedBatch, reason: string): Promise<PendingAck[]>;
-  /** Tells runners what is committed. A lost acknowledgement costs a second: the batch comes again, and is answered then. */
+  /**
+   * Publishes acknowledgements to the runners. A lost one costs a second: the runner sends the
+   * batch again and is answered then.
+   */
   tell(acknowledgements: readonly PendingAck[]): void;
 };
 
 export function createBatchStore(store: Store, { leaseSeconds, maxMetricNames }: IntakeLimits): BatchStore {
   const counts = noCounts();
   let commits = 0;
-  /** Commits what counts its work, and adds the counts once that is done. */
+  /**
+   * Runs `work` in a transaction that counts what it stores; the counts are added after the commit.
+   */
   const counted = async <T>(work: (tx: Tx, added: IntakeCounts) => Promise<T>): Promise<T> => {
     let added = noCounts();
     const result = await commit(store, (tx) => {
-      added = noCounts(); // a transaction that is repeated counts anew
+      added = noCounts(); // `commit` may run `work` again, and each run counts from zero
       return work(tx, added);
     });
     commits++;
@@ -66,13 +81,13 @@ export function createBatchStore(store: Store, { leaseSeconds, maxMetricNames }:
   };
 }
 
-/** The first and the second half of a batch, with the numbers that their records have; null for fewer than two records. */
+/** Splits a batch into halves with the right record numbers; null for fewer than two records. */
 export function halvesOf(batch: DecodedBatch): [DecodedBatch, DecodedBatch] | null {
   if (batch.records.length < 2) return null;
   const middle = batch.records.length >> 1;
-  const before = batch.records.slice(0, middle);
-  const second = before.reduce((number: number, record) => number + lengthOf(record), batch.first);
-  return [partOf(batch, batch.first, before), partOf(batch, second, batch.records.slice(middle))];
+  const firstHalf = batch.records.slice(0, middle);
+  const second = firstHalf.reduce((number: number, record) => number + lengthOf(record), batch.first);
+  return [partOf(batch, batch.first, firstHalf), partOf(batch, second, batch.records.slice(middle))];
 }
 
 function partOf(batch: DecodedBatch, first: number, records: unknown[]): DecodedBatch {

@@ -1,5 +1,6 @@
-// The consumer: takes batches from the uplink, stores them, then tells the runners. Any gateway may store any batch. One that
-// cannot be stored goes into quarantine, so that it stops no other; while nothing can be stored, nothing more is read.
+// The consumer takes batches from the uplink, stores them, then acknowledges them to the runners.
+// Any gateway may store any batch. A batch that cannot be stored goes into quarantine, so that it
+// delays no other. While no batch can be stored, none is read.
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { listLapsed } from '../attempt/end.ts';
@@ -15,18 +16,24 @@ import { type Pauses, startQuarantine } from './quarantine.ts';
 import { retryRefused } from './retry.ts';
 
 export type Consumer = {
-  /** What was stored and refused since the start. */
+  /** Numbers of stored and refused records since the start. */
   readonly counts: IntakeCounts;
-  /** Why nothing can be stored, not even records of our own that are known to be good; null while that is not so. */
+  /**
+   * The reason why not even records of the gateway's own, which are known to be good, can be
+   * stored; null while records can be stored.
+   */
   readonly broken: string | null;
-  /** Whether we read the uplink to its end and reached the database, for one whole lease without a break. */
+  /**
+   * Whether this gateway has, for one whole lease, read the uplink to its end and reached the
+   * database without a break.
+   */
   isWell(): boolean;
-  /** Ends after the batch at hand. */
+  /** Resolves once the batch at hand is stored. */
   stop(): Promise<void>;
 };
 
 type WaitingBatch = HeldBatch & {
-  /** `BatchStore.commits` when it failed first; undefined until then. */
+  /** `BatchStore.commits` at its first failure; undefined before. */
   failedAt?: number;
 };
 
@@ -36,13 +43,13 @@ const [firstPauseMs, longestPauseMs] = [500, 5_000];
 const sweepMs = 1_000;
 
 export type ConsumerOptions = IntakeLimits & {
-  /** Gets every failure, the first of an outage. */
+  /** Called with failures; of an outage, only with the first. */
   report(error: unknown): void;
-  /** Pauses between the tries of a batch in quarantine; shorter for tests. */
+  /** Pauses between the tries of a batch in quarantine; tests pass shorter ones. */
   quarantinePauses?: Pauses;
 };
 
-/** Starts to store what runners send, and to end the attempts of runners that are lost. */
+/** Starts to store the records of runners, and to end attempts whose lease has expired. */
 export function startConsumer(store: Store, options: ConsumerOptions): Consumer {
   const { leaseSeconds, maxMetricNames, report } = options;
   const ending = new AbortController();
@@ -50,22 +57,28 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
   const name = randomUUID();
   const batches = createBatchStore(store, options);
   const { counts } = batches;
-  /** Read and not stored, in the order in which they came. */
+  /** Batches that are read and not stored, in the order in which they came. */
   let waiting: WaitingBatch[] = [];
-  /** Stored, or left to their runners, and still on the bus. */
+  /**
+   * Entries that are stored, or that their runners will send again, and that the bus still holds.
+   */
   const ended: UplinkEntry[] = [];
   const end = ({ entry }: HeldBatch) => void ended.push(entry);
   const quarantine = startQuarantine({ store, batches, end, report, pauses: options.quarantinePauses });
-  // Our own outage or backlog must never cost a job: a lease ends only after we have read the uplink to its end, and
-  // reached the database, for one whole lease without a break. Standing still is one: stopped and continued, we would
-  // find all leases lapsed before we read what had come meanwhile.
+  // An outage or a backlog of this gateway must never cost a job. So a lease ends only after this
+  // gateway has read the uplink to its end, and reached the database, for one whole lease without a
+  // break. A process that stood still (e.g. a machine that slept) breaks it too: on waking, all
+  // leases look expired before the records that came meanwhile are read.
   const breakMs = Math.max(2 * blockMs, (leaseSeconds * 1000) / 6);
   let wellSince: number | null = null;
   let turnedAt = performance.now();
   const stoodStill = () => performance.now() - turnedAt > breakMs;
   const isWell = () => wellSince !== null && !stoodStill() && performance.now() - wellSince >= leaseSeconds * 1000;
 
-  /** How many batches share the next transaction: one after a failure, then twice as many each time. */
+  /**
+   * Number of batches that share the next transaction: one after a failure, then twice as many each
+   * time, up to 32.
+   */
   let groupSize = entriesPerCommit;
 
   const receive = (entries: readonly UplinkEntry[]) => {
@@ -80,9 +93,14 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
     }
   };
 
-  /** A batch that failed alone lets the others go first, or goes into quarantine when it is at fault itself. */
+  /**
+   * Handles a batch that failed alone in its transaction. After a passing fault it lets other
+   * attempts go first. It goes into quarantine when the fault is its own: another kind of error, or
+   * others were stored since its first failure.
+   */
   const setBack = ({ batch, failedAt }: WaitingBatch, error: unknown) => {
-    const same = waiting.filter((held) => held.batch.attemptId === batch.attemptId); // in their order, as they stay
+    // Batches of one attempt stay in their order.
+    const same = waiting.filter((held) => held.batch.attemptId === batch.attemptId);
     const others = waiting.filter((held) => held.batch.attemptId !== batch.attemptId);
     const othersStored = failedAt !== undefined && batches.commits > failedAt;
     if (!isPassing(error) || othersStored) same.forEach(quarantine.add);
@@ -100,7 +118,7 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
       if (group.length === 1 && first) setBack(first, error);
       for (const held of group) held.failedAt ??= batches.commits;
       if (isPassing(error)) throw error;
-      return; // each alone, at once
+      return; // the next turns try each batch alone, without a pause
     }
     waiting.splice(0, group.length);
     ended.push(...group.map(({ entry }) => entry));
@@ -136,7 +154,7 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
       } catch (error) {
         wellSince = null;
         if (signal.aborted) return;
-        if (failures === 0) report(error); // once an outage
+        if (failures === 0) report(error); // only the first of an outage
         failures++;
       }
       const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** Math.max(0, failures - 1));
@@ -149,9 +167,10 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
       await sleep(sweepMs, undefined, { signal }).catch(() => {});
       if (signal.aborted || !isWell()) continue;
       try {
-        for (const lapsed of await listLapsed(store.database.db, 100)) {
-          if (quarantine.holds(lapsed.id)) continue; // what is there may be its sign of life
-          if (await commit(store, (tx) => expireLease(tx, lapsed))) leasesLost.inc();
+        for (const attempt of await listLapsed(store.database.db, 100)) {
+          // A batch in quarantine may be the sign of life that would have renewed the lease.
+          if (quarantine.holds(attempt.id)) continue;
+          if (await commit(store, (tx) => expireLease(tx, attempt))) leasesLost.inc();
         }
       } catch (error) {
         wellSince = null;
@@ -161,10 +180,10 @@ export function startConsumer(store: Store, options: ConsumerOptions): Consumer 
   };
 
   const retry = async () => {
-    for (let tried = false; !tried && !signal.aborted;) {
+    for (let isDone = false; !isDone && !signal.aborted;) {
       try {
         await retryRefused(store, maxMetricNames, signal);
-        tried = true;
+        isDone = true;
       } catch (error) {
         report(error);
         await sleep(longestPauseMs, undefined, { signal }).catch(() => {});

@@ -1,6 +1,7 @@
-// The control experiment. Before a record is set aside, the gateway stores records of its own, of the same types and known to
-// be good, by the same path, in a transaction that it rolls back. If these fail too, it is not the record that is at fault
-// but the gateway or its database, e.g. a migration that is missing: then nothing may be set aside.
+// The control experiment. Before a record is refused, the gateway stores good records of its own,
+// of the same types, by the same code, in a transaction that it rolls back. When these fail too,
+// the fault lies with the gateway or its database, e.g. a missing migration, and no record may be
+// refused.
 import { randomBytes } from 'node:crypto';
 import { type Actor, withIncluded } from '../actor.ts';
 import { loadAttempts, startAttempt } from '../attempt/attempt.ts';
@@ -18,7 +19,7 @@ type RecordType = RunnerRecord['type'];
 const leaseSeconds = 30;
 const text = 'Ordinary text: ü 👍.';
 
-/** One good record of each type, in an order that an attempt may send them in. */
+/** One good record of each type, in an order in which an attempt may send them. */
 const goodRecords = (time: number): RunnerRecord[] => [
   { type: 'started', time },
   { type: 'line', time, stream: 'STDOUT', text },
@@ -40,7 +41,10 @@ const goodEnd = (time: number): RunnerRecord => ({
   linesCrc: linesCrcAfter(0, [text, text]),
 });
 
-/** Resolves when good records of these types can be stored and set aside; else rejects with what went wrong. */
+/**
+ * Resolves when good records of these types can be stored, and one can be refused. Else rejects
+ * with the error.
+ */
 export async function runControl(store: Store, types: ReadonlySet<RecordType>): Promise<void> {
   const rollback = new Error('The control experiment is over.');
   const experiment = commit(store, async (tx) => {
@@ -71,7 +75,10 @@ async function storeGood(tx: Tx, types: ReadonlySet<RecordType>): Promise<void> 
   }
 }
 
-/** An attempt of a job of its own, seen by nobody: its transaction is rolled back. */
+/**
+ * Makes a project, a runner, a job and an attempt. No one sees them: the transaction is rolled
+ * back.
+ */
 async function makeAttempt(tx: Tx): Promise<{ attemptId: string; leaseToken: string }> {
   const actor: Actor = {
     tokenId: 'control',

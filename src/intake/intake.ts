@@ -1,6 +1,7 @@
-// Records in: fence, order, store, acknowledge, all in one transaction. What is behind an attempt's high-water mark was
-// stored before and is dropped; a hole is refused; what an attempt says after its end, or without the current lease
-// token, is never stored.
+// Stores the records of a batch in one transaction: it checks the lease token (the fence) and the
+// order, stores, and acknowledges. Records up to the attempt's mark were stored before and are
+// dropped; a hole in the numbers is refused. Records after the attempt's end, or without the
+// current lease token, are never stored.
 import { acknowledge, type Attempt, holdsLease, loadAttempts, markStarted, saveAttempt } from '../attempt/attempt.ts';
 import { finishAttempt } from '../attempt/end.ts';
 import { searchedLines } from '../attempt/outcome.ts';
@@ -26,16 +27,21 @@ import {
 import { touchRunner } from '../runner/runner.ts';
 import { refuseRecord } from './refuse.ts';
 
-/** An acknowledgement and the runner it is for. */
+/** An acknowledgement, and the channel of the runner to which it will be sent. */
 export type PendingAck = { channel: string; acknowledgement: Acknowledgement };
 
 export type IntakeCounts = {
+  /** Stored records. */
   records: number;
+  /** Records that were stored before. */
   duplicates: number;
+  /** Batches with records beyond the next number of their attempt. */
   holes: number;
+  /** Batches whose lease token was not the current one. */
   fenced: number;
+  /** Uplink entries that hold no batch. */
   damaged: number;
-  /** Records that could not be stored and were set aside. */
+  /** Records that could not be stored, and are kept in `refused_record`. */
   refused: number;
 };
 
@@ -48,22 +54,26 @@ export const noCounts = (): IntakeCounts => ({
   refused: 0,
 });
 
-/** What the batches of one transaction share. */
+/** State that the batches of one transaction share. */
 type Round = {
   readonly leaseSeconds: number;
   readonly maxMetricNames: number;
   readonly counts: IntakeCounts;
-  /** Runners that were heard. */
+  /** Runners of the stored batches: they count as seen. */
   readonly runnerIds: Set<string>;
-  /** Attempts as they were read under the locks, each until its first batch is taken. */
+  /**
+   * Attempts that were read once all jobs were locked. Each is taken out by its first batch; a
+   * second batch reads its attempt anew.
+   */
   attempts: Map<string, Attempt>;
 };
 
+/** Progress samples older than this do not count for the speed. */
 const minuteMs = 60_000;
 
 /**
- * Stores what the batches bring, several attempts in one transaction, and returns what to tell their runners after the
- * commit. `counts` is added to; a caller whose transaction fails must not use it.
+ * Stores batches of one or more attempts in the transaction `tx`. Returns the acknowledgements to
+ * send after the commit. Adds to `counts`; after a failed transaction they are wrong.
  */
 export async function takeBatches(
   tx: Tx,
@@ -79,14 +89,15 @@ export async function takeBatches(
   );
   const jobIds = [...byJob.keys()];
   const pending: PendingAck[] = [];
-  // Several jobs are locked in order of their ids, everywhere: two gateways cannot wait for each other in a circle. The
-  // rest of their queries travel together: one after the other, most of the time of a commit was waiting for answers.
+  // Jobs are locked in the order of their ids, everywhere: two gateways can never wait for each
+  // other in a circle. The other queries of the jobs run side by side: one after the other, a
+  // commit spent most of its time waiting for answers.
   const round: Round = { leaseSeconds, maxMetricNames, counts, runnerIds: new Set(), attempts: new Map() };
   if (jobIds.length > 1) {
     await lockJobs(tx, jobIds);
     round.attempts = await loadAttempts(tx, [...attempts.keys()]);
   }
-  await together(jobIds, (jobId) =>
+  await runTogether(jobIds, (jobId) =>
     changeJob(tx, jobId, async (locked) => {
       for (const batch of byJob.get(jobId) ?? []) pending.push(await takeBatch(tx, locked, batch, round));
     }),
@@ -95,11 +106,15 @@ export async function takeBatches(
   return pending;
 }
 
-/** Does all of it at once; when something fails, only after all has ended: nothing may be written after the rollback. */
-async function together<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<void> {
+/**
+ * Runs `work` for all items at once. When one fails, it rejects only after all have ended, since a
+ * query after the rollback would write outside of the transaction.
+ */
+async function runTogether<T>(items: readonly T[], work: (item: T) => Promise<unknown>): Promise<void> {
   const results = await Promise.allSettled(items.map(work));
   const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
-  // A query behind the one that failed says only that the transaction is over.
+  // Queries behind the first failed one fail with 25P02, "the transaction is aborted", which hides
+  // the cause.
   const first = failures.find((failure) => databaseErrorCode(failure) !== '25P02') ?? failures[0];
   if (failures.length > 0) throw first;
 }
@@ -113,7 +128,8 @@ async function takeBatch(
   const attempt = await loadAttempt(tx, batch, attempts);
   if (holdsLease(attempt, batch.leaseToken)) {
     const accepted = acceptNext(attempt, batch, counts);
-    // Every gateway, and whoever listens to Redis, hears what was stored; followers that miss it read the database.
+    // The notification carries the stored records, so that followers need no read; a follower that
+    // misses it reads the database.
     if (accepted.records.length > 0 && accepted.json !== null) {
       const head = `{"attempt":${attempt.number},"first":${accepted.first},"seq":${locked.stream.line + 1},"records":`;
       tx.notify(channels.job(locked.job.id), {}, [[head, accepted.json, '}']]);
@@ -147,8 +163,8 @@ function answer(locked: LockedJob, attempt: Attempt, { leaseToken, send }: Decod
 }
 
 /**
- * Sets the only record of a batch aside, under the same fence and order as if it were stored. Null when there is no such
- * attempt.
+ * Stores the only record of a batch as refused, under the same fence and order as if it were
+ * stored. Returns null when there is no such attempt.
  */
 export async function refuseBatch(
   tx: Tx,
@@ -173,30 +189,39 @@ export async function refuseBatch(
   });
 }
 
-/** Numbers that a record takes as it was sent; one that cannot be read takes one. */
+/**
+ * Count of numbers that a record takes: a gap takes one for each missing record, any other record
+ * one, an unreadable one too.
+ */
 export function lengthOf(value: unknown): number {
   const record = parseRecord(value);
   return record ? numbersOf(record) : 1;
 }
 
-/** A record that follows no known shape, e.g. one of a newer runner: it is set aside as it is. */
+/** A record of unknown shape, e.g. of a newer runner. It is kept as a refused record. */
 type UnreadableRecord = { type: 'unreadable'; time: number; value: unknown };
 
-/** Records as they are stored, with the number of the first, and as JSON; null when followers must read the database. */
+/**
+ * Records to store. `first` is the number of the first. `json` is their text for followers; null
+ * when followers must read the database.
+ */
 type Accepted = { first: number; records: (RunnerRecord | UnreadableRecord)[]; json: string | Buffer | null };
 
-/** The records that continue the attempt's stream; moves its mark. */
+/**
+ * Picks the records of a batch that continue the attempt's stream, and moves its mark behind them.
+ */
 function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts): Accepted {
   const first = attempt.mark + 1;
   const records: Accepted['records'] = [];
-  // A record belongs to the attempt's life, whatever the runner's clock says.
+  // Times are moved into the attempt's life, since the runner's clock may be wrong.
   const [earliest, latest] = [attempt.createdAt.getTime(), Date.now() + 1_000];
+  /** Whether the records are stored unchanged, so that their text can be passed on as it came. */
   let asSent = true;
   let isReadable = true;
   let number = batch.first;
   for (const value of batch.records) {
-    const sent = parseRecord(value);
-    const length = sent ? numbersOf(sent) : 1;
+    const parsed = parseRecord(value);
+    const length = parsed ? numbersOf(parsed) : 1;
     if (number > attempt.mark + 1) {
       counts.holes++;
       asSent = false;
@@ -205,16 +230,17 @@ function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts)
     const last = number + length - 1;
     if (last <= attempt.mark) counts.duplicates++;
     else {
-      const record = sent ?? { type: 'unreadable', time: latest, value };
-      isReadable &&= sent !== null;
-      // Only of a gap can a part be stored already.
+      const record = parsed ?? { type: 'unreadable', time: latest, value };
+      isReadable &&= parsed !== null;
+      // A gap takes several numbers, and its first ones may be stored already; other records take
+      // one.
       if (record.type === 'gap') record.lines = last - Math.max(number, attempt.mark + 1) + 1;
       const time = Math.min(Math.max(record.time, earliest), latest);
       asSent &&= number > attempt.mark && time === record.time;
       record.time = time;
       records.push(record);
       attempt.mark = last;
-      if (sent) counts.records++;
+      if (parsed) counts.records++;
       else counts.refused++;
     }
     number += length;
@@ -223,7 +249,10 @@ function acceptNext(attempt: Attempt, batch: DecodedBatch, counts: IntakeCounts)
   return { first, records, json: !isReadable ? null : asSent ? batch.recordsJson : JSON.stringify(records) };
 }
 
-/** Stores accepted records in their order: runs of log items and of points together, changes of state where they come. */
+/**
+ * Stores accepted records in their order. Consecutive log lines and points are collected and
+ * written together; a change of state is written where it comes.
+ */
 async function store(
   tx: Tx,
   locked: LockedJob,
@@ -255,7 +284,7 @@ async function store(
         points.push(...pointsOf(record));
         break;
       case 'started':
-        // Said again by a supervisor that does not know what a restored database has.
+        // A supervisor may repeat `started` after the database was restored from a backup.
         if (attempt.startedAt === null) await markStarted(tx, locked, attempt, new Date(record.time));
         break;
       case 'progress':
@@ -272,7 +301,8 @@ async function store(
       case 'unreadable':
         await flush();
         await refuseRecord(tx, locked, attempt, { number, record: record.value, reason: unreadableReason });
-        if (attempt.finishedAt !== null) return; // it had too many of them
+        // the attempt had too many unreadable records, and was ended
+        if (attempt.finishedAt !== null) return;
         firstOfRun = number + 1;
         break;
     }
@@ -283,27 +313,30 @@ async function store(
 
 const unreadableReason = 'It follows no shape that this version of the gateway knows.';
 
-/** The points that one record reports. */
+/** Returns the points that one record reports. */
 export function pointsOf({ values, step, epoch, time }: RecordOf<'points'>): NewPoint[] {
   return Object.entries(values).map(([name, value]) => ({ name, value: Number(value), step, epoch, time }));
 }
 
-/** Writes what a script reported as an event of its job. */
+/** Writes a checkpoint or an alert that the training script reported as an event of its job. */
 export async function addReported(
   tx: Tx,
   locked: LockedJob,
   record: RecordOf<'checkpoint'> | RecordOf<'alert'>,
 ): Promise<void> {
   if (record.type === 'checkpoint') {
-    const at = record.step === null ? '' : ` at step ${record.step}`;
+    const place = record.step === null ? '' : ` at step ${record.step}`;
     const data = { path: clean(record.path), step: record.step };
-    return addEvent(tx, locked, { type: 'CHECKPOINT', message: `Checkpoint ${clean(record.path)}${at}.`, data });
+    return addEvent(tx, locked, { type: 'CHECKPOINT', message: `Checkpoint ${clean(record.path)}${place}.`, data });
   }
   const data = { level: record.level, title: clean(record.title), text: clean(record.text) };
   return addEvent(tx, locked, { type: 'ALERT', message: data.title || data.text, data });
 }
 
-/** Text that Postgres can hold in JSON: the log keeps every byte, an event's words need not. */
+/**
+ * Replaces characters that JSON in Postgres cannot hold. The log keeps every byte; the message of
+ * an event need not.
+ */
 function clean(text: string): string {
   return text.replaceAll('\0', '�').toWellFormed();
 }
@@ -327,10 +360,11 @@ async function finish(tx: Tx, locked: LockedJob, attempt: Attempt, record: Recor
 function advance(before: Progress | null, record: RecordOf<'progress'>, time: number): Progress {
   const { step, totalSteps, epoch, totalEpochs } = record;
   const earlier = (before?.recent ?? []).filter(
-    ([at, then]) => at > time - minuteMs && (step === null || then <= step),
+    ([sampleTime, sampleStep]) => sampleTime > time - minuteMs && (step === null || sampleStep <= step),
   );
   const lastKept = earlier.at(-2);
-  // A dozen samples a minute are enough for a speed: the newest replaces its neighbour until that is 5 s old.
+  // A dozen samples a minute are enough to compute a speed: the last sample is replaced until 5 s
+  // have passed since the one before it.
   const kept = lastKept && time - lastKept[0] < 5_000 ? earlier.slice(0, -1) : earlier;
   const recent: [number, number][] = step === null ? kept : [...kept, [time, step]];
   return { step, totalSteps, epoch, totalEpochs, time, recent };

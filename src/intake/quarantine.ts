@@ -1,5 +1,6 @@
-// The quarantine: batches that could not be stored are tried here, one attempt after the other and beside all others, first
-// whole, then in halves, down to the record that fails. That record is set aside, and what waits behind it goes on.
+// The quarantine tries batches that could not be stored, one attempt after the other, beside the
+// normal intake: first whole, then in halves, down to the record that fails. That record is refused
+// (kept in `refused_record`), and the records behind it are stored.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isPassing } from '../database/database.ts';
 import { intakeBroken } from '../metrics-registry.ts';
@@ -11,57 +12,78 @@ import type { PendingAck } from './intake.ts';
 import { reasonOf } from './refuse.ts';
 
 export type Quarantine = {
-  /** Takes a batch over. Of one attempt it holds one batch: a runner sends the next one when this one is answered. */
+  /**
+   * Takes a batch over. It holds one batch of an attempt: a runner sends the next one once this one
+   * is acknowledged.
+   */
   add(held: HeldBatch): void;
-  /** Whether a batch of the attempt is here. */
+  /** Whether the quarantine holds a batch of the attempt. */
   holds(attemptId: string): boolean;
-  /** Whether batches of the attempt come here at once: one is here, or a record of it was refused a short while ago. */
+  /**
+   * Whether new batches of the attempt go straight into quarantine: it holds one already, or a
+   * record of the attempt was refused within the last minute.
+   */
   isFor(attemptId: string): boolean;
-  /** Why nothing can be stored here, not even good records; null while the gateway is sound. */
+  /** The reason why not even good records can be stored; null while they can. */
   readonly broken: string | null;
-  /** Ends after the transaction at hand. */
+  /** Resolves once the transaction at hand has ended. */
   stop(): Promise<void>;
 };
 
 type Case = HeldBatch & {
-  /** Passing faults while others were stored. */
+  /** Passing faults (e.g. a lost connection) that happened while other batches were stored. */
   failures: number;
-  /** By `performance.now()`; it is not tried before. */
+  /** Time of the next try, by `performance.now()`. */
   dueAt: number;
-  /** `BatchStore.commits` when it failed last. */
+  /** `BatchStore.commits` at its last failure. */
   commits: number;
 };
 
-/** A batch that fails so often with a passing fault, while others are stored, is taken to be what is at fault. */
+/**
+ * A batch that fails this often with a passing fault, while others are stored, counts as the cause:
+ * its failing records are refused.
+ */
 const mostFailures = 10;
-/** After a refused record, batches of the attempt come here at once: in a group each would cost the others a transaction. */
+/**
+ * Time after a refused record in which batches of the attempt go straight into quarantine. In the
+ * normal intake a failure would make each batch of the group a transaction of its own.
+ */
 const suspectMs = 60_000;
-/** While even good records cannot be stored nothing is stored at all, so that being sound again must be noticed soon. */
+/**
+ * Longest pause between two control experiments while good records cannot be stored. It is short,
+ * since the whole intake stands still until one succeeds.
+ */
 const longestSoundCheckMs = 8_000;
-/** Batches beyond this are left to their runners, which send them again. */
+/**
+ * Upper bound of the batches held, in bytes. A further batch is dropped, and its runner sends it
+ * again.
+ */
 const maxHeldBytes = 16 * 1024 * 1024;
-/** The first pause after a failure, and the longest; each is twice the one before. */
+/** Pauses between tries: each is twice the one before, from `firstMs` to `longestMs`. */
 export type Pauses = { firstMs: number; longestMs: number };
 
 export type QuarantineOptions = {
   store: Store;
   batches: BatchStore;
-  /** Gets each batch that is stored, or is left to its runner, which then sends it again. */
+  /** Called with each batch that is stored, or dropped so that its runner sends it again. */
   end(held: HeldBatch): void;
-  /** Gets every fault that is not passing. */
+  /** Called with every fault that is not passing. */
   report(error: unknown): void;
   pauses?: Pauses | undefined;
 };
 
-/** The gateway cannot store even good records. */
+/** Not even good records can be stored: the control experiment failed. */
 class Broken extends Error {}
 
-/** Starts the quarantine; it is empty and costs nothing until a batch comes. */
+/** Starts the quarantine. It is empty, and waits until a batch comes. */
 export function startQuarantine(options: QuarantineOptions): Quarantine {
   const { store, batches, end, report, pauses = { firstMs: 1_000, longestMs: 30_000 } } = options;
   const pauseMs = (failures: number) => Math.min(pauses.longestMs, pauses.firstMs * 2 ** failures);
-  const cases = new Map<string, Case>(); // by attempt; who was tried last comes last
-  const suspects = new Map<string, number>(); // until when, by attempt
+  const cases = new Map<string, Case>(); // by attempt
+  /**
+   * By attempt, the time (`performance.now()`) until which its batches go straight into quarantine.
+   */
+  const suspects = new Map<string, number>();
   const ending = new AbortController();
   const { signal } = ending;
   let heldBytes = 0;
@@ -111,7 +133,8 @@ export function startQuarantine(options: QuarantineOptions): Quarantine {
         next.commits = batches.commits;
         next.dueAt = performance.now() + pauseMs(next.failures);
       } else {
-        // Not even setting it aside could be stored: its job alone is at fault, since the control experiment passed.
+        // Refusing the record failed as well. The control experiment passed, so only this job is at
+        // fault.
         report(error);
         suspect(attemptId);
         remove(attemptId);
@@ -148,7 +171,8 @@ export function startQuarantine(options: QuarantineOptions): Quarantine {
       const { attemptId } = held.batch;
       const before = cases.get(attemptId);
       const bytes = held.entry.batch.length - (before?.entry.batch.length ?? 0);
-      // What is tried just now is answered soon, and what is too much comes again: its runner keeps both.
+      // The runner keeps a dropped batch and sends it again: the batch being tried is acknowledged
+      // soon, and one that is too much finds room later.
       if (trying === attemptId || heldBytes + bytes > maxHeldBytes) return end(held);
       const { failures = 0, dueAt = 0, commits = batches.commits } = before ?? {};
       if (before) end(before);
@@ -170,8 +194,9 @@ export function startQuarantine(options: QuarantineOptions): Quarantine {
 }
 
 /**
- * Stores a batch, in its order, without the records that cannot be stored, which are set aside. Rejects with `Broken`, with a
- * passing fault, or when a record could not even be set aside. `takesBlame`: a passing fault is the batch's own.
+ * Stores a batch in its order, and refuses the records that cannot be stored. With `takesBlame`, a
+ * passing fault counts as the fault of a record. Rejects with `Broken` when not even good records
+ * can be stored, with a passing fault, or when a record cannot even be refused.
  */
 async function storeInPieces(
   store: Store,
@@ -192,11 +217,11 @@ async function storeInPieces(
         return storePart(halves[1]);
       }
       if (!isSound) {
-        report(error); // once a batch, which may have a thousand such records
+        report(error); // reported once a batch, which may have a thousand such records
         await requireSound(store, typesOf(batch));
         isSound = true;
       }
-      if (part.records.length === 0) throw error; // a heartbeat, with nothing to set aside
+      if (part.records.length === 0) throw error; // a heartbeat has no record to refuse
       return batches.refuse(part, reasonOf(error));
     }
   };

@@ -1,5 +1,6 @@
-// Records that cannot be stored: each is kept whole in `refused_record`, shows as a gap of one line in its job's log, and is
-// told by an alert. An attempt whose start or end is refused, or that has too many such records, ends as FAILED.
+// Refuses records that cannot be stored. Each is kept whole in `refused_record`, shows as a gap of
+// one line in its job's log, and raises an alert. An attempt whose start or end is refused, or that
+// has too many such records, ends as FAILED.
 import { and, count, eq, lt, sql } from 'drizzle-orm';
 import type { Attempt } from '../attempt/attempt.ts';
 import { refuseAttempt } from '../attempt/end.ts';
@@ -12,20 +13,24 @@ import { closeAllWindows } from '../metric/append.ts';
 import { linesCrcAfter, parseRecord } from '../protocol/record.ts';
 import { refusedRecord } from './table.ts';
 
-/** A record as its runner sent it, with its number in the attempt and why it could not be stored. */
+/** A record as its runner sent it, with its number in the attempt and the reason of the refusal. */
 export type RefusedRecord = { number: number; record: unknown; reason: string };
 
 export const maxRefusedOfJob = 10_000;
 export const maxRefusedOfProject = 100_000;
-/** Counting the records of a project reads up to 100,000 index entries, so it happens once in so many records of a job. */
+/**
+ * The project's limit is checked at every 100th refused record of a job: counting reads up to
+ * 100,000 index entries.
+ */
 const projectCheckEvery = 100;
 const maxReasonLength = 500;
 
-/** Sets one record of a locked job aside. The caller moves the attempt's mark beyond it. */
+/** Keeps one record of a locked job as refused. The caller moves the attempt's mark behind it. */
 export async function refuseRecord(tx: Tx, locked: LockedJob, attempt: Attempt, refused: RefusedRecord): Promise<void> {
   const { number, record, reason } = refused;
   const parsed = parseRecord(record);
-  // Its runner counts the line: without it the checksum at the end would raise an alert about a loss that is shown already.
+  // The runner counts the line in its checksum. Without it here, the check at the attempt's end
+  // would raise a second alert about the same loss.
   if (parsed?.type === 'line' && parsed.stream !== 'SYSTEM') {
     attempt.lines++;
     attempt.linesCrc = linesCrcAfter(attempt.linesCrc, [parsed.text]);
@@ -56,23 +61,29 @@ export async function refuseRecord(tx: Tx, locked: LockedJob, attempt: Attempt, 
   }
 }
 
-/** Records of the job that are kept so far; null when it, or its project, has as many as may be kept. */
+/**
+ * Counts the refused records that are kept of the job; null when the job or its project has reached
+ * its limit.
+ */
 async function countRefused(tx: Tx, { job }: LockedJob): Promise<number | null> {
-  const [ofJob] = await tx.select({ count: count() }).from(refusedRecord).where(eq(refusedRecord.jobId, job.id));
-  const kept = ofJob?.count ?? 0;
-  if (kept >= maxRefusedOfJob) return null;
-  if (kept % projectCheckEvery !== 0) return kept;
-  const some = tx
+  const [jobCount] = await tx.select({ count: count() }).from(refusedRecord).where(eq(refusedRecord.jobId, job.id));
+  const keptCount = jobCount?.count ?? 0;
+  if (keptCount >= maxRefusedOfJob) return null;
+  if (keptCount % projectCheckEvery !== 0) return keptCount;
+  const rows = tx
     .select({ one: sql`1`.as('one') })
     .from(refusedRecord)
     .where(eq(refusedRecord.projectId, job.projectId))
     .limit(maxRefusedOfProject)
     .as('some');
-  const [ofProject] = await tx.select({ count: count() }).from(some);
-  return (ofProject?.count ?? 0) >= maxRefusedOfProject ? null : kept;
+  const [projectCount] = await tx.select({ count: count() }).from(rows);
+  return (projectCount?.count ?? 0) >= maxRefusedOfProject ? null : keptCount;
 }
 
-/** One alert for the 1st, 2nd, 4th, 8th … record of a job: 10,000 of them leave 14 events. */
+/**
+ * Writes an alert for the 1st, 2nd, 4th, 8th … refused record of a job: 10,000 records leave 14
+ * alerts.
+ */
 async function alertOf(
   tx: Tx,
   locked: LockedJob,
@@ -90,12 +101,16 @@ async function alertOf(
 }
 
 async function endRefused(tx: Tx, locked: LockedJob, attempt: Attempt, message: string): Promise<void> {
-  // What keeps the end from being stored may be a window of the job: then its windows stay open.
+  // Closing the windows may fail as the record did. They then stay open, and the attempt ends all
+  // the same.
   await inSavepoint(tx, locked, () => closeAllWindows(tx, locked));
   await refuseAttempt(tx, locked, attempt, message);
 }
 
-/** Whether `work` could be done; when not, what it wrote is undone and the transaction goes on. Rejects for a passing fault. */
+/**
+ * Runs `work` in a savepoint. Returns false when it fails: its writes are undone and the
+ * transaction goes on. Rejects for a passing fault.
+ */
 async function inSavepoint(tx: Tx, locked: LockedJob, work: () => Promise<void>): Promise<boolean> {
   const before = { job: { ...locked.job }, stream: { ...locked.stream } };
   await tx.execute(sql`savepoint refused`);
@@ -112,28 +127,35 @@ async function inSavepoint(tx: Tx, locked: LockedJob, work: () => Promise<void>)
   }
 }
 
-/** A sentence about the failure for the job's people. It quotes no value: the database's own words may hold another's. */
+/**
+ * Describes a failure for the users of the job. It quotes no value: the message of a database error
+ * may hold data of another job.
+ */
 export function reasonOf(error: unknown): string {
   const code = databaseErrorCode(error);
   if (code !== undefined) return `The database refused it (SQLSTATE ${code}).`;
   return `The gateway failed (${error instanceof Error ? error.name : 'unknown error'}).`;
 }
 
-/** Removes up to `limit` records that were set aside before a moment; whether there may be more. */
+/**
+ * Removes up to `limit` records that were refused before a time. Returns whether more may be left.
+ */
 export async function pruneRefused(tx: Tx, before: Date, limit: number): Promise<boolean> {
-  const old = tx
+  const rows = tx
     .select({ attemptId: refusedRecord.attemptId, number: refusedRecord.number })
     .from(refusedRecord)
     .where(lt(refusedRecord.refusedAt, before))
     .limit(limit);
   const removed = await tx
     .delete(refusedRecord)
-    .where(sql`(${refusedRecord.attemptId}, ${refusedRecord.number}) in ${old}`)
+    .where(sql`(${refusedRecord.attemptId}, ${refusedRecord.number}) in ${rows}`)
     .returning({ number: refusedRecord.number });
   return removed.length === limit;
 }
 
-/** Removes a record that is stored by now; false when another gateway did so before. */
+/**
+ * Removes a refused record that has been stored since; false when another gateway did so before.
+ */
 export async function takeRefused(tx: Tx, attemptId: string, number: number): Promise<boolean> {
   const removed = await tx
     .delete(refusedRecord)

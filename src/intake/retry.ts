@@ -1,5 +1,6 @@
-// What was set aside is tried once more when a gateway starts: a newer one may be able to store it. A line takes the place of
-// its gap in the log; points are merged as late ones; the end of an attempt stays what it became.
+// Tries refused records once more when a gateway starts: a newer build may be able to store them. A
+// line takes the place of its gap in the log, and points are merged as late ones. The end of an
+// attempt stays as it became.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { and, asc, eq, sql } from 'drizzle-orm';
 import { unpackBytes } from '../database/columns.ts';
@@ -17,21 +18,25 @@ import { refusedRecord } from './table.ts';
 type RefusedRow = typeof refusedRecord.$inferSelect;
 
 const rowsPerPage = 100;
-/** Between two records, so that others are stored meanwhile: at most 100 a second. */
+/**
+ * Pause between two records, so that other batches are stored in between: at most 100 tries a
+ * second.
+ */
 const pauseMs = 10;
 
 /**
- * Tries each record that was set aside once, oldest attempt first; resolves to how many could be stored. One that fails
- * again stays where it is. While the database is away it waits.
+ * Tries each refused record once, in the order of their attempts, and resolves to the number of
+ * those that were stored. A record that fails again stays refused. Rejects when the database is
+ * away.
  */
 export async function retryRefused(store: Store, maxMetricNames: number, signal: AbortSignal): Promise<number> {
   let stored = 0;
-  let place = { attemptId: '', number: 0 };
+  let last = { attemptId: '', number: 0 };
   while (!signal.aborted) {
     const rows = await store.database.db
       .select()
       .from(refusedRecord)
-      .where(sql`(${refusedRecord.attemptId}, ${refusedRecord.number}) > (${place.attemptId}, ${place.number}::bigint)`)
+      .where(sql`(${refusedRecord.attemptId}, ${refusedRecord.number}) > (${last.attemptId}, ${last.number}::bigint)`)
       .orderBy(asc(refusedRecord.attemptId), asc(refusedRecord.number))
       .limit(rowsPerPage);
     for (const row of rows) {
@@ -41,7 +46,7 @@ export async function retryRefused(store: Store, maxMetricNames: number, signal:
         return false;
       });
       if (isStored) stored++;
-      place = row;
+      last = row;
       await sleep(pauseMs, undefined, { signal }).catch(() => {});
     }
     if (rows.length < rowsPerPage) return stored;
@@ -51,22 +56,28 @@ export async function retryRefused(store: Store, maxMetricNames: number, signal:
 
 async function retryOne(tx: Tx, row: RefusedRow, maxMetricNames: number): Promise<boolean> {
   const isStored = await changeJob(tx, row.jobId, async (locked) => {
-    if (!(await isKept(tx, row)) || !(await storeLate(tx, locked, row, maxMetricNames))) return false;
+    if (!(await isStillRefused(tx, row)) || !(await storeLate(tx, locked, row, maxMetricNames))) return false;
     return takeRefused(tx, row.attemptId, row.number);
   });
   return isStored ?? false;
 }
 
-/** Whether no other gateway stored it before this one had the lock of its job. */
-async function isKept(tx: Tx, { attemptId, number }: RefusedRow): Promise<boolean> {
-  const kept = await tx
+/**
+ * Whether the record is still refused: another gateway may have stored it before this one had
+ * locked its job.
+ */
+async function isStillRefused(tx: Tx, { attemptId, number }: RefusedRow): Promise<boolean> {
+  const rows = await tx
     .select({ number: refusedRecord.number })
     .from(refusedRecord)
     .where(and(eq(refusedRecord.attemptId, attemptId), eq(refusedRecord.number, number)));
-  return kept.length > 0;
+  return rows.length > 0;
 }
 
-/** Stores a record behind all that came after it; false for one whose time is over, or which cannot be read here either. */
+/**
+ * Stores a record behind the records that came after it. Returns false for one that is useless by
+ * now (e.g. a progress), or still unreadable.
+ */
 async function storeLate(
   tx: Tx,
   locked: LockedJob,

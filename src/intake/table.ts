@@ -15,7 +15,10 @@ export const refusedRecord = pgTable(
     projectId: text().notNull(),
     /** Number of the attempt within its job. */
     attempt: integer().notNull(),
-    /** Number of the log line that shows as a gap in its place; null when the log could not be written either. */
+    /**
+     * Number of the log line that shows the gap in place of the record; null when the log could not
+     * be written either.
+     */
     seq: bigint({ mode: 'number' }),
     /** The record as JSON, as its runner sent it. See `packBytes`. */
     record: bytes().notNull(),

@@ -1,43 +1,58 @@
-// commit(): the one way to write. Notifications, which tell followers how far a stream has come, leave only after the commit
-// that made them true; a deadlock or serialization failure runs the whole transaction again.
+// commit(): the one way to write. It sends notifications ("this stream has come so far") only after
+// the commit that made them true. After a deadlock or a serialization failure it runs the whole
+// transaction again, three times in all.
 import type { Bus } from '../bus/bus.ts';
 import { type Database, databaseErrorCode, type DbTransaction } from '../database/database.ts';
 
-/** Numbers that streams have reached, by name: what a follower compares its own position with. */
+/**
+ * The highest number of each stream by the name of the stream, e.g. `{ line: 17 }`. A follower
+ * compares its own position with it.
+ */
 export type StreamPositions = Record<string, number>;
 
-/** JSON as text, or the parts of it, of which some may be at hand as bytes. */
+/**
+ * A JSON value as text, or as parts to be joined. A part that is already encoded is a Buffer, which
+ * saves encoding it once more.
+ */
 type Json = string | readonly (string | Buffer)[];
 
-/** A transaction that may also notify. */
 export type Tx = DbTransaction & {
   /**
-   * After the commit, tells the channel's followers. Several notifications of one channel become one message; numbers only
-   * grow, records, each an object as JSON, are told in the order in which they came.
+   * After the commit, tells the followers of `channel` which numbers its streams have reached.
+   * Several notifications of one channel become one message with the highest `heads`. `records`
+   * (JSON objects) travel in the same message, in the order of the calls.
    */
   notify(channel: string, heads?: StreamPositions, records?: readonly Json[]): void;
 };
 
-/** What a channel carries: how far its streams have come, and what was stored, for whoever listens beside us. */
+/**
+ * The message that followers get. `records` are the rows that were stored, so that a follower next
+ * to them need not read the database; they are absent when there are none.
+ */
 export type Notification = { heads: StreamPositions; records?: object[] };
 
 export type Store = { readonly database: Database; readonly bus: Bus };
 
 const tries = 3;
 
-/** Runs `work` in one transaction, then sends its notifications. Resolves after the commit; a lost notification is no error. */
+/**
+ * Runs `work` in one transaction, then sends its notifications. Resolves after the commit. It does
+ * not wait for the notifications, and a lost one is no error.
+ */
 export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     const notifications = new Map<string, { heads: StreamPositions; records: Json[] }>();
     const notify: Tx['notify'] = (channel, heads = {}, records = []) => {
-      const known = notifications.get(channel) ?? { heads: {}, records: [] };
-      for (const [name, head] of Object.entries(heads)) known.heads[name] = Math.max(head, known.heads[name] ?? 0);
-      known.records.push(...records);
-      notifications.set(channel, known);
+      const notification = notifications.get(channel) ?? { heads: {}, records: [] };
+      for (const [name, head] of Object.entries(heads))
+        notification.heads[name] = Math.max(head, notification.heads[name] ?? 0);
+      notification.records.push(...records);
+      notifications.set(channel, notification);
     };
     try {
       const result = await store.database.transaction((tx) => work(Object.assign(tx, { notify })));
-      // Nobody waits for these: a follower that misses one looks again by itself.
+      // A lost notification costs a follower seconds, not rows: it looks into the database about
+      // every 5 s.
       for (const [channel, notification] of notifications)
         store.bus.publish(channel, toMessage(notification)).catch(() => {});
       return result;
@@ -48,7 +63,7 @@ export async function commit<T>(store: Store, work: (tx: Tx) => Promise<T>): Pro
   }
 }
 
-/** A notification as JSON, around records that are JSON already. */
+/** Encodes a notification as JSON without parsing its records, which are JSON already. */
 function toMessage({ heads, records }: { heads: StreamPositions; records: readonly Json[] }): string | Buffer {
   const start = `{"heads":${JSON.stringify(heads)}`;
   if (records.length === 0) return `${start}}`;

@@ -1,22 +1,24 @@
-// Cursors: opaque, versioned, bound to their stream. The Relay connection and the subscription of the same data share
-// them. A cursor says where, never who: whoever reads with one is asked for permission again.
+// Cursors: positions in a stream as opaque texts with a version and the name of the stream. A page
+// of history and the subscription of the same data share them. A cursor holds a position and no
+// permission: the viewer is checked at each read.
 import { Refusal } from '../errors.ts';
 
 const version = 1;
 
-/** A cursor of the stream, e.g. `log:job_…`, at a position. */
+/** Encodes a position in a stream, e.g. `[17]` in the stream `log:job_…`, as a cursor. */
 export function encodeCursor(stream: string, position: readonly (string | number)[]): string {
   return Buffer.from(JSON.stringify([version, stream, ...position])).toString('base64url');
 }
 
 /**
- * Position of a cursor. Throws CURSOR_INVALID for text that is no cursor of ours, CURSOR_WRONG_STREAM for a cursor of
- * another stream. The caller checks the types of what it gets.
+ * Returns the position that a cursor holds; its parts are unchecked JSON, so the caller checks
+ * their types. Throws CURSOR_INVALID for text that `encodeCursor` did not make, CURSOR_WRONG_STREAM
+ * for a cursor of another stream.
  */
 export function decodeCursor(stream: string, cursor: string): unknown[] {
-  const [found, owner, ...position] = parseCursor(cursor);
+  const [cursorVersion, owner, ...position] = parseCursor(cursor);
   const odd = position.some((part) => typeof part === 'string' && part.includes('\0'));
-  if (found !== version || typeof owner !== 'string' || odd) throw cursorInvalid();
+  if (cursorVersion !== version || typeof owner !== 'string' || odd) throw cursorInvalid();
   if (owner !== stream) {
     throw new Refusal('CURSOR_WRONG_STREAM', 'The cursor belongs to another stream.', {
       hint: 'Pass a cursor of the same job, connection and order.',
@@ -25,21 +27,24 @@ export function decodeCursor(stream: string, cursor: string): unknown[] {
   return position;
 }
 
-/** Position of a cursor that is one whole number, e.g. a line's. */
+/**
+ * Like `decodeCursor`, for a position that is one whole number from 0 on, e.g. the number of a log
+ * line.
+ */
 export function decodeNumber(stream: string, cursor: string): number {
   const [position, ...rest] = decodeCursor(stream, cursor);
   if (rest.length > 0 || !isCount(position)) throw cursorInvalid();
   return position;
 }
 
-/** Position of a cursor that is one text, e.g. an id. */
+/** Like `decodeCursor`, for a position that is one text, e.g. an id. */
 export function decodeText(stream: string, cursor: string): string {
   const [position, ...rest] = decodeCursor(stream, cursor);
   if (rest.length > 0 || typeof position !== 'string') throw cursorInvalid();
   return position;
 }
 
-/** Whether a part of a cursor is a whole number from 0 on. */
+/** Whether a part of a position is a whole number from 0 on. JSON may hold any value there. */
 export function isCount(part: unknown): part is number {
   return typeof part === 'number' && Number.isSafeInteger(part) && part >= 0;
 }

@@ -1,6 +1,7 @@
-// Feeds: one per channel and gateway while it has followers. A follower is a position and a pull; a message only says
-// how far a stream has come, and may bring the new rows. A lost one costs seconds, never data: a jittered check makes
-// everybody look again.
+// Feeds make subscriptions. A follower (one subscriber) keeps a position in its stream and pulls
+// the rows behind it. A message on the bus only tells how far a stream has come, and may bring the
+// new rows. A lost message costs seconds, never rows: about every 5 s all followers look into the
+// database.
 import type { Bus } from '../bus/bus.ts';
 import { passingFault } from '../database/database.ts';
 import { liveFigures } from '../metrics-registry.ts';
@@ -18,28 +19,42 @@ import { SingleFlight } from './single-flight.ts';
 
 export type { Reading, SharedStream, StreamSlice } from './shared-reader.ts';
 
+/** One channel while it has followers. */
 type Feed = {
+  /** Highest positions in the messages so far, by stream. */
   heads: StreamPositions;
+  /** Counts the rounds in which all followers look into the database. */
   checks: number;
+  /** Counts messages and checks together: while it is unchanged, readers keep their last answer. */
   news: number;
+  /** One function a follower, which wakes it when it waits. */
   followers: Set<() => void>;
+  /** Resolves once the bus delivers messages of the channel, to the function that unsubscribes. */
   ready: Promise<() => Promise<void>>;
-  /** By key. Followers of a shared reader are all of one type, which its key stands for. */
+  /** Shared readers by their key. The key also stands for the type of the values, hence `never`. */
   readers: Map<string, SharedReader<never>>;
 };
 
 export type FollowOptions<T> = {
   channel: string;
-  /** Least time between two values while the stream is live. */
+  /**
+   * Shortest pause between two values while the follower is caught up; history comes without
+   * pauses.
+   */
   minIntervalMs?: number;
 } & (
   | {
-      /** Reads on from where it stopped before. With `first` it returns a value in any case: the stream says that it is live. */
+      /**
+       * Returns the rows behind the position at which the last call ended. With `first` it returns
+       * a value even without rows, since the first value tells the subscriber that the stream is
+       * live.
+       */
       read(first: boolean): Promise<Reading<T>>;
     }
   | { shared: SharedStream<T> | SharedStream<T, string> }
 );
 
+/** Mean pause of a follower before it tries a database again that could not be reached. */
 const awayPauseMs = 500;
 
 export class Feeds {
@@ -50,7 +65,10 @@ export class Feeds {
   readonly #timer: NodeJS.Timeout;
   readonly #stopListening: () => void;
 
-  /** `checkMs`: how often, on average, every follower looks again even when nothing was heard. */
+  /**
+   * `checkMs` is the mean time between two checks, at which every follower looks into the database
+   * although no message came. It is jittered by a quarter either way.
+   */
   constructor(bus: Bus, checkMs = 5_000) {
     this.#bus = bus;
     this.#checkMs = checkMs;
@@ -58,12 +76,12 @@ export class Feeds {
     this.#timer = setTimeout(() => this.#checkLater(), this.#jittered()).unref();
   }
 
-  /** Number of channels that are followed. */
+  /** Number of channels that have followers. */
   get size(): number {
     return this.#feeds.size;
   }
 
-  /** Ends the checks; followers that are left get nothing more. */
+  /** Ends the checks. Followers that are still open get no more values from them. */
   close(): void {
     clearTimeout(this.#timer);
     this.#stopListening();
@@ -71,16 +89,18 @@ export class Feeds {
   }
 
   /**
-   * What a subscription must know before it begins, e.g. where. Who asks the same at the same time gets the same reading,
-   * which begins after now; the key stands for all that it depends on, and it holds nothing of who asks.
+   * Reads what a subscription needs before it begins, e.g. its position. Subscriptions that pass
+   * the same key at the same time share one read, which begins after this call. The key names
+   * everything that the read depends on, and nothing of the viewer.
    */
   readFirst<T>(key: string, read: () => Promise<T>): Promise<T> {
     return this.#firstReads.fresh(key, read) as Promise<T>;
   }
 
   /**
-   * The values of a stream, from history and live, in one piece. Hand-written rather than `async function*`: its
-   * `return()` must wake a waiting `next()`, or a subscription that nobody reads any more would stay for ever.
+   * Returns the values of a stream, first history, then live, without a seam. It is no
+   * `async function*`: ending a subscription must wake a `next()` that waits, and a generator
+   * queues `return()` behind it, so that the subscription would stay for ever.
    */
   follow<T>(options: FollowOptions<T>): AsyncIterableIterator<T> {
     const { channel, minIntervalMs = 0 } = options;
@@ -115,14 +135,15 @@ export class Feeds {
         if (!source && !ended) {
           feed = this.#join(channel, wakeUp);
           source = 'shared' in options ? followShared(feed, options.shared) : ownSource(feed, options.read);
-          await feed.ready; // heard from now on: nothing falls between the first read and the first message
+          // The first read begins only once messages arrive, so that no row falls between the two.
+          await feed.ready;
         }
         while (source && !ended) {
           const pauseMs = live && minIntervalMs > 0 ? lastSentAt + minIntervalMs - Date.now() : 0;
           if (pauseMs > 0) await sleep(pauseMs, () => false);
           if (ended) break;
-          const found = source.read(first);
-          const reading = found instanceof Promise ? await unlessAway(found, first) : found;
+          const result = source.read(first);
+          const reading = result instanceof Promise ? await unlessAway(result, first) : result;
           if (ended) break;
           if (!reading) {
             await sleep(awayPauseMs * (0.5 + Math.random()), () => false);
@@ -140,7 +161,8 @@ export class Feeds {
         }
         return { done: true, value: undefined };
       } catch (error) {
-        if (ended) return { done: true, value: undefined }; // whoever left meanwhile is told nothing
+        // a subscriber that has left gets no error
+        if (ended) return { done: true, value: undefined };
         end();
         throw error;
       }
@@ -167,7 +189,7 @@ export class Feeds {
     if (!feed) {
       const ready = Promise.resolve(async () => {});
       const opened: Feed = { heads: {}, checks: 0, news: 0, followers: new Set(), ready, readers: new Map() };
-      opened.ready = this.#bus.subscribe(channel, (message) => hear(opened, message));
+      opened.ready = this.#bus.subscribe(channel, (message) => receive(opened, message));
       this.#feeds.set(channel, opened);
       liveFigures.feeds.inc();
       feed = opened;
@@ -208,8 +230,9 @@ export class Feeds {
   }
 }
 
-function hear(feed: Feed, message: string): void {
-  const notification = JSON.parse(message) as Notification; // only gateways write to the channel
+function receive(feed: Feed, message: string): void {
+  // only gateways publish on this channel, so its shape is trusted
+  const notification = JSON.parse(message) as Notification;
   for (const [name, head] of Object.entries(notification.heads)) {
     feed.heads[name] = Math.max(head, feed.heads[name] ?? 0);
   }
@@ -222,9 +245,10 @@ function wakeAll(feed: Feed): void {
   for (const wake of feed.followers) wake();
 }
 
-/** A follower of the shared reader of its stream, which is made for the first of them. */
-function followShared<T>(feed: Feed, given: SharedStream<T> | SharedStream<T, string>): FollowerReader<T> {
-  const stream = given as unknown as SharedStream<T, Position>; // all who share a reader have positions of one type
+/** Joins the shared reader of the stream, and makes it for the first follower. */
+function followShared<T>(feed: Feed, shared: SharedStream<T> | SharedStream<T, string>): FollowerReader<T> {
+  // Positions of one reader are all numbers or all texts: its key decides which.
+  const stream = shared as unknown as SharedStream<T, Position>;
   const readers = feed.readers as unknown as Map<string, SharedReader<T, Position>>;
   let reader = readers.get(stream.key);
   if (!reader) readers.set(stream.key, (reader = new SharedReader(feed, stream, () => wakeAll(feed))));
@@ -232,16 +256,18 @@ function followShared<T>(feed: Feed, given: SharedStream<T> | SharedStream<T, st
   return reader.follow(stream);
 }
 
-/** A follower that reads for itself, e.g. because its rows depend on who reads. */
+/** A follower with reads of its own, e.g. because the rows depend on the viewer. */
 function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>): FollowerReader<T> {
   let hasNews = () => true;
   return {
     async read(first) {
       const { checks } = feed;
-      const heard = { ...feed.heads }; // of this the reading below knows, even where it may not read it yet
+      // Copied before the read, which covers the rows up to these positions, also those that it may
+      // not show yet.
+      const announced = { ...feed.heads };
       liveFigures.reads.inc();
       const reading = await read(first);
-      const seen = highest(reading.seen, heard);
+      const seen = highest(reading.seen, announced);
       hasNews = () => isBeyond(feed.heads, seen) || feed.checks !== checks;
       return reading;
     },
@@ -250,8 +276,9 @@ function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>)
 }
 
 /**
- * Null when the database is away in the middle of a stream: it goes on when that is back, and its follower need not know.
- * At the beginning the caller is told instead, since nothing was promised yet.
+ * Returns null when the database cannot be reached in the middle of a stream: the follower tries
+ * again after a pause, and its subscriber notices nothing. Before the first value the error is
+ * thrown, since the subscriber can still be refused.
  */
 async function unlessAway<T>(reading: Promise<Reading<T>>, first: boolean): Promise<Reading<T> | null> {
   try {

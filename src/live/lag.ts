@@ -1,17 +1,24 @@
-// How late lines are: when they reach the feed, and when they leave for the first subscriber. Of what comes live only;
-// history is old on purpose.
+// Metrics of lateness: seconds from the time a row was made until it reaches the feed, and until it
+// leaves for the first subscriber. Rows from history are not measured, since they are old on
+// purpose.
 import { liveFigures } from '../metrics-registry.ts';
 
-/** What came live and was delivered to nobody yet, with the time at which its newest row was made. */
+/** Values that reached the feed but no subscriber yet, with the time of their newest row. */
 const undelivered = new WeakMap<object, number>();
 
-/** `madeAt` in milliseconds since the Unix epoch. */
+/**
+ * Observes that `value` reached the feed. `madeAt` is the time of its newest row, in milliseconds
+ * since the Unix epoch.
+ */
 export function markFed(value: unknown, madeAt: number): void {
   liveFigures.lag.observe(secondsSince(madeAt));
   if (typeof value === 'object' && value !== null) undelivered.set(value, madeAt);
 }
 
-/** Once for each value: whoever joins later and takes it from the ring does not make it late. */
+/**
+ * Observes that `value` left for a subscriber. Only the first delivery counts: a subscriber that
+ * joins later and takes the value from the ring does not make it late.
+ */
 export function markDelivered(value: object): void {
   const madeAt = undelivered.get(value);
   if (madeAt === undefined) return;

@@ -1,6 +1,7 @@
-// SharedReader reads the database once for all followers that ask the same question about one topic. Its ring keeps the
-// newest slices of the stream in memory, and equal reads in flight are one. Followers that get the same slice get the same
-// object, so that the GraphQL execution of a slice can be kept with it and happens once.
+// SharedReader reads the database once for all followers that ask the same question about one
+// channel. Its ring keeps the newest slices of the stream in memory, and equal reads in flight are
+// one. Followers that get the same slice get the same object, so that the GraphQL execution of a
+// slice can be kept with it and happens once.
 import { liveFigures } from '../metrics-registry.ts';
 import type { Notification, StreamPositions } from './commit.ts';
 import { markFed } from './lag.ts';
@@ -11,7 +12,10 @@ export type Position = number | string;
 
 /** The part of a stream between two positions. */
 export type StreamSlice<T, P extends Position = number> = {
-  /** What subscribers are sent. Present even when no row was read, because a stream always sends a first and a last value. */
+  /**
+   * Value for subscribers. Present even when no row was read, because a stream always sends a first
+   * and a last value.
+   */
   value: T;
   /** True when no row was read. */
   empty: boolean;
@@ -21,7 +25,10 @@ export type StreamSlice<T, P extends Position = number> = {
   seen: StreamPositions;
   /** True when the next read finds rows at once. */
   more: boolean;
-  /** True when rows exist that may be read only later, e.g. above the horizon of open transactions. No notification will tell when. */
+  /**
+   * True when rows exist that may be read only later, e.g. above the horizon of open transactions.
+   * No notification tells when, so the reader looks again after a pause.
+   */
   pending?: boolean;
   /** True when the stream has ended and this is its last slice. */
   done: boolean;
@@ -36,32 +43,45 @@ export type StreamSlice<T, P extends Position = number> = {
  * gives newer states of them.
  */
 export type SharedStream<T, P extends Position = number> = {
-  /** Identifies everything a read depends on beside topic and position. Never contains the viewer: viewers share reads. */
+  /**
+   * Identifies everything that a read depends on, beside channel and position. Never contains the
+   * viewer: viewers share reads.
+   */
   key: string;
-  /** The first read begins after this position. */
+  /** Position after which the first read begins. */
   start: P;
   /** Replaces the first read, e.g. to get the last rows of each kind. `key` identifies what it depends on. */
   open?: { key: string; read(): Promise<StreamSlice<T, P>> };
   /** Reads the rows after a position, up to `to` when it is given. `more` says that rows lie beyond. */
   read(after: P, to: P | null): Promise<StreamSlice<T, P>>;
-  /** Rows that a notification carries itself; null unless it carries every row between `after` and its head. */
+  /**
+   * Returns the rows that a notification carries itself; null unless it carries every row between
+   * `after` and its head.
+   */
   fromNotification?: (notification: Notification, after: P) => StreamSlice<T, P> | null;
   /** Upper bound of the ring, in bytes. The newest slice is always kept. */
   ringBytes?: number;
 };
 
-/** Newest known positions of a topic. `checks` counts looks into the database, `news` every change of the other two. */
-export type TopicState = { readonly heads: StreamPositions; readonly checks: number; readonly news: number };
+/**
+ * State of the channel to which the reader belongs. `heads`: highest positions in its messages.
+ * `checks`: counts the rounds in which all followers look into the database. `news`: counts every
+ * change of the other two.
+ */
+export type ChannelState = { readonly heads: StreamPositions; readonly checks: number; readonly news: number };
 
 /** One follower's cursor over a shared reader. */
 export type FollowerReader<T> = {
-  /** The next part of the stream. Without a promise when other followers have read it already. */
+  /**
+   * Returns the next part of the stream; at once, without a promise, when other followers have read
+   * it already.
+   */
   read(first: boolean): Reading<T> | Promise<Reading<T>>;
   /** Whether another read would find rows. */
   hasNews(): boolean;
 };
 
-/** What one read gave a follower. */
+/** Result of one read of a follower. */
 export type Reading<T> = {
   /** Value to send; null when there is nothing new. */
   value: T | null;
@@ -80,29 +100,41 @@ const [firstPauseMs, longestPauseMs] = [20, 320];
 
 export class SharedReader<T, P extends Position = number> {
   followers = 0;
-  readonly #topic: TopicState;
+  readonly #channel: ChannelState;
   readonly #wakeAll: () => void;
   readonly #stream: SharedStream<T, P>;
-  /** Slices by the position they begin after. Each begins where the one before it ends; the last one ends at `#tail`. */
+  /**
+   * Slices by the position after which they begin. Each begins where the one before it ends; the
+   * newest ends at `#tail`.
+   */
   readonly #ring = new Map<P, StreamSlice<T, P>>();
   readonly #reads = new SingleFlight<StreamSlice<T, P>>();
   #ringBytes = 0;
+  /** Position up to which the stream has been read; null until a read found its end. */
   #tail: P | null = null;
   /** Positions covered by the last read at the tail. */
   #seen: StreamPositions = {};
+  /** `#channel.checks` when that read began. A higher number there calls for another read. */
   #checks = -1;
+  /** Whether that read left rows behind. */
   #more = false;
-  /** `topic.news` at the last check that found no unread rows. −1 when `#seen` may have moved back: `hasNews()` checks again. */
+  /**
+   * `#channel.news` when `#isStale()` last found no unread rows. −1 when `#seen` may have moved back:
+   * the next call looks again.
+   */
   #settledAt = -1;
+  /** The slice with which the stream ended, and the position after which it begins. */
   #last: { from: P; slice: StreamSlice<T, P> } | null = null;
   /** Pause before followers read pending rows, which no notification announces. Doubles from 20 to 320 ms. */
   #pauseMs = 0;
   #timer: NodeJS.Timeout | undefined;
+  /** True once that pause is over: the next follower reads the database. */
   #overdue = false;
+  /** The newest slice without rows, so that followers without news share one object. */
   #nothing: { position: P; slice: StreamSlice<T, P> } | null = null;
 
-  constructor(topic: TopicState, stream: SharedStream<T, P>, wakeAll: () => void) {
-    this.#topic = topic;
+  constructor(channel: ChannelState, stream: SharedStream<T, P>, wakeAll: () => void) {
+    this.#channel = channel;
     this.#stream = stream;
     this.#wakeAll = wakeAll;
   }
@@ -158,16 +190,22 @@ export class SharedReader<T, P extends Position = number> {
     return this.#ring.get(position) ?? (this.#last?.from === position ? this.#last.slice : undefined);
   }
 
-  /** Whether unread rows may lie beyond the tail. Each follower asks; `#settledAt` keeps the answer until `topic.news` changes. */
+  /**
+   * Whether unread rows may lie beyond the tail. All followers ask, so `#settledAt` keeps a "no"
+   * until `#channel.news` changes.
+   */
   #isStale(): boolean {
     if (this.#overdue) return true;
-    if (this.#settledAt === this.#topic.news) return false;
-    const stale = this.#more || this.#checks !== this.#topic.checks || isBeyond(this.#topic.heads, this.#seen);
-    if (!stale) this.#settledAt = this.#topic.news;
+    if (this.#settledAt === this.#channel.news) return false;
+    const stale = this.#more || this.#checks !== this.#channel.checks || isBeyond(this.#channel.heads, this.#seen);
+    if (!stale) this.#settledAt = this.#channel.news;
     return stale;
   }
 
-  /** A follower ahead of the tail waits for the read in flight at the tail. Without one, its own position becomes the tail. */
+  /**
+   * Prepares a read from `position`. When that is ahead of the tail, it waits for the read in
+   * flight at the tail; without one, `position` becomes the tail and the ring starts anew.
+   */
   async #leadTo(position: P): Promise<void> {
     while (this.#tail !== null && position > this.#tail) {
       const reading = this.#reads.running(`${this.#tail}:${null}`);
@@ -189,37 +227,42 @@ export class SharedReader<T, P extends Position = number> {
   }
 
   async #readNow(from: P, to: P | null): Promise<StreamSlice<T, P>> {
-    const { checks } = this.#topic;
-    const heard = { ...this.#topic.heads }; // announced before the read began, so the read has looked at these rows
-    const found = await this.#stream.read(from, to);
-    return this.#take(from, { ...found, seen: highest(found.seen, heard) }, { checks, heard });
+    const { checks } = this.#channel;
+    // Copied before the read begins, so that the read covers the rows up to these positions.
+    const announced = { ...this.#channel.heads };
+    const slice = await this.#stream.read(from, to);
+    return this.#take(from, { ...slice, seen: highest(slice.seen, announced) }, { checks, announced });
   }
 
-  /** Puts a slice into the ring. When another read has put one there meanwhile, that one is used. */
-  #take(from: P, found: StreamSlice<T, P>, at: { checks: number; heard: StreamPositions }): StreamSlice<T, P> {
-    const known = this.#ring.get(from);
-    if (known && known.position >= found.position) return known;
-    if (this.#tail === null && !found.more) this.#tail = found.position;
+  /**
+   * Puts a slice that was read into the ring and returns it. When another read has put one there
+   * that reaches as far, that one is returned. `before` is the state of the channel before the
+   * read.
+   */
+  #take(from: P, slice: StreamSlice<T, P>, before: { checks: number; announced: StreamPositions }): StreamSlice<T, P> {
+    const kept = this.#ring.get(from);
+    if (kept && kept.position >= slice.position) return kept;
+    if (this.#tail === null && !slice.more) this.#tail = slice.position;
     else if (from === this.#tail) {
-      if (found.position > from) {
-        if (this.#checks !== at.checks && !isBeyond(at.heard, this.#seen)) liveFigures.healed.inc();
-        this.#push(from, found);
+      if (slice.position > from) {
+        if (this.#checks !== before.checks && !isBeyond(before.announced, this.#seen)) liveFigures.healed.inc();
+        this.#push(from, slice);
         this.#wakeAll();
       }
-    } else return found;
-    this.#seen = found.seen;
-    this.#checks = at.checks;
-    this.#more = found.more;
+    } else return slice;
+    this.#seen = slice.seen;
+    this.#checks = before.checks;
+    this.#more = slice.more;
     this.#settledAt = -1;
-    this.#lookAgain(found.pending ?? false);
-    if (found.done) {
-      this.#last = { from, slice: found };
+    this.#lookAgain(slice.pending ?? false);
+    if (slice.done) {
+      this.#last = { from, slice };
       this.#wakeAll();
-    } else if (found.empty && found.position === from) {
+    } else if (slice.empty && slice.position === from) {
       if (this.#nothing?.position === from) return this.#nothing.slice;
-      this.#nothing = { position: from, slice: found };
+      this.#nothing = { position: from, slice };
     }
-    return found;
+    return slice;
   }
 
   #lookAgain(pending: boolean): void {
@@ -248,12 +291,12 @@ export class SharedReader<T, P extends Position = number> {
   }
 }
 
-/** For each position in `seen`, the higher one of both. */
-export function highest(seen: StreamPositions, heard: StreamPositions): StreamPositions {
-  return Object.fromEntries(Object.entries(seen).map(([name, head]) => [name, Math.max(head, heard[name] ?? 0)]));
+/** Returns, for each stream in `seen`, the higher of its two positions. */
+export function highest(seen: StreamPositions, announced: StreamPositions): StreamPositions {
+  return Object.fromEntries(Object.entries(seen).map(([name, head]) => [name, Math.max(head, announced[name] ?? 0)]));
 }
 
-/** Whether one of the heads lies beyond the position that was seen. */
+/** Whether a head lies beyond the position in `seen`, so that unread rows exist. */
 export function isBeyond(heads: StreamPositions, seen: StreamPositions): boolean {
   for (const name in seen) if ((heads[name] ?? 0) > (seen[name] ?? 0)) return true;
   return false;

@@ -1,24 +1,29 @@
-// Identical readings at a time are one. Nothing is kept beyond the flight: this is no cache.
+// SingleFlight makes equal reads that run at the same time one. It keeps no result once the read
+// has ended: it is no cache.
 import { liveFigures } from '../metrics-registry.ts';
 
+/** The read that runs now, and the one that begins after it. */
 type Flight<T> = { running: Promise<T>; next?: Promise<T> };
 
 export class SingleFlight<T> {
   readonly #flights = new Map<string, Flight<T>>();
 
-  /** The reading that is under way; undefined for none. */
+  /** The read of this key that runs now; undefined for none. */
   running(key: string): Promise<T> | undefined {
     return this.#flights.get(key)?.running;
   }
 
-  /** Joins a reading that is under way, else starts one. The key stands for all that `read` depends on. */
+  /**
+   * Joins the read of this key that runs now, else starts `read`. The key stands for all that
+   * `read` depends on.
+   */
   join(key: string, read: () => Promise<T>): Promise<T> {
     return this.running(key) ?? this.#start(key, read);
   }
 
   /**
-   * A reading that begins after now, so that it sees what is committed by now: all who come while one is under way wait
-   * for the one after it.
+   * Returns a read that begins after this call, so that it sees everything committed before.
+   * Callers that come while a read runs share one more read after it.
    */
   fresh(key: string, read: () => Promise<T>): Promise<T> {
     const flight = this.#flights.get(key);

@@ -1,6 +1,7 @@
-// Points in: they are merged into summaries and windows in the transaction that stores them, so a batch that comes again
-// never counts twice. Every change of a window takes the job's next change number and a higher revision, its closing
-// included. A batch may bring 20,000 names or 40,000 windows: they are read and written in slices.
+// Stores the points of a batch and merges them into summaries and windows, all in the transaction
+// of the batch, so that a batch that comes twice is counted once. Each change of a window, its
+// closing included, takes the job's next change number and raises the window's revision. A batch
+// may name 20,000 metrics or 40,000 windows: their rows are read and written in slices.
 import { and, eq, lt, not, sql, type SQL } from 'drizzle-orm';
 import { insertRows, isOneOf } from '../database/rows.ts';
 import type { LockedJob } from '../job/job.ts';
@@ -20,13 +21,18 @@ export type NewPoint = {
   time: number;
 };
 
-/** Rows of one statement. Reading 1,000 and making them into text takes about 25 ms, in which the process answers nobody. */
+/**
+ * Rows that one statement reads or writes. Reading 1,000 and making them into text takes about 25
+ * ms, during which the process serves nobody.
+ */
 const rowsPerSlice = 1_000;
 
 /**
- * Stores points of an attempt, in order, and merges them into its windows; then closes windows of the job that the
- * newest point has left behind by more than the grace of one length. `first` is the number of the first record. A job
- * keeps the first `maxNames` names that came, or fewer where its spec says so; points of further names are dropped.
+ * Stores points of an attempt, in order, and merges them into its windows. Then it closes the
+ * windows of the job whose end lies more than one window length before the newest point. `first` is
+ * the number of the first record of the batch. A job keeps the first `maxNames` metric names that
+ * came, or fewer where its spec says so; points of further names are dropped, and a line of the log
+ * says so once.
  */
 export async function appendPoints(
   tx: Tx,
@@ -51,14 +57,17 @@ export async function appendPoints(
   await appendLog(tx, locked, attempt, [{ time: Date.now(), stream: 'SYSTEM', text }]);
 }
 
-/** How many names of metrics a job may have, and why, with what changes it. */
+/**
+ * The number of metric names that a job may have, with a sentence that says which setting allows
+ * more.
+ */
 function nameLimitOf({ job }: LockedJob, maxNames: number): { names: number; reason: string } {
-  const { max_names: own = Infinity } = job.effective.metrics;
+  const { max_names: limitOfSpec = Infinity } = job.effective.metrics;
   const reason =
-    own < maxNames
-      ? `metrics.max_names allows ${own} of a job. Raise it in the job spec, or in the policy of the project.`
+    limitOfSpec < maxNames
+      ? `metrics.max_names allows ${limitOfSpec} of a job. Raise it in the job spec, or in the policy of the project.`
       : `${maxNames} of a job are the most here. Whoever runs the gateway can raise ASTRAML_MAX_METRIC_NAMES.`;
-  return { names: Math.min(own, maxNames), reason };
+  return { names: Math.min(limitOfSpec, maxNames), reason };
 }
 
 function toBody(points: readonly NewPoint[]): Buffer {
@@ -66,7 +75,10 @@ function toBody(points: readonly NewPoint[]): Buffer {
   return Buffer.from(JSON.stringify(entries));
 }
 
-/** The points that are kept, and the first name that is one too many. */
+/**
+ * `kept`: the points whose names the job may have. `refused`: the first name beyond its limit, or
+ * null.
+ */
 type Admitted = { kept: readonly NewPoint[]; refused: string | null };
 
 async function mergeSummaries(
@@ -80,11 +92,11 @@ async function mergeSummaries(
   const byName = Map.groupBy(points, ({ name }) => name);
   const refused = new Set<string>();
   for (const names of slices([...byName.keys()])) {
-    const known = await tx
+    const rows = await tx
       .select()
       .from(metric)
       .where(and(eq(metric.jobId, jobId), isOneOf(metric.name, names)));
-    const summaries = new Map(known.map((row) => [row.name, row]));
+    const summaries = new Map(rows.map((row) => [row.name, row]));
     for (const name of names) {
       if (!summaries.has(name) && locked.stream.metricNames >= maxNames) {
         refused.add(name);
@@ -133,8 +145,8 @@ async function mergeWindows(
   for (const { name, value, step, time } of points) {
     const key = { name, attempt, start: Math.floor(time / 1000 / seconds) * seconds };
     const text = textOf(key);
-    const known = touched.get(text);
-    if (known) addValue(known.state, value, step);
+    const window = touched.get(text);
+    if (window) addValue(window.state, value, step);
     else touched.set(text, { ...key, state: aggregateOf(value, step) });
   }
   for (const windows of slices([...touched.values()])) {
@@ -152,27 +164,36 @@ async function mergeWindows(
         rolled: false,
       };
     });
-    // A closed window that changes once more is not what the tiers hold.
+    // `rolled` becomes false again: the tiers hold an older revision of a closed window that
+    // changed.
     await tx.execute(sql`${insertRows(metricWindow, rows)} on conflict (job_id, name, attempt, seconds, start) do update
       set state = excluded.state, revision = excluded.revision, change = excluded.change, rolled = excluded.rolled`);
   }
 }
 
-/** Closes what is still open of a job's windows: its attempt has ended, and nothing comes after. */
+/**
+ * Closes all windows of the job that are still open. The caller has ended its attempt, so no more
+ * points come.
+ */
 export async function closeAllWindows(tx: Tx, locked: LockedJob): Promise<void> {
   await closeWindows(tx, locked, sql`true`);
 }
 
-/** Closes open windows; they take their change numbers in the order of their starts, then names. */
+/**
+ * Closes the open windows that match `which`. They take change numbers in the order of start, then
+ * name.
+ */
 async function closeWindows(tx: Tx, locked: LockedJob, which: SQL): Promise<void> {
   const { jobId, name, attempt, start, closed, rolled } = metricWindow;
-  // Rolled windows are closed: saying so lets the index of the others answer, instead of all windows of the job.
+  // `not rolled` adds no condition, since rolled windows are closed. It lets Postgres use the small
+  // index of unrolled windows instead of reading all windows of the job.
   const open = tx
     .select({ place: sql`ctid` })
     .from(metricWindow)
     .where(and(eq(jobId, locked.job.id), not(closed), not(rolled), which))
     .orderBy(start, name, attempt);
-  // By their places: joined by their keys, a planner that expects few rows compared each with each.
+  // Rows are joined by their place on disk (`ctid`): joined by their keys, a planner that expects
+  // few rows compared each with each.
   const rows = await tx.execute(sql`
     update ${metricWindow}
     set closed = true, revision = revision + 1, change = ${locked.stream.window}::bigint + o.number

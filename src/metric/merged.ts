@@ -1,5 +1,6 @@
-// Windows of any length that is a multiple of the job's own: merged while they are read, from the coarsest stored
-// windows that fit in, and from the job's own where a tier lags behind.
+// Windows of any length that is a multiple of the job's own window length, merged while they are
+// read. Their parts are the coarsest stored windows that fit into them, and the job's own windows
+// where a tier (five minutes, an hour) lags behind.
 import { and, eq, gt, lte, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { Refusal } from '../errors.ts';
@@ -18,18 +19,25 @@ import { readableLengths, type Retention } from './retention.ts';
 import { metric, metricTier, metricWindow } from './table.ts';
 import { keysAt, listUnrolled, mergeParts, type Part, readOwn, readTier, textOf, type WindowKey } from './tier.ts';
 
-/** A window as it is shown. */
+/** A window as callers see it: whether a tier holds it (`rolled`) is internal. */
 export type Window = Omit<MetricWindow, 'rolled'>;
 
-/** How to read windows of a job: `seconds` long, merged from stored ones of length `from`. */
+/**
+ * How to read windows of a job that are `seconds` long: merged from stored windows of length
+ * `from`. `base` is the length of the job's own windows; `readable` lists the stored lengths that
+ * are still complete, finest first. All lengths are in seconds.
+ */
 export type Plan = { jobId: string; base: number; seconds: number; from: number; readable: number[] };
 
-/** Stored windows that one page reads at most, and that one window is merged from at most. */
+/**
+ * Upper bounds, in stored windows: of what one page reads, and of what one window is merged from.
+ */
 const [maxPartsPerPage, maxPartsPerWindow] = [50_000, 10_000];
 
 /**
- * How to read windows of a length; without one, of the finest that is kept. When what it needs is past retention, a
- * coarser length answers. Refuses a length that is no multiple of the job's own.
+ * Plans how to read windows of `seconds`; null asks for the finest length that is kept. When the
+ * stored windows that it needs are past retention, the plan has a coarser length. Throws
+ * BAD_USER_INPUT for a length that is no multiple of the job's own.
  */
 export async function planWindows(db: Db, job: Job, seconds: number | null, retention: Retention): Promise<Plan> {
   const base = windowSecondsOf({ job });
@@ -38,10 +46,10 @@ export async function planWindows(db: Db, job: Job, seconds: number | null, rete
   return planOf(job.id, base, seconds, readable);
 }
 
-function planOf(jobId: string, base: number, wanted: number | null, readable: number[]): Plan {
+function planOf(jobId: string, base: number, requested: number | null, readable: number[]): Plan {
   const finest = readable[0] ?? base;
-  const fits = readable.some((length) => wanted !== null && wanted % length === 0);
-  const seconds = fits && wanted !== null ? wanted : Math.ceil((wanted ?? 1) / finest) * finest;
+  const fits = readable.some((length) => requested !== null && requested % length === 0);
+  const seconds = fits && requested !== null ? requested : Math.ceil((requested ?? 1) / finest) * finest;
   const from = readable.findLast((length) => seconds % length === 0) ?? finest;
   if (seconds / from > maxPartsPerWindow) {
     throw badWindow(`windowSeconds is ${seconds}; for this job it goes up to ${from * maxPartsPerWindow}.`);
@@ -63,7 +71,10 @@ function badWindow(message: string, hint?: string): Refusal {
 
 export type WindowRange = { name: string; since?: Date | null; until?: Date | null };
 
-/** The finest stored length, else multiple of the coarsest, at which the range has at most so many windows. */
+/**
+ * Plans windows of the finest stored length at which the range has at most `maxWindows` windows.
+ * When even the coarsest has more, its length is doubled, up to twelve times.
+ */
 export async function planByCount(
   db: Db,
   job: Job,
@@ -85,14 +96,17 @@ export async function planByCount(
 
 async function countKeys(db: Db, plan: Plan, range: WindowRange): Promise<number> {
   const [row] = await db.execute<{ count: string }>(
-    sql`select count(distinct (${wideStart(plan)}, attempt)) as count from (${stored(plan, range)}) as parts`,
+    sql`select count(distinct (${mergedStart(plan)}, attempt)) as count from (${stored(plan, range)}) as parts`,
   );
   return Number(row?.count ?? 0);
 }
 
-const wideStart = ({ seconds }: Plan) => sql.raw(`start / ${seconds} * ${seconds}`);
+const mergedStart = ({ seconds }: Plan) => sql.raw(`start / ${seconds} * ${seconds}`);
 
-/** Starts and attempts of the stored windows of a metric in a range; a place narrows it. */
+/**
+ * SQL that selects start and attempt of the stored windows of a metric in a range. `place` narrows
+ * it to the windows after or before a page's end.
+ */
 function stored(
   plan: Plan,
   range: Omit<WindowRange, 'name'> & { name: WindowRange['name'] | typeof metric.name },
@@ -115,12 +129,16 @@ function stored(
   return sql`${selectFrom(metricTier, plan.from)} union all ${selectFrom(metricWindow, plan.base, sql`not ${metricWindow.rolled}`)}`;
 }
 
-/** Windows that one page can be merged from. */
+/** Number of windows on one page: as many as can be merged from 50,000 stored windows. */
 function pageLimit({ from, seconds }: Plan): number {
   return Math.max(1, Math.floor((maxPartsPerPage * from) / seconds));
 }
 
-/** Windows of one metric, oldest first, one more than the limit, which may be lowered. A place is [start, attempt]. */
+/**
+ * Lists windows of one metric, oldest first. `after` and `before` are places [start, attempt]. The
+ * page may be lowered to what can be merged; `limit` is the size that was used, and one window more
+ * is returned when there is one.
+ */
 export async function listMerged(
   db: Db,
   plan: Plan,
@@ -133,23 +151,24 @@ export async function listMerged(
   }
   const direction = sql.raw(page.backward ? 'desc' : 'asc');
   const beyond = ([start, attempt]: readonly number[], sign: '<' | '>') =>
-    sql`(${wideStart(plan)}, attempt) ${sql.raw(sign)} (${start}::bigint, ${attempt}::integer)`;
+    sql`(${mergedStart(plan)}, attempt) ${sql.raw(sign)} (${start}::bigint, ${attempt}::integer)`;
   const rows = await db.execute<{ start: string; attempt: number }>(sql`
-    select distinct ${wideStart(plan)} as start, attempt from (${stored(plan, range, page)}) as parts
+    select distinct ${mergedStart(plan)} as start, attempt from (${stored(plan, range, page)}) as parts
     where ${and(sql`true`, page.after && beyond(page.after, '>'), page.before && beyond(page.before, '<'))}
     order by 1 ${direction}, 2 ${direction} limit ${limit + 1}`);
   const keys = rows.map(({ start, attempt }) => ({ name: range.name, start: Number(start), attempt }));
   return { windows: await readMerged(db, plan, keys), limit };
 }
 
-/** The windows with these keys, oldest first. */
+/** Reads and merges the windows with these keys, oldest first. */
 export async function readMerged(db: Db, plan: Plan, keys: readonly WindowKey[]): Promise<Window[]> {
   const { jobId, seconds } = plan;
   if (keys.length === 0) return [];
   const closedTo = seconds === plan.base ? 0 : await readClosedTo(db, jobId);
   const parts = mergeParts(seconds, await readParts(db, plan, keys));
   const windows = parts.map((part) => {
-    // The job's own windows know when they are closed; a longer one is when all of its time is over, not only its parts.
+    // A window of the job's own length stores whether it is closed. A longer one is closed once all
+    // of its time is over: its closed parts may be only those that came so far.
     const closed = part.closed && (seconds === plan.base || part.start + seconds <= closedTo);
     const revision = part.revision + (seconds !== plan.base && closed ? 1 : 0);
     return { ...part, jobId, seconds, closed, revision };
@@ -163,7 +182,8 @@ function inOrder(a: WindowKey, b: WindowKey): number {
 
 async function readParts(db: Db, { jobId, base, seconds, from }: Plan, keys: readonly WindowKey[]): Promise<Part[]> {
   if (from === base) return readOwn(db, jobId, seconds, keys);
-  // What lags is looked up before the tier is read: a roll-up in between makes both right, never both old.
+  // Windows that the tier lacks are looked up before the tier is read. A roll-up in between then
+  // shows in both reads, and a window is never missing from both.
   const lagging = keysAt(from, await listUnrolled(db, jobId, seconds, keys));
   const fresh = mergeParts(from, await readOwn(db, jobId, from, lagging));
   const anew = new Set(fresh.map(textOf));
@@ -171,7 +191,10 @@ async function readParts(db: Db, { jobId, base, seconds, from }: Plan, keys: rea
   return [...fresh, ...rolled.filter((part) => !anew.has(textOf(part)))];
 }
 
-/** End, in seconds since the Unix epoch, of the newest window of a job that is closed, by a change or at all. */
+/**
+ * Returns the end of the job's newest closed window, in seconds since the Unix epoch; 0 for none.
+ * With `change`, only changes up to this number count. Without it, an ended job answers Infinity.
+ */
 export async function readClosedTo(db: Db, jobId: string, change?: number): Promise<number> {
   const [row] = await db.execute<{ state: Job['state']; ended: string | null }>(sql`
     select job.state, (
@@ -187,8 +210,9 @@ export async function readClosedTo(db: Db, jobId: string, change?: number): Prom
 }
 
 /**
- * The change from which a follower must go on so that it gets every window behind a place of `listWide`: one before the
- * earliest change among them; null when there is none.
+ * Returns the change number after which a follower must go on so that it gets every window behind a
+ * place of `listMerged`: one less than the smallest change number among these windows; null when
+ * there is none.
  */
 export async function changeBefore(
   db: Db,
@@ -199,21 +223,25 @@ export async function changeBefore(
   const behind = (table: typeof metricWindow | typeof metricTier, seconds: number) => sql`
     select min(${table.change}) as change from ${table}
     where ${and(eq(table.jobId, plan.jobId), eq(table.name, name), eq(table.seconds, seconds), sql`${table.start} >= ${start}`)}
-      and (${wideStart(plan)}, attempt) > (${start}::bigint, ${attempt}::integer)`;
+      and (${mergedStart(plan)}, attempt) > (${start}::bigint, ${attempt}::integer)`;
   const own = behind(metricWindow, plan.base);
   const all = plan.from === plan.base ? own : sql`${own} union all ${behind(metricTier, plan.from)}`;
   const [row] = await db.execute<{ change: string | null }>(sql`select min(change) as change from (${all}) as parts`);
   return row?.change ? Number(row.change) - 1 : null;
 }
 
-/** Windows that changed in (after, head], and how far that went: `limit` changes are looked at. */
-export async function readWideChanges(
+/**
+ * Lists the keys of windows with changes in (after, head]. It looks at `limit` changes at most;
+ * `position` is the change that it reached, and `more` says that further ones follow.
+ */
+export async function readMergedChanges(
   db: Db,
   plan: Plan,
   range: { after: number; head: number; limit: number },
   selection: WindowSelection,
 ): Promise<{ keys: WindowKey[]; position: number; more: boolean }> {
-  const isOwn = plan.readable[0] === plan.base; // else the job's own windows are gone, and tiers tell what changed
+  // Once retention has removed the job's own windows, the tiers tell what changed.
+  const isOwn = plan.readable[0] === plan.base;
   const table = isOwn ? metricWindow : metricTier;
   const rows = await db
     .select({ name: table.name, attempt: table.attempt, start: table.start, change: table.change })
@@ -238,7 +266,11 @@ export async function readWideChanges(
   };
 }
 
-/** Windows that a follower at `position` has seen open and that closed since, by the mere course of time. */
+/**
+ * Lists windows that a follower at `position` has got as open and that are closed since, because
+ * the newest closed time went from `closed.from` to `closed.to` (seconds since the Unix epoch). No
+ * change of their own announces this closing.
+ */
 export async function listClosedSince(
   db: Db,
   plan: Plan,
@@ -265,7 +297,7 @@ export async function listClosedSince(
 /** The newest `last` windows of each selected metric, oldest first. */
 export async function readLastMerged(db: Db, plan: Plan, last: number, selection: WindowSelection): Promise<Window[]> {
   if (last === 0) return [];
-  const newest = sql`select distinct ${wideStart(plan)} as start, attempt from (${stored(plan, { name: metric.name })}) as parts
+  const newest = sql`select distinct ${mergedStart(plan)} as start, attempt from (${stored(plan, { name: metric.name })}) as parts
     order by 1 desc, 2 desc limit ${Math.min(last, pageLimit(plan))}`;
   const rows = await db.execute<{ name: string; start: string; attempt: number }>(sql`
     select ${metric.name} as name, newest.start, newest.attempt from ${metric} cross join lateral (${newest}) as newest

@@ -1,4 +1,5 @@
-// What a job measured, as it is read: metrics with their summaries, and the job's own windows. append.ts writes them.
+// Reads of what a job measured: its metrics with their summaries, and its own windows. `append.ts`
+// writes them.
 import { and, asc, desc, eq, gt, gte, lt, lte, or, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
@@ -10,12 +11,15 @@ import { metric, type metricTier, metricWindow } from './table.ts';
 export type Metric = typeof metric.$inferSelect;
 export type MetricWindow = typeof metricWindow.$inferSelect;
 
-/** Length of a job's windows in seconds. */
+/** Length of the job's own windows, in seconds, from its effective spec. */
 export function windowSecondsOf(locked: { job: LockedJob['job'] }): number {
   return locked.job.effective.metrics.window_seconds;
 }
 
-/** Condition for a list of names; a trailing `*` matches a prefix. */
+/**
+ * SQL condition: the column is one of `names`; a name with a trailing `*` matches a prefix.
+ * Undefined (no condition) for null.
+ */
 export function named(
   column: typeof metric.name | typeof metricWindow.name | typeof metricTier.name,
   names: readonly string[] | null,
@@ -26,7 +30,10 @@ export function named(
   return or(isOneOf(column, exact), ...prefixes.map((prefix) => sql`starts_with(${column}, ${prefix})`));
 }
 
-/** Whether a metric is better when it is smaller or larger: by its name, else by what the job stops early for. */
+/**
+ * Whether a smaller or a larger value of the metric is better: by its name ("loss", "accuracy"),
+ * else by the goal of the job's early stopping. Null when neither says.
+ */
 export function goalOf({ effective }: LockedJob['job'], name: string): 'MINIMIZE' | 'MAXIMIZE' | null {
   if (/loss/i.test(name)) return 'MINIMIZE';
   if (/accuracy/i.test(name)) return 'MAXIMIZE';
@@ -35,8 +42,8 @@ export function goalOf({ effective }: LockedJob['job'], name: string): 'MINIMIZE
 }
 
 /**
- * Metrics of a job with their latest values and extremes, ordered by name: all, or the `first` of those behind a name.
- * Reads no points.
+ * Lists metrics of a job with their latest values and extremes, ordered by name: all, or the
+ * `first` ones behind the name `after`. Reads no points.
  */
 export async function listMetrics(
   db: Db,
@@ -58,7 +65,7 @@ export async function countMetrics(db: Db, jobId: string): Promise<number> {
   return db.$count(metric, eq(metric.jobId, jobId));
 }
 
-/** Points of a job, of all its metrics together and of each of these names. */
+/** Counts the points of a job: `total` over all its metrics, `counts` for each of `names`. */
 export async function countPoints(
   db: Db,
   jobId: string,
@@ -73,15 +80,16 @@ export async function countPoints(
 }
 
 export async function getMetric(db: Db, jobId: string, name: string): Promise<Metric | null> {
-  const [found] = await db
+  const [row] = await db
     .select()
     .from(metric)
     .where(and(eq(metric.jobId, jobId), eq(metric.name, name)));
-  return found ?? null;
+  return row ?? null;
 }
 
 /**
- * Windows of one metric, oldest first, one more than the limit. A place in this order is [start, attempt].
+ * Lists the job's own windows of one metric, oldest first, one more than the limit when there are
+ * more. `after` and `before` are places [start, attempt] in this order.
  */
 export async function listWindows(
   db: Db,
@@ -108,7 +116,7 @@ export async function listWindows(
 
 export type WindowSelection = { names: readonly string[] | null; closedOnly: boolean };
 
-/** Windows whose newest change lies in (after, head], in order of change, `limit` at most. */
+/** Lists windows whose newest change lies in (after, head], in order of change, at most `limit`. */
 export async function readWindowChanges(
   db: Db,
   jobId: string,
@@ -131,10 +139,16 @@ export async function readWindowChanges(
     .limit(range.limit);
 }
 
-/** Windows that a follower is opened with at most: they are in memory, and one message, together. */
+/**
+ * Upper bound of the windows with which a subscription opens: they are in memory, and in one
+ * message, together.
+ */
 export const maxLastWindows = 5_000;
 
-/** The newest `last` windows of each selected metric up to a change, oldest first. Refuses more than `maxLastWindows`. */
+/**
+ * Lists the newest `last` windows of each selected metric with changes up to `head`, by name and
+ * oldest first. Throws OPERATION_TOO_LARGE for more than `maxLastWindows` in all.
+ */
 export async function readLastWindows(
   db: Db,
   jobId: string,
@@ -171,7 +185,10 @@ export async function readLastWindows(
   return rows.map((row) => row.newest);
 }
 
-/** Refuses an opening that would be read and sent whole. */
+/**
+ * The refusal of a subscription whose first message would hold too many windows: they are read and
+ * sent in one piece.
+ */
 export function tooManyLast(last: number): Refusal {
   const message = `last: ${last} asks for more than ${maxLastWindows} windows of all its metrics together.`;
   const hint = 'Pass names, or a smaller last; Job.metrics tells the newest value of each metric.';

@@ -1,5 +1,6 @@
-// Series of a job from its points, read chunk by chunk, or from its windows when the points are gone or too many. One
-// scan of the chunks serves all series that an operation asks of a job: a chunk holds the points of all its metrics.
+// Series for charts, from the points of a job, or from its windows when the points are gone or too
+// many. A chunk holds points of all metrics of the job, so one scan of the chunks serves all series
+// that an operation asks of a job.
 import { and, asc, eq, type SQL, sql } from 'drizzle-orm';
 import type { Attempt } from '../attempt/attempt.ts';
 import type { Db } from '../database/database.ts';
@@ -24,7 +25,7 @@ export type SeriesRequest = {
   to: number | null;
   maxPoints: number;
   downsampling: Downsampling;
-  /** Only this attempt; null for all, each of which overwrites the steps that it repeats. */
+  /** Only points of this attempt; null for all, where each overwrites the steps that it repeats. */
   attempt: number | null;
 };
 
@@ -38,25 +39,31 @@ export type Series = {
   windowSeconds: number | null;
 };
 
-/** Points of a job, of all its metrics, up to which its series are read from points: a scan parses them all. */
+/**
+ * Upper bound of the points of a job, over all its metrics. A job with more gets its series from
+ * windows, since a scan parses every point.
+ */
 export const maxPointsOfJob = 1_000_000;
 const maxWindows = 20_000;
 export const maxUnreduced = 50_000;
 const maxNonFinite = 1_000;
-/** Bytes of chunks that one query should bring, about. */
+/** Approximate bytes of chunks that one query should bring. */
 const bytesPerQuery = 1024 * 1024;
 const pageOfWindows = 1_000;
 
 export type SeriesSource = {
   job: Job;
-  /** All of the job. */
+  /** All attempts of the job. */
   attempts: readonly Attempt[];
   retention: Retention;
-  /** Ends a scan whose operation is over. */
+  /** Aborts the scan when its operation is over. */
   signal?: AbortSignal;
 };
 
-/** The series asked for, each or why there is none, in the same order. */
+/**
+ * Reads the requested series, in the same order. A Refusal in the place of a series says why it
+ * cannot be read.
+ */
 export async function readSeries(
   db: Db,
   source: SeriesSource,
@@ -73,9 +80,10 @@ export async function readSeries(
     for (const request of requests) series.set(request, await fromWindows(db, source, request));
   }
   for (let rest = fromPoints ? [...requests] : []; rest.length > 0;) {
-    // What is held at once is bounded by points, not by how many series are asked for.
-    let held = 0;
-    const first = rest.findIndex(({ name }) => (held += counts.get(name) ?? 0) > maxPointsOfJob);
+    // A scan collects series with at most `maxPointsOfJob` points together, however many series are
+    // requested.
+    let points = 0;
+    const first = rest.findIndex(({ name }) => (points += counts.get(name) ?? 0) > maxPointsOfJob);
     const now = rest.splice(0, first === -1 ? rest.length : Math.max(1, first));
     const collectors = now.map((request) => ({ request, collector: newCollector(request, source.attempts) }));
     await scanChunks(
@@ -94,10 +102,16 @@ function emptySeries(): Series {
   return { x: [], y: [], yMin: null, yMax: null, nonFinite: [], sourceCount: 0, windowSeconds: null };
 }
 
-/** Points of one attempt, from an index on, and the range of their steps. */
+/**
+ * Consecutive points of one attempt in a collector: they begin at the index `from`. `low` and
+ * `high` are the smallest and largest step.
+ */
 type Run = { attempt: number; from: number; low: number; high: number; nonFinite: number };
 
-/** Columns of one series as it is read; `step` is NaN where there is none. */
+/**
+ * Columns of one series while it is read; `step` is NaN for a point without one. Points share one
+ * column for `y`, `low` and `high`; windows have three.
+ */
 export type Collector = {
   request: SeriesRequest;
   startOf: Map<number, number>;
@@ -107,19 +121,19 @@ export type Collector = {
   high: number[];
   step: number[];
   runs: Run[];
-  /** Points that are not finite, by index. */
+  /** Points whose value is NaN or infinite, by their index in the columns. */
   nonFinite: Map<number, StoredPoint>;
 };
 
-/** An empty collector of a series. */
+/** Makes an empty collector for a series. */
 export function newCollector(request: SeriesRequest, attempts: readonly Attempt[]): Collector {
   const startOf = new Map(attempts.map(({ number, startedAt }) => [number, startedAt?.getTime() ?? NaN]));
   const y: number[] = [];
   return { request, startOf, x: [], y, low: y, high: y, step: [], runs: [], nonFinite: new Map() };
 }
 
-/** Where a point lies on the axis; NaN when it has no place there. */
-function placeOf({ request, startOf }: Collector, point: Omit<StoredPoint, 'value'>): number {
+/** x of a point on the requested axis; NaN when the point has none, e.g. a point without a step. */
+function xOf({ request, startOf }: Collector, point: Omit<StoredPoint, 'value'>): number {
   switch (request.x) {
     case 'STEP':
       return point.step ?? NaN;
@@ -132,8 +146,11 @@ function placeOf({ request, startOf }: Collector, point: Omit<StoredPoint, 'valu
   }
 }
 
-/** Notes the step in the attempt's run; gives the point's place, or null when it is not of the series. */
-function takePlace(collector: Collector, point: Omit<StoredPoint, 'value'>): number | null {
+/**
+ * Extends the run of the point's attempt by its step. Returns the point's x, or null when the point
+ * is outside of the requested attempt or range.
+ */
+function takeX(collector: Collector, point: Omit<StoredPoint, 'value'>): number | null {
   const { request, runs } = collector;
   if (request.attempt !== null && request.attempt !== point.attempt) return null;
   let run = runs.at(-1);
@@ -145,7 +162,7 @@ function takePlace(collector: Collector, point: Omit<StoredPoint, 'value'>): num
     run.low = Math.min(run.low, point.step);
     run.high = Math.max(run.high, point.step);
   }
-  const x = placeOf(collector, point);
+  const x = xOf(collector, point);
   if (Number.isNaN(x) || x < (request.from ?? -Infinity) || x > (request.to ?? Infinity)) return null;
   return x;
 }
@@ -155,39 +172,41 @@ type StoredEntry = [name: string, value: StoredValue, step: number | null, epoch
 async function scanChunks(
   db: Db,
   { job, signal }: SeriesSource,
-  wanted: Map<string, { collector: Collector }[]>,
+  collectors: Map<string, { collector: Collector }[]>,
 ): Promise<void> {
-  let place: SQL | undefined;
-  for (let take = 16; ;) {
+  let after: SQL | undefined;
+  for (let limit = 16; ;) {
     signal?.throwIfAborted();
     const chunks = await db
       .select()
       .from(metricChunk)
-      .where(and(eq(metricChunk.jobId, job.id), place))
+      .where(and(eq(metricChunk.jobId, job.id), after))
       .orderBy(asc(metricChunk.attempt), asc(metricChunk.first))
-      .limit(take);
+      .limit(limit);
     let bytes = 0;
     for (const { attempt, body } of chunks) {
       const turn = giveWay();
       if (turn) await turn;
       bytes += body.length;
       for (const [name, value, step, epoch, time] of JSON.parse(body.toString()) as StoredEntry[]) {
-        for (const { collector } of wanted.get(name) ?? []) addPoint(collector, { step, epoch, time, value, attempt });
+        for (const { collector } of collectors.get(name) ?? [])
+          addPoint(collector, { step, epoch, time, value, attempt });
       }
     }
     const last = chunks.at(-1);
-    if (!last || chunks.length < take) return;
-    place = sql`(${metricChunk.attempt}, ${metricChunk.first}) > (${last.attempt}::integer, ${last.first}::bigint)`;
-    take = Math.min(4_096, Math.max(16, Math.floor((bytesPerQuery * chunks.length) / bytes)));
+    if (!last || chunks.length < limit) return;
+    after = sql`(${metricChunk.attempt}, ${metricChunk.first}) > (${last.attempt}::integer, ${last.first}::bigint)`;
+    limit = Math.min(4_096, Math.max(16, Math.floor((bytesPerQuery * chunks.length) / bytes)));
   }
 }
 
 function addPoint(collector: Collector, point: StoredPoint): void {
-  const x = takePlace(collector, point);
+  const x = takeX(collector, point);
   const run = collector.runs.at(-1);
   if (x === null || !run) return;
   const y = fromStored(point.value);
-  // As many of each attempt as are shown of all: which of them a later attempt overwrites is known at the end.
+  // The bound holds for each attempt: only `finish` knows which of these points a later attempt
+  // overwrites, and shows 1,000 of the rest.
   if (!Number.isFinite(y) && run.nonFinite++ < maxNonFinite) collector.nonFinite.set(collector.x.length, point);
   collector.x.push(x);
   collector.y.push(y);
@@ -216,9 +235,9 @@ async function fromWindows(db: Db, source: SeriesSource, request: SeriesRequest)
   return finishInTurns(finish(request, collector, plan.seconds), source.signal);
 }
 
-/** A window as a point: its mean, at its last step or its start. */
+/** Adds a window as a point: its mean, at its last step or at its start. */
 function addWindow(collector: Collector, { attempt, start, state }: Window): void {
-  const x = takePlace(collector, { attempt, step: state.lastStep, epoch: null, time: start * 1000 });
+  const x = takeX(collector, { attempt, step: state.lastStep, epoch: null, time: start * 1000 });
   if (x === null) return;
   collector.x.push(x);
   collector.y.push(meanOf(state) ?? NaN);
@@ -227,7 +246,10 @@ function addWindow(collector: Collector, { attempt, start, state }: Window): voi
   collector.step.push(state.lastStep ?? NaN);
 }
 
-/** The series of what was collected; a million points take a second, so it is work in pieces. */
+/**
+ * Makes the series from the collected points. A million points take a second, so it is a generator
+ * that pauses between pieces.
+ */
 export function* finish(
   request: SeriesRequest,
   collector: Collector,
@@ -253,7 +275,10 @@ export function* finish(
   };
 }
 
-/** Indexes of the points that no later attempt overwrites, x ascending, else in the order of the reports. */
+/**
+ * Indexes of the points that no later attempt overwrites, with x ascending; points with one x keep
+ * their order. An attempt overwrites all points of earlier ones whose step lies in its range.
+ */
 function* inOrder({ x, step, runs }: Collector): Work<Uint32Array> {
   const kept = new Uint32Array(x.length);
   let count = 0;
@@ -262,8 +287,8 @@ function* inOrder({ x, step, runs }: Collector): Work<Uint32Array> {
     const later = runs.slice(n + 1);
     for (let index = from; index < (runs[n + 1]?.from ?? x.length); index++) {
       if (index % piece === 0) yield;
-      const at = step[index] ?? NaN;
-      if (later.some(({ low, high }) => at >= low && at <= high)) continue;
+      const pointStep = step[index] ?? NaN;
+      if (later.some(({ low, high }) => pointStep >= low && pointStep <= high)) continue;
       ascending &&= count === 0 || (x[index] ?? 0) >= (x[kept[count - 1] ?? 0] ?? 0);
       kept[count++] = index;
     }
@@ -279,7 +304,8 @@ function* lineOf({ x, y, low, high }: Collector, order: Uint32Array): Work<Line>
 }
 
 function* pick(values: readonly number[], order: Uint32Array): Work<Float64Array> {
-  const picked = new Float64Array(order.length); // its from() takes ten times as long for a million
+  // Float64Array.from() takes ten times as long for a million values.
+  const picked = new Float64Array(order.length);
   for (let n = 0; n < order.length; n++) {
     if (n % piece === 0) yield;
     picked[n] = values[order[n] ?? 0] ?? NaN;

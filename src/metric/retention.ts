@@ -1,5 +1,6 @@
-// How long what a job measured is kept, counted from its end: points and windows shorter than five minutes for one time,
-// those shorter than an hour for another, the rest for good. The coarsest windows of a job always stay.
+// How long points and windows are kept after the end of their job: points and windows shorter than
+// five minutes for `metricRawDays`, windows shorter than an hour for `metricWindowDays`, longer
+// ones for good. The coarsest windows of a job always stay.
 import { and, eq, gte, lt, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
@@ -10,29 +11,35 @@ import { windowSecondsOf } from './metric.ts';
 import { metricChunk, metricTier, metricWindow } from './table.ts';
 import { fiveMinutes, hour, isRolledUp, lengthsOf } from './tier.ts';
 
-/** Days after a job's end. */
+/** Both in days after a job's end. */
 export type Retention = { metricRawDays: number; metricWindowDays: number };
 
 const dayMs = 86_400_000;
 
-/** Whether something that is kept for so many days after the end of a job is past that. */
+/** Whether the job ended more than `days` days before `now` (milliseconds since the Unix epoch). */
 function isPast({ finishedAt }: Pick<Job, 'finishedAt'>, days: number, now: number): boolean {
   return finishedAt !== null && finishedAt.getTime() <= now - days * dayMs;
 }
 
-/** Lengths of windows that can be read of a job, finest first. What is past its time may be half gone, so it is not among them. */
+/**
+ * Returns the lengths, in seconds, of the windows that can be read of a job, finest first. A length
+ * that is past its retention is left out: some of its windows may be removed already.
+ */
 export async function readableLengths(db: Db, job: Job, retention: Retention, now = Date.now()): Promise<number[]> {
   const base = windowSecondsOf({ job });
   const lengths = lengthsOf(base);
   if (job.finishedAt === null) return lengths;
   const daysOf = (seconds: number) =>
     seconds < fiveMinutes ? retention.metricRawDays : seconds < hour ? retention.metricWindowDays : Infinity;
-  const kept = lengths.filter((seconds, index) => index === lengths.length - 1 || !isPast(job, daysOf(seconds), now));
-  // A longer time that is configured later brings nothing back.
-  for (const seconds of kept.slice(0, -1)) {
-    if (await holdsWindows(db, job.id, seconds, base)) return kept.slice(kept.indexOf(seconds));
+  const lengthsInTime = lengths.filter(
+    (seconds, index) => index === lengths.length - 1 || !isPast(job, daysOf(seconds), now),
+  );
+  // Windows that were removed do not come back when a longer retention is configured: a length
+  // counts from the finest that still has rows.
+  for (const seconds of lengthsInTime.slice(0, -1)) {
+    if (await holdsWindows(db, job.id, seconds, base)) return lengthsInTime.slice(lengthsInTime.indexOf(seconds));
   }
-  return kept.slice(-1);
+  return lengthsInTime.slice(-1);
 }
 
 async function holdsWindows(db: Db, jobId: string, seconds: number, base: number): Promise<boolean> {
@@ -45,7 +52,7 @@ async function holdsWindows(db: Db, jobId: string, seconds: number, base: number
   return row !== undefined;
 }
 
-/** Whether the points of a job can be read. */
+/** Whether the points of a job are still stored and not past their retention. */
 export async function holdsPoints(db: Db, job: Job, retention: Retention, now = Date.now()): Promise<boolean> {
   if (isPast(job, retention.metricRawDays, now)) return false;
   const [row] = await db
@@ -56,22 +63,26 @@ export async function holdsPoints(db: Db, job: Job, retention: Retention, now = 
   return row !== undefined;
 }
 
-/** The job's own windows of a length for which there is a tier. */
+/**
+ * SQL condition: windows of this length fill an hour evenly, so that a tier holds them merged.
+ * Others are the job's coarsest and are never removed.
+ */
 const hasTier = sql`${hour} % ${metricWindow.seconds} = 0`;
 
 /**
- * Removes points and windows shorter than five minutes of ended jobs, up to `limit` rows of each. The caller has locked
- * the jobs. Windows wait until the tiers hold them.
+ * Removes points, and windows shorter than five minutes, of ended jobs: up to `limit` rows of each.
+ * The caller has locked the jobs. Returns LATER when the tiers do not hold all windows yet, MORE
+ * when rows may remain.
  */
 export async function prunePoints(tx: Tx, jobIds: readonly string[], limit: number): Promise<Pruned> {
   const chunks = await removeSome(tx, metricChunk, isOneOf(metricChunk.jobId, jobIds), limit);
   if (!chunks) return 'MORE';
   if (!(await isRolledUp(tx, jobIds))) return 'LATER';
-  const own = and(isOneOf(metricWindow.jobId, jobIds), lt(metricWindow.seconds, fiveMinutes), hasTier);
-  return (await removeSome(tx, metricWindow, own, limit)) ? 'ALL' : 'MORE';
+  const isShort = and(isOneOf(metricWindow.jobId, jobIds), lt(metricWindow.seconds, fiveMinutes), hasTier);
+  return (await removeSome(tx, metricWindow, isShort, limit)) ? 'ALL' : 'MORE';
 }
 
-/** Likewise windows of five minutes and more, but shorter than an hour. */
+/** Like `prunePoints`, for windows of at least five minutes and less than an hour. */
 export async function pruneWindows(tx: Tx, jobIds: readonly string[], limit: number): Promise<Pruned> {
   if (!(await isRolledUp(tx, jobIds))) return 'LATER';
   const middle = (table: typeof metricTier | typeof metricWindow) =>
@@ -81,21 +92,21 @@ export async function pruneWindows(tx: Tx, jobIds: readonly string[], limit: num
   return tiers && own ? 'ALL' : 'MORE';
 }
 
-/** Removes up to `limit` rows; whether these were all. */
+/** Removes up to `limit` rows that match. Returns true when no more rows match. */
 async function removeSome(
   tx: Tx,
   table: typeof metricChunk | typeof metricWindow | typeof metricTier,
   which: SQL | undefined,
   limit: number,
 ): Promise<boolean> {
-  const some = tx
-    .select({ at: sql`ctid` })
+  const rows = tx
+    .select({ place: sql`ctid` })
     .from(table)
     .where(which)
     .limit(limit);
   const removed = await tx
     .delete(table)
-    .where(sql`ctid in ${some}`)
+    .where(sql`ctid in ${rows}`)
     .returning({ jobId: table.jobId });
   return removed.length < limit;
 }

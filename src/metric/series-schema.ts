@@ -1,4 +1,5 @@
-// `Metric.series`: points of a metric for a chart. What an operation asks of one job is read together.
+// `Metric.series`: points of a metric for a chart. All series that one operation asks of a job are
+// read in one scan.
 import DataLoader from 'dataloader';
 import { loadAttemptsOfJobs } from '../attempt/attempt.ts';
 import { builder, type Context } from '../graphql/builder.ts';
@@ -91,7 +92,7 @@ builder.objectField(MetricRef, 'series', (t) =>
   }),
 );
 
-/** About what a point takes: an x, a y and its bounds. */
+/** Approximate bytes of one point in an answer: an x, a y and its bounds. */
 const pointBytes = 64;
 
 function seriesWeight(argument: (name: string) => unknown): number {
@@ -99,21 +100,21 @@ function seriesWeight(argument: (name: string) => unknown): number {
   return typeof points === 'number' ? Math.max(0, points) / 10 : 0;
 }
 
-type Wanted = { jobId: string; request: SeriesRequest };
+type SeriesKey = { jobId: string; request: SeriesRequest };
 
-function loaderOf(context: Context, signal: AbortSignal | undefined): DataLoader<Wanted, Series, string> {
-  const known = context.loaders.get(loaderOf) as DataLoader<Wanted, Series, string> | undefined;
-  if (known) return known;
-  const loader = new DataLoader<Wanted, Series, string>((wanted) => inTurn(() => loadSeries(context, wanted, signal)), {
-    cacheKeyFn: (wanted) => JSON.stringify(wanted),
+function loaderOf(context: Context, signal: AbortSignal | undefined): DataLoader<SeriesKey, Series, string> {
+  const existing = context.loaders.get(loaderOf) as DataLoader<SeriesKey, Series, string> | undefined;
+  if (existing) return existing;
+  const loader = new DataLoader<SeriesKey, Series, string>((keys) => inTurn(() => loadSeries(context, keys, signal)), {
+    cacheKeyFn: (key) => JSON.stringify(key),
   });
   context.loaders.set(loaderOf, loader);
   return loader;
 }
 
-async function loadSeries({ database: { db }, config }: Context, wanted: readonly Wanted[], signal?: AbortSignal) {
-  const found = new Map<Wanted, Series | Error>();
-  for (const [jobId, group] of Map.groupBy(wanted, (item) => item.jobId)) {
+async function loadSeries({ database: { db }, config }: Context, keys: readonly SeriesKey[], signal?: AbortSignal) {
+  const results = new Map<SeriesKey, Series | Error>();
+  for (const [jobId, group] of Map.groupBy(keys, (item) => item.jobId)) {
     const job = (await loadJobs(db, [jobId])).get(jobId) as Job;
     const attempts = (await loadAttemptsOfJobs(db, [jobId])).get(jobId) ?? [];
     const source = { job, attempts, retention: config, ...(signal ? { signal } : {}) };
@@ -122,14 +123,17 @@ async function loadSeries({ database: { db }, config }: Context, wanted: readonl
       source,
       group.map(({ request }) => request),
     );
-    for (const [index, item] of group.entries()) found.set(item, series[index] ?? new Error('A series is missing.'));
+    for (const [index, item] of group.entries()) results.set(item, series[index] ?? new Error('A series is missing.'));
   }
-  return wanted.map((item) => found.get(item) ?? new Error('A series is missing.'));
+  return keys.map((item) => results.get(item) ?? new Error('A series is missing.'));
 }
 
 let turn: Promise<unknown> = Promise.resolve();
 
-/** One operation's series at a time: each may hold some hundred megabytes while it reads. */
+/**
+ * Reads the series of one operation at a time, over the whole process: each read may hold some
+ * hundred megabytes.
+ */
 async function inTurn<T>(work: () => Promise<T>): Promise<T> {
   const mine = turn.then(work);
   turn = mine.catch(() => {});

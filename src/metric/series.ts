@@ -1,11 +1,15 @@
-// Series, pure: a long line of points reduced to few for a chart. Points come with x ascending; a value that is not
-// finite breaks the line. A line may have a million points, so all is work in pieces.
+// Reduces a long line of points to few points for a chart; pure. Points come with x ascending, and
+// a value that is not finite breaks the line. A line may have a million points, so every function
+// is a generator that pauses between pieces.
 import { type Work, piece } from './stepwise.ts';
 
 export const downsamplings = ['LTTB', 'MIN_MAX', 'MEAN', 'NONE'] as const;
 export type Downsampling = (typeof downsamplings)[number];
 
-/** Columns of a line. `low` and `high` are `y` itself for points, the extremes of each window for windows. */
+/**
+ * Columns of a line. For points, `low` and `high` are the column `y` itself; for windows they are
+ * the extremes of each window.
+ */
 export type Line = {
   x: ArrayLike<number>;
   y: ArrayLike<number>;
@@ -15,10 +19,13 @@ export type Line = {
 
 export type ReducedPoint = { x: number; y: number | null; low: number | null; high: number | null };
 
-/** At most one in so many points of a reduced line marks a gap. */
+/** At most one in 10 points of a reduced line marks a gap. */
 const gapShare = 10;
 
-/** The line in at most `maxPoints` points (`NONE`: in all), x ascending; y is null where the line is broken. */
+/**
+ * Reduces a line to at most `maxPoints` points (`NONE`: to all its points), x ascending. y is null
+ * where the line is broken.
+ */
 export function* reduceLine(line: Line, method: Downsampling, maxPoints: number): Work<ReducedPoint[]> {
   if (method === 'NONE') return Array.from(line.y, (_, index) => pointAt(line, index));
   const { finite, breaks } = yield* split(line);
@@ -27,9 +34,9 @@ export function* reduceLine(line: Line, method: Downsampling, maxPoints: number)
   return [...reduced, ...gaps].sort((a, b) => a.x - b.x);
 }
 
-type Reduce = (line: Line, finite: Places, count: number) => Work<ReducedPoint[]>;
-/** Places in a line, ascending. */
-type Places = Uint32Array;
+type Reduce = (line: Line, finite: Indexes, count: number) => Work<ReducedPoint[]>;
+/** Indexes into the columns of a line, ascending. */
+type Indexes = Uint32Array;
 
 const reducers: Record<Exclude<Downsampling, 'NONE'>, Reduce> = {
   LTTB: reduceLttb,
@@ -38,19 +45,22 @@ const reducers: Record<Exclude<Downsampling, 'NONE'>, Reduce> = {
 };
 
 function pointAt({ x, y, low, high }: Line, index: number): ReducedPoint {
-  const at = (column: ArrayLike<number>) => {
+  const finiteOf = (column: ArrayLike<number>) => {
     const value = column[index] ?? NaN;
     return Number.isFinite(value) ? value : null;
   };
-  return { x: x[index] ?? 0, y: at(y), low: at(low), high: at(high) };
+  return { x: x[index] ?? 0, y: finiteOf(y), low: finiteOf(low), high: finiteOf(high) };
 }
 
-function pointsAt(line: Line, places: ArrayLike<number>): ReducedPoint[] {
-  return Array.from(places, (index) => pointAt(line, index));
+function pointsAt(line: Line, indexes: ArrayLike<number>): ReducedPoint[] {
+  return Array.from(indexes, (index) => pointAt(line, index));
 }
 
-/** Places of the finite values, and of the first of each run of others. */
-function* split({ y }: Line): Work<{ finite: Places; breaks: number[] }> {
+/**
+ * Splits a line into the indexes of its finite values, and the first index of each run of values
+ * that are not finite.
+ */
+function* split({ y }: Line): Work<{ finite: Indexes; breaks: number[] }> {
   const finite = new Uint32Array(y.length);
   const breaks: number[] = [];
   let count = 0;
@@ -68,24 +78,25 @@ function* split({ y }: Line): Work<{ finite: Places; breaks: number[] }> {
   return { finite: finite.subarray(0, count), breaks };
 }
 
-/** At most `count` of the items, spread evenly. */
+/** Picks at most `count` of the items, spread evenly. */
 function evenly<T>(items: readonly T[], count: number): T[] {
   if (items.length <= count) return [...items];
-  const turn = (index: number) => Math.floor((index * count) / items.length);
-  return items.filter((_, index) => turn(index) !== turn(index - 1));
+  const slot = (index: number) => Math.floor((index * count) / items.length);
+  return items.filter((_, index) => slot(index) !== slot(index - 1));
 }
 
 /**
- * Largest-Triangle-Three-Buckets (Steinarsson 2013): the first point, the last, and of each bucket between the one that
- * spans the largest triangle with the point chosen before and the mean of the next bucket.
+ * Largest-Triangle-Three-Buckets (Steinarsson 2013). It keeps the first and the last point. Of each
+ * bucket between them it keeps the point that spans the largest triangle with the point kept before
+ * and the mean of the next bucket.
  */
-function* reduceLttb(line: Line, finite: Places, count: number): Work<ReducedPoint[]> {
+function* reduceLttb(line: Line, finite: Indexes, count: number): Work<ReducedPoint[]> {
   const { x, y } = line;
   const total = finite.length;
   if (total <= count) return pointsAt(line, finite);
-  const at = (column: ArrayLike<number>, place: number) => column[finite[place] ?? 0] ?? 0;
-  const every = (total - 2) / (count - 2);
-  const startOf = (bucket: number) => Math.min(total - 1, Math.floor(bucket * every) + 1);
+  const valueOf = (column: ArrayLike<number>, place: number) => column[finite[place] ?? 0] ?? 0;
+  const bucketSize = (total - 2) / (count - 2);
+  const startOf = (bucket: number) => Math.min(total - 1, Math.floor(bucket * bucketSize) + 1);
   const picked = [finite[0] ?? 0];
   let before = 0;
   for (let bucket = 0; bucket < count - 2; bucket++) {
@@ -94,13 +105,15 @@ function* reduceLttb(line: Line, finite: Places, count: number): Work<ReducedPoi
     const size = Math.max(1, nextEnd - end);
     let [meanX, meanY] = [0, 0];
     for (let place = end; place < nextEnd; place++) {
-      meanX += at(x, place) / size;
-      meanY += at(y, place) / size;
+      meanX += valueOf(x, place) / size;
+      meanY += valueOf(y, place) / size;
     }
-    const [fromX, fromY] = [at(x, before), at(y, before)];
+    const [fromX, fromY] = [valueOf(x, before), valueOf(y, before)];
     let [best, largest] = [start, -1];
     for (let place = start; place < end; place++) {
-      const area = Math.abs((fromX - meanX) * (at(y, place) - fromY) - (fromX - at(x, place)) * (meanY - fromY));
+      const area = Math.abs(
+        (fromX - meanX) * (valueOf(y, place) - fromY) - (fromX - valueOf(x, place)) * (meanY - fromY),
+      );
       if (area > largest) [best, largest] = [place, area];
     }
     picked.push(finite[best] ?? 0);
@@ -110,15 +123,15 @@ function* reduceLttb(line: Line, finite: Places, count: number): Work<ReducedPoi
   return pointsAt(line, picked);
 }
 
-/** Cuts places into at most `count` runs of about the same size. */
-function* bucketsOf(finite: Places, count: number): Generator<Places> {
+/** Cuts indexes into at most `count` runs of about the same size. */
+function* bucketsOf(finite: Indexes, count: number): Generator<Indexes> {
   const used = Math.min(count, finite.length);
   for (let n = 0; n < used; n++) {
     yield finite.subarray(Math.floor((n * finite.length) / used), Math.floor(((n + 1) * finite.length) / used));
   }
 }
 
-function* reduceMinMax(line: Line, finite: Places, count: number): Work<ReducedPoint[]> {
+function* reduceMinMax(line: Line, finite: Indexes, count: number): Work<ReducedPoint[]> {
   if (finite.length <= count && line.low === line.high) return pointsAt(line, finite);
   const reduced: ReducedPoint[] = [];
   for (const bucket of bucketsOf(finite, Math.floor(count / 2))) {
@@ -133,7 +146,7 @@ function* reduceMinMax(line: Line, finite: Places, count: number): Work<ReducedP
   return reduced;
 }
 
-function* reduceMean(line: Line, finite: Places, count: number): Work<ReducedPoint[]> {
+function* reduceMean(line: Line, finite: Indexes, count: number): Work<ReducedPoint[]> {
   if (finite.length <= count) return pointsAt(line, finite);
   const reduced: ReducedPoint[] = [];
   for (const bucket of bucketsOf(finite, count)) {
@@ -145,7 +158,7 @@ function* reduceMean(line: Line, finite: Places, count: number): Work<ReducedPoi
       y += (line.y[index] ?? 0) / bucket.length;
     }
     const [low, high] = [line.low[lowest] ?? 0, line.high[highest] ?? 0];
-    // Sums round: neither the mean nor its place may leave the bucket.
+    // Floating-point sums round: `within` keeps the mean and its x inside of the bucket.
     const within = (value: number, least: number, most: number) => Math.min(most, Math.max(least, value));
     const [first, last] = [line.x[bucket[0] ?? 0] ?? 0, line.x[bucket.at(-1) ?? 0] ?? 0];
     reduced.push({ x: within(x, first, last), y: within(y, low, high), low, high });
@@ -153,7 +166,7 @@ function* reduceMean(line: Line, finite: Places, count: number): Work<ReducedPoi
   return reduced;
 }
 
-function extremes({ low, high }: Line, bucket: Places): { lowest: number; highest: number } {
+function extremes({ low, high }: Line, bucket: Indexes): { lowest: number; highest: number } {
   let lowest = bucket[0] ?? 0;
   let highest = lowest;
   for (const index of bucket) {

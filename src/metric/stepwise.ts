@@ -1,13 +1,14 @@
-// Long work on numbers in pieces, so that the process answers others in between: a generator yields where it may pause.
+// Long work on numbers in pieces, so that the process serves others in between: the work is a
+// generator that yields where it may pause.
 import { giveWay } from '../turns.ts';
 
-/** Yields often: after some milliseconds at most. */
+/** Long work. It yields after some milliseconds at most, and returns its result. */
 export type Work<Result> = Generator<undefined, Result, undefined>;
 
-/** Simple steps between two yields of a loop. */
+/** Number of simple loop steps between two yields: a few milliseconds at most. */
 export const piece = 8_192;
 
-/** Does work to its end, without pause. */
+/** Runs work to its end without a pause. */
 export function finishNow<Result>(work: Work<Result>): Result {
   for (;;) {
     const step = work.next();
@@ -15,7 +16,10 @@ export function finishNow<Result>(work: Work<Result>): Result {
   }
 }
 
-/** Does work to its end, in turns with whatever else the process has to do; rejects when the signal is aborted. */
+/**
+ * Runs work to its end in turns of 10 ms, between which the process serves others. Rejects when the
+ * signal is aborted.
+ */
 export async function finishInTurns<Result>(work: Work<Result>, signal?: AbortSignal): Promise<Result> {
   for (;;) {
     const step = work.next();
@@ -28,8 +32,8 @@ export async function finishInTurns<Result>(work: Work<Result>, signal?: AbortSi
 }
 
 /**
- * The items sorted by `before`, which says whether the first comes before the second; the array given is written over.
- * Items that are equal keep their order.
+ * Sorts items by `before(a, b)`, which says whether a comes before b; equal items keep their order.
+ * Returns a sorted array, and overwrites the one that was passed.
  */
 export function* sortInPieces(items: Uint32Array, before: (a: number, b: number) => boolean): Work<Uint32Array> {
   for (let start = 0; start < items.length; start += piece) {
@@ -54,9 +58,9 @@ function* merge(
 ): Work<void> {
   const [leftEnd, rightEnd] = [Math.min(middle, from.length), Math.min(end, from.length)];
   let [left, right] = [start, leftEnd];
-  for (let at = start; at < rightEnd; at++) {
-    if (at % piece === 0) yield;
+  for (let index = start; index < rightEnd; index++) {
+    if (index % piece === 0) yield;
     const takesRight = left >= leftEnd || (right < rightEnd && before(from[right] ?? 0, from[left] ?? 0));
-    to[at] = from[takesRight ? right++ : left++] ?? 0;
+    to[index] = from[takesRight ? right++ : left++] ?? 0;
   }
 }

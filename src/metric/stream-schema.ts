@@ -14,7 +14,7 @@ import {
   readClosedTo,
   readLastMerged,
   readMerged,
-  readWideChanges,
+  readMergedChanges,
   type Window,
 } from './merged.ts';
 import { readLastWindows, readWindowChanges, type WindowSelection } from './metric.ts';
@@ -145,7 +145,7 @@ function mergedReader(
     const { job, window: head } = await readJob(db, plan.jobId);
     closedTo ??= await readClosedTo(db, plan.jobId, start.change > 0 ? start.change : undefined);
     const to = await readClosedTo(db, plan.jobId);
-    const changes = await readWideChanges(db, plan, { after: position, head, limit: maxBatchWindows }, selection);
+    const changes = await readMergedChanges(db, plan, { after: position, head, limit: maxBatchWindows }, selection);
     const more = last === null && changes.more;
     const closed =
       more || last !== null ? [] : await listClosedSince(db, plan, { from: closedTo, to }, position, selection);

@@ -1,11 +1,11 @@
-// Metrics: a summary each, their windows, and every point as it was reported.
+// Tables of metrics: a summary for each metric, its windows, and every reported point.
 import { sql } from 'drizzle-orm';
 import { bigint, boolean, index, integer, jsonb, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
 import { bytes } from '../database/columns.ts';
 import { job } from '../job/table.ts';
 import type { Aggregate, StoredValue } from './window.ts';
 
-/** A reported value, as JSON holds it; `time` in milliseconds since the Unix epoch. */
+/** One reported value as stored JSON; `time` in milliseconds since the Unix epoch. */
 export type StoredPoint = {
   step: number | null;
   epoch: number | null;
@@ -45,10 +45,13 @@ export const metricWindow = pgTable(
     start: bigint({ mode: 'number' }).notNull(),
     state: jsonb().$type<Aggregate>().notNull(),
     revision: integer().notNull(),
-    /** Number, within the job, of the change that made this revision. */
+    /**
+     * Number of the change that made this revision. Changes of all windows of a job are counted
+     * together, so it is a position in the stream of its windows.
+     */
     change: bigint({ mode: 'number' }).notNull(),
     closed: boolean().notNull(),
-    /** Whether the tiers hold this revision. */
+    /** Whether the windows of `metricTier` include this revision. */
     rolled: boolean().notNull().default(false),
   },
   (table) => [
@@ -61,7 +64,7 @@ export const metricWindow = pgTable(
   ],
 );
 
-/** Windows of five minutes and of an hour, merged from the job's own; see tier.ts. */
+/** Windows of five minutes and of an hour, merged from the job's own windows by `tier.ts`. */
 export const metricTier = pgTable(
   'metric_tier',
   {
@@ -71,7 +74,10 @@ export const metricTier = pgTable(
     seconds: integer().notNull(),
     start: bigint({ mode: 'number' }).notNull(),
     state: jsonb().$type<Aggregate>().notNull(),
-    /** Sum of the revisions, and highest change, of the job's own windows that were merged. */
+    /**
+     * Sum of the revisions of the job's own windows that were merged into this one; `change` is
+     * their highest change.
+     */
     revision: integer().notNull(),
     change: bigint({ mode: 'number' }).notNull(),
   },
@@ -81,13 +87,13 @@ export const metricTier = pgTable(
   ],
 );
 
-/** Points, one row for those of a batch: JSON [name, value, step, epoch, time] each. */
+/** Points, one row for each batch: a JSON list of [name, value, step, epoch, time]. */
 export const metricChunk = pgTable(
   'metric_chunk',
   {
     jobId: jobId(),
     attempt: integer().notNull(),
-    /** Number of the first record in the attempt's stream. */
+    /** Number of the batch's first record in the attempt's stream of records. */
     first: bigint({ mode: 'number' }).notNull(),
     body: bytes().notNull(),
   },

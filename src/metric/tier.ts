@@ -1,7 +1,8 @@
-// Tiers: windows of five minutes and of an hour, merged in the background from the job's own windows, so that a long
-// job is read in few rows and its story outlives its detail. A closed window that the tiers do not hold yet, or hold in
-// an older revision, is not `rolled`; a tier window is always merged anew from all that it spans, so doing it twice is
-// the same as once.
+// Tiers: windows of five minutes and of an hour, merged in the background from the job's own
+// windows. A long job is then read in few rows, and tiers stay when finer windows are removed. A
+// closed window is not `rolled` while the tiers lack it or hold an older revision. A tier window is
+// always merged anew from all windows that it spans, so that a roll-up that runs twice changes
+// nothing.
 import { and, asc, eq, sql, type SQL } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { insertRows, isOneOf } from '../database/rows.ts';
@@ -14,22 +15,27 @@ import { type Aggregate, mergeAggregates } from './window.ts';
 export const [fiveMinutes, hour] = [300, 3_600];
 
 /**
- * Lengths at which windows of a job are stored, finest first: its own, and each tier that is a multiple of it. Windows of
- * 45 s fill an hour but not five minutes, windows of 7 s neither.
+ * Lengths, in seconds, at which windows of a job are stored, finest first: its own (`base`), and
+ * each tier whose length is a multiple of it. Windows of 45 s fill an hour but not five minutes;
+ * windows of 7 s fill neither.
  */
 export function lengthsOf(base: number): number[] {
   return [base, ...[fiveMinutes, hour].filter((seconds) => seconds > base && seconds % base === 0)];
 }
 
-/** Which window of a job: of what metric, attempt and start (seconds since the Unix epoch). */
+/** Identifies a window of one length in a job; `start` is in seconds since the Unix epoch. */
 export type WindowKey = { name: string; attempt: number; start: number };
 
-/** What is merged: windows of any length. */
+/** A window of any length as a part to be merged. */
 export type Part = WindowKey & { state: Aggregate; revision: number; change: number; closed: boolean };
 
+/** Jobs with unrolled windows that one roll-up looks at: it takes the first that it can lock. */
 const jobsPerLook = 20;
 
-/** Rolls up to `limit` windows of one job into its tiers; false when no job has any that is free. */
+/**
+ * Merges up to `limit` windows of one job into its tiers. Returns false when no job has unrolled
+ * windows, or others have locked all that have.
+ */
 export async function rollUpNext(tx: Tx, limit = 200): Promise<boolean> {
   const waiting = await tx
     .selectDistinct({ jobId: metricWindow.jobId })
@@ -56,7 +62,7 @@ async function rollUp(tx: Tx, jobId: string, limit: number): Promise<void> {
     .orderBy(asc(name), asc(attempt), asc(start))
     .limit(limit);
   const base = rows[0]?.seconds;
-  if (base === undefined) return; // another gateway was faster
+  if (base === undefined) return; // another gateway has rolled them meanwhile
   let finer = base;
   for (const length of lengthsOf(base).slice(1)) {
     const keys = keysAt(length, rows);
@@ -79,21 +85,21 @@ async function storeTier(tx: Tx, jobId: string, seconds: number, parts: readonly
     set state = excluded.state, revision = excluded.revision, change = excluded.change`);
 }
 
-/** The windows of a length that hold these ones, each once. */
+/** Keys of the windows of `length` seconds that contain the windows with these keys, each once. */
 export function keysAt(length: number, keys: readonly WindowKey[]): WindowKey[] {
-  const found = new Map<string, WindowKey>();
+  const merged = new Map<string, WindowKey>();
   for (const { name, attempt, start } of keys) {
     const key = { name, attempt, start: Math.floor(start / length) * length };
-    found.set(textOf(key), key);
+    merged.set(textOf(key), key);
   }
-  return [...found.values()];
+  return [...merged.values()];
 }
 
 export function textOf({ name, attempt, start }: WindowKey): string {
   return `${start} ${attempt} ${name}`;
 }
 
-/** Merges parts into windows of a length, each in the order of its parts' starts. */
+/** Merges parts into windows of `length` seconds. Parts are merged in the order of their starts. */
 export function mergeParts(length: number, parts: readonly Part[]): Part[] {
   const merged = new Map<string, Part>();
   for (const part of parts.toSorted((a, b) => a.start - b.start)) {
@@ -116,12 +122,15 @@ export function mergeParts(length: number, parts: readonly Part[]): Part[] {
   return [...merged.values()];
 }
 
-/** The job's own windows inside of windows of a length. */
+/** Reads the job's own windows that lie inside of these windows of `length` seconds. */
 export async function readOwn(db: Db, jobId: string, length: number, keys: readonly WindowKey[]): Promise<Part[]> {
   return readInside(db, metricWindow, eq(metricWindow.jobId, jobId), length, keys);
 }
 
-/** Windows of a tier inside of windows of a length. What a tier holds was closed when it was merged. */
+/**
+ * Makes a reader of the tier of `seconds`, with the signature of `readOwn`. Windows of a tier
+ * always count as closed: only closed ones are merged into it.
+ */
 export function readTier(seconds: number): typeof readOwn {
   return (db, jobId, length, keys) => {
     const which = and(eq(metricTier.jobId, jobId), eq(metricTier.seconds, seconds));
@@ -129,7 +138,10 @@ export function readTier(seconds: number): typeof readOwn {
   };
 }
 
-/** Own windows inside of windows of a length that the tiers do not hold. */
+/**
+ * Lists the job's own windows that lie inside of these windows of `length` seconds and that the
+ * tiers lack.
+ */
 export async function listUnrolled(
   db: Db,
   jobId: string,
@@ -139,7 +151,10 @@ export async function listUnrolled(
   return readInside(db, metricWindow, and(eq(metricWindow.jobId, jobId), notRolled), length, keys);
 }
 
-/** Each key looks into the index by itself: a planner that expects few windows of the job would compare each with each key. */
+/**
+ * A lateral join looks up each key in the index by itself: a planner that expects few windows of
+ * the job would compare each window with each key.
+ */
 async function readInside(
   db: Db,
   table: typeof metricWindow | typeof metricTier,
@@ -161,7 +176,9 @@ async function readInside(
     })
     .from(table)
     .where(and(which, within(table, length)))
-    .limit(length) // a window takes a second at least: these are all, and a limit keeps the planner from joining
+    // A window lasts a second at least, so `length` of them are all there can be. The limit keeps
+    // the planner from turning the lateral join into a plain one.
+    .limit(length)
     .as('inside');
   const { name, attempt, start, state, revision, change, closed } = inside;
   return db
@@ -170,7 +187,7 @@ async function readInside(
     .innerJoinLateral(inside, sql`true`);
 }
 
-/** Whether all windows of these jobs are in their tiers. */
+/** Whether the tiers hold all windows of these jobs. */
 export async function isRolledUp(db: Db, jobIds: readonly string[]): Promise<boolean> {
   const [row] = await db
     .select({ jobId: metricWindow.jobId })
@@ -180,7 +197,7 @@ export async function isRolledUp(db: Db, jobIds: readonly string[]): Promise<boo
   return !row;
 }
 
-/** Keys as a table `k` of a query. One parameter, however many they are. */
+/** Keys as the table `k` of a query. They are one JSON parameter, however many they are. */
 function listOf(keys: readonly WindowKey[]): SQL {
   const rows = JSON.stringify(keys.map(({ name, attempt, start }) => ({ name, attempt, start })));
   return sql`jsonb_to_recordset(${rows}::jsonb) as k(name text, attempt integer, start bigint)`;

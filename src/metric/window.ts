@@ -1,5 +1,6 @@
-// Mergeable aggregates, pure: what one window of one metric holds. Merging two gives the same as adding all points to
-// one: exactly for count, sum, min, max, first and last, within 1 % for quantiles (a sparse DDSketch).
+// Mergeable aggregates, pure: the content of one window of one metric. Merging two aggregates gives
+// the same as adding all points to one: exactly for count, sum, min, max, first and last, within 1
+// % for quantiles (a sparse DDSketch).
 
 /** Relative accuracy of a quantile is (γ − 1) / (γ + 1), a little under 1 %. */
 const gamma = 1.02;
@@ -8,12 +9,12 @@ const logGamma = Math.log(gamma);
 /** Bucket index → count. Bucket i holds values in (γ^(i−1), γ^i]. */
 type Buckets = Record<string, number>;
 
-/** A value as JSON holds it: NaN and ±Infinity are strings. */
+/** A value as stored JSON: NaN and ±Infinity are strings. */
 export type StoredValue = number | string;
 
 export type Aggregate = {
   count: number;
-  /** Of the finite values. */
+  /** Sum of the finite values. */
   sum: StoredValue;
   min: number | null;
   max: number | null;
@@ -35,10 +36,10 @@ export function fromStored(value: StoredValue): number {
   return Number(value);
 }
 
-/** An aggregate of one value. */
+/** Makes an aggregate of one value. */
 export function aggregateOf(value: number, step: number | null): Aggregate {
   const finite = Number.isFinite(value);
-  const bucket = (wanted: boolean): Buckets => (finite && wanted ? { [bucketOf(Math.abs(value))]: 1 } : {});
+  const bucket = (matches: boolean): Buckets => (finite && matches ? { [bucketOf(Math.abs(value))]: 1 } : {});
   return {
     count: 1,
     sum: finite ? value : 0,
@@ -55,7 +56,10 @@ export function aggregateOf(value: number, step: number | null): Aggregate {
   };
 }
 
-/** `later` merged into `earlier`, as if its points had come after. Neither is changed. */
+/**
+ * Merges two aggregates, as if the points of `later` had come after those of `earlier`. Changes
+ * neither.
+ */
 export function mergeAggregates(earlier: Aggregate, later: Aggregate): Aggregate {
   return {
     count: earlier.count + later.count,
@@ -74,8 +78,8 @@ export function mergeAggregates(earlier: Aggregate, later: Aggregate): Aggregate
 }
 
 /**
- * Adds a later value to an aggregate that is the caller's alone. Merging copies all buckets, so that a thousand different
- * values, each merged, would copy half a million.
+ * Adds a later value to an aggregate in place; the caller must be its only owner. Merging instead
+ * copies all buckets: for a thousand different values, half a million copies.
  */
 export function addValue(aggregate: Aggregate, value: number, step: number | null): void {
   aggregate.count++;
@@ -98,21 +102,24 @@ function addToBucket(buckets: Buckets, magnitude: number): void {
   buckets[index] = (buckets[index] ?? 0) + 1;
 }
 
-/** Mean of the finite values; null when there is none, or when their sum is beyond what a number can hold. */
+/** Mean of the finite values; null when there are none, or when their sum overflows a double. */
 export function meanOf(aggregate: Aggregate): number | null {
   const finite = aggregate.count - aggregate.nonFinite;
   const sum = fromStored(aggregate.sum);
   return finite > 0 && Number.isFinite(sum) ? sum / finite : null;
 }
 
-/** Quantile of the finite values, 0…1, by nearest rank, within 1 % relative error; null when there is none. */
+/**
+ * Quantile (0…1) of the finite values by nearest rank, within 1 % relative error; null when there
+ * are none.
+ */
 export function quantileOf(aggregate: Aggregate, quantile: number): number | null {
   const finite = aggregate.count - aggregate.nonFinite;
   if (finite <= 0 || aggregate.min === null || aggregate.max === null) return null;
   const rank = Math.max(0, Math.ceil(quantile * finite) - 1);
   const within = (value: number) => Math.min(aggregate.max ?? value, Math.max(aggregate.min ?? value, value));
   let seen = 0;
-  // From the most negative value up: the largest bucket of the negatives comes first.
+  // Values are counted upwards: among negatives, the largest magnitude comes first.
   for (const [index, count] of sorted(aggregate.negative).reverse()) {
     seen += count;
     if (seen > rank) return within(-valueOf(index));
@@ -130,7 +137,7 @@ function bucketOf(magnitude: number): number {
   return Math.ceil(Math.log(magnitude) / logGamma);
 }
 
-/** The value whose relative distance to all of the bucket is smallest. */
+/** Returns the value of a bucket with the smallest relative distance to all values in it. */
 function valueOf(index: number): number {
   return (2 * Math.exp(index * logGamma)) / (gamma + 1);
 }

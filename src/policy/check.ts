@@ -1,5 +1,5 @@
-// What a job spec has against the rules of its project: every violation, each with its own sentence. Pure; nothing is
-// ever changed to make a spec fit.
+// Checks a job spec against the rules of its project and returns every violation, each with a
+// sentence. Pure; a spec is never changed to make it fit.
 import { type PolicyRule, type PolicyViolation, quote, Refusal } from '../errors.ts';
 import { canonical } from '../replay/replay.ts';
 import { atInput } from '../spec/input.ts';
@@ -8,12 +8,14 @@ import { type Layer, type LayerValue, type ResolvedValue, resolve, splitPath, va
 import type { Warning } from '../spec/spec.ts';
 
 type Kind = PolicyViolation['kind'];
-/** A value that a rule is about, and whether the request set it itself. */
+/** A value that a rule is about. `requested`: the request set it itself. */
 type Place = { path: string; value: unknown; requested: boolean };
 
 const maxShown = 10;
 
-/** Violations in the order of the rules. An absent or null value violates nothing but `required`. */
+/**
+ * Returns violations in the order of the rules. An absent or null value violates only `required`.
+ */
 export function checkRules(
   rules: readonly PolicyRule[],
   request: Layer,
@@ -31,13 +33,14 @@ export function checkRules(
 }
 
 /**
- * Violations that rules would find in a job that was resolved with others: what its request and the weaker layers gave
- * stays, the defaults of its policy are those of these rules.
+ * Returns the violations that other rules would find in a job that is resolved already. The values
+ * of its request and of weaker layers stay; the policy's defaults are replaced by those of these
+ * rules.
  */
 export function checkAgain(rules: readonly PolicyRule[], resolved: readonly ResolvedValue[]): PolicyViolation[] {
   const layers = new Map(valueSources.map((source) => [source, new Map<string, LayerValue>()]));
   for (const { path, source, value, overrides } of resolved) {
-    for (const given of [{ source, value }, ...overrides]) layers.get(given.source)?.set(path, given);
+    for (const layerValue of [{ source, value }, ...overrides]) layers.get(layerValue.source)?.set(path, layerValue);
   }
   layers.set('POLICY', new Map(rules.filter((rule) => rule.hasDefault).map(toDefault)));
   const request = new Map([...(layers.get('SCHEDULE') ?? []), ...(layers.get('REQUEST') ?? [])]);
@@ -48,9 +51,12 @@ function toDefault({ path, default: value }: PolicyRule): [string, LayerValue] {
   return [path, { source: 'POLICY', value }];
 }
 
-/** One place for a path; for the probability of steps, one for each step. */
+/**
+ * Returns the values that a rule is about: one for a path, except one for each augmentation step
+ * for their probability.
+ */
 function placesOf(path: string, request: Layer, resolved: readonly ResolvedValue[]): Place[] {
-  const valueOf = (wanted: string) => resolved.find((found) => found.path === wanted)?.value;
+  const valueOf = (valuePath: string) => resolved.find((entry) => entry.path === valuePath)?.value;
   if (path !== stepProbability) {
     const requested = request.get(path)?.value ?? null;
     return [{ path, value: valueOf(path), requested: requested !== null }];
@@ -63,28 +69,34 @@ function placesOf(path: string, request: Layer, resolved: readonly ResolvedValue
   }));
 }
 
-/** The limits of a rule that the value breaks. Where a number is bounded, nothing else than a number will do. */
+/**
+ * Returns the limits of a rule that the value breaks. Under a bound, any value but a number breaks
+ * it.
+ */
 export function brokenLimits({ min, max, allowed }: PolicyRule, value: unknown): Kind[] {
   if (value === null || value === undefined) return [];
   const broken: Kind[] = [];
   if (min !== null && !(typeof value === 'number' && value >= min)) broken.push('MIN');
   if (max !== null && !(typeof value === 'number' && value <= max)) broken.push('MAX');
-  const wanted = canonical(value);
-  if (allowed && !allowed.some((item) => canonical(item) === wanted)) broken.push('ALLOWED');
+  const canonicalValue = canonical(value);
+  if (allowed && !allowed.some((item) => canonical(item) === canonicalValue)) broken.push('ALLOWED');
   return broken;
 }
 
 function sentence(kind: Kind, path: string, value: unknown, { min, max, allowed }: PolicyRule): string {
   const name = nameOf(path);
   if (kind === 'REQUIRED') return `${name} must be set in the job spec: the project requires it.`;
-  const found = `${name} ${show(value)} is`;
-  if (kind === 'ALLOWED') return `${found} not among the values that the project allows: ${showAll(allowed ?? [])}.`;
+  const start = `${name} ${show(value)} is`;
+  if (kind === 'ALLOWED') return `${start} not among the values that the project allows: ${showAll(allowed ?? [])}.`;
   const bound = kind === 'MIN' ? `the project's minimum ${min}` : `the project's maximum ${max}`;
-  if (typeof value !== 'number') return `${found} not a number, as ${bound} asks for.`;
-  return `${found} ${kind === 'MIN' ? 'below' : 'above'} ${bound}.`;
+  if (typeof value !== 'number') return `${start} not a number, as ${bound} asks for.`;
+  return `${start} ${kind === 'MIN' ? 'below' : 'above'} ${bound}.`;
 }
 
-/** Violations of rules that refuse, and those of rules that only warn, as advice; `at` is where the caller sent the spec. */
+/**
+ * Splits violations into those of rules that refuse, and warnings of rules that only warn. `at` is
+ * the path at which the caller sent the spec.
+ */
 export function sortViolations(
   violations: readonly PolicyViolation[],
   at: readonly string[],
@@ -103,7 +115,10 @@ function inputPath({ path, rule }: PolicyViolation, at: readonly string[]): stri
   return atInput({ code: 'NOT_ALLOWED', message: '', path: keys }, at).path;
 }
 
-/** All violations of a spec as one refusal; there must be one. `at` is where the caller sent the spec. */
+/**
+ * Makes one refusal of all violations of a spec; there must be at least one. `at` is the path at
+ * which the caller sent the spec.
+ */
 export function policyViolated(violations: PolicyViolation[], at: readonly string[]): Refusal {
   const [first] = violations;
   if (!first) throw new Error('policyViolated() needs a violation');
@@ -128,7 +143,7 @@ function hintOf({ path, rule: { min, max, allowed, required } }: PolicyViolation
   return limits.length > 0 ? `Set ${path}${must} to ${limits.join(', ')}.` : `Set ${path}${must}.`;
 }
 
-/** `epochs` of `hyperparams.epochs`. */
+/** Returns the last part of a path, e.g. `epochs` of `hyperparams.epochs`. */
 function nameOf(path: string): string {
   return splitPath(path).at(-1) ?? path;
 }

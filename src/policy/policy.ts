@@ -1,5 +1,6 @@
-// Policies: what a project gives its jobs by default and what they may not ask for. All rules are set at once, as one
-// revision; a revision never changes, so that a job can name the one it was resolved with.
+// Policies: defaults that a project gives its jobs, and limits on what they may ask for. All rules
+// are set at once, as one revision. A revision never changes, so that a job can name the one it was
+// resolved with.
 import { and, desc, eq, lt, sql } from 'drizzle-orm';
 import { type Actor, canSee, requireScope } from '../actor.ts';
 import type { Db } from '../database/database.ts';
@@ -17,7 +18,7 @@ export type Policy = {
   /** `pol_<project>_<revision>`. */
   id: string;
   projectId: string;
-  /** 0 is the empty policy of a new project. */
+  /** Number of the revision; 0 is the empty policy of a new project. */
   revision: number;
   /** Ordered by path. */
   rules: PolicyRule[];
@@ -33,17 +34,19 @@ export type NewPolicy = {
 };
 
 /**
- * Replaces the rules of the project, as one new revision; rules that are in force already make none. Throws INVALID_INPUT
- * with every problem of the rules, INVALID_STATE when `ifRevision` is not the current revision.
+ * Replaces the rules of the project, as one new revision; rules that equal the current ones make
+ * none. Throws INVALID_INPUT with every problem of the rules, and INVALID_STATE when `ifRevision`
+ * is not the current revision.
  */
 export async function setPolicy(tx: Tx, actor: Actor, input: NewPolicy): Promise<Policy> {
   const { projectId, ifRevision } = input;
-  const { found, rules } = await readNewPolicy(tx, actor, input);
-  requireActive(found, ['input', 'projectId']);
+  const { owner, rules } = await readNewPolicy(tx, actor, input);
+  requireActive(owner, ['input', 'projectId']);
 
-  // One change at a time, so that revisions have no gap. New jobs need not wait: their foreign key takes a weaker lock.
+  // The lock lets one change happen at a time, so that revisions have no gap. New jobs need not
+  // wait: their foreign key takes a weaker lock.
   await tx.select({ id: project.id }).from(project).where(eq(project.id, projectId)).for('no key update');
-  const current = await getCurrentPolicy(tx, found);
+  const current = await getCurrentPolicy(tx, owner);
   const isSame = canonical(current.rules) === canonical(rules);
   if (isSame && isRepeat(current, actor, ifRevision)) return current;
   if (ifRevision !== null && ifRevision !== current.revision) throw otherRevision(ifRevision, current.revision);
@@ -62,14 +65,17 @@ export async function setPolicy(tx: Tx, actor: Actor, input: NewPolicy): Promise
   return toPolicy(row);
 }
 
-/** Like `setPolicy`, but changes nothing: the policy that stays in force, and the rules as they would be kept. */
+/**
+ * Dry run of `setPolicy`: returns the policy that stays in force, and in `tried` the rules as they
+ * would be stored.
+ */
 export async function tryPolicy(
   db: Db,
   actor: Actor,
   input: NewPolicy,
 ): Promise<{ policy: Policy; tried: PolicyRule[] }> {
-  const { found, rules } = await readNewPolicy(db, actor, input);
-  const current = await getCurrentPolicy(db, found);
+  const { owner, rules } = await readNewPolicy(db, actor, input);
+  const current = await getCurrentPolicy(db, owner);
   const { ifRevision } = input;
   if (ifRevision !== null && ifRevision !== current.revision) throw otherRevision(ifRevision, current.revision);
   return { policy: current, tried: rules };
@@ -77,12 +83,15 @@ export async function tryPolicy(
 
 async function readNewPolicy(db: Db, actor: Actor, { projectId, rules }: NewPolicy) {
   requireScope(actor, projectId, 'ADMIN', ['input', 'projectId']);
-  const found = await getProject(db, actor, projectId);
-  if (!found) throw notFound('Project', projectId, ['input', 'projectId']);
-  return { found, rules: await readRules(rules, ['input', 'rules']) };
+  const owner = await getProject(db, actor, projectId);
+  if (!owner) throw notFound('Project', projectId, ['input', 'projectId']);
+  return { owner, rules: await readRules(rules, ['input', 'rules']) };
 }
 
-/** Whether the caller made the current revision from the one it names: its answer was lost, and it asks again. */
+/**
+ * Whether this call repeats one whose answer was lost: the caller made the current revision from
+ * `ifRevision`.
+ */
 function isRepeat(current: Policy, actor: Actor, ifRevision: number | null): boolean {
   return ifRevision === current.revision - 1 && current.createdBy === actor.tokenId;
 }
@@ -95,14 +104,14 @@ function otherRevision(expected: number, revision: number): Refusal {
   });
 }
 
-/** The policy in force, as committed when this is asked. */
+/** Returns the policy in force at the time of the call. */
 export async function getCurrentPolicy(db: Db, project: Pick<Project, 'id' | 'createdAt'>): Promise<Policy> {
   return (await findCurrentPolicy(db, project.id)) ?? emptyPolicy(project);
 }
 
-/** The newest revision; null where none was made, which is the empty one. */
+/** Returns the newest revision; null when only the empty policy exists. */
 export async function findCurrentPolicy(db: Db, projectId: string): Promise<Policy | null> {
-  if (projectId.includes('\0')) return null; // text that the database cannot hold
+  if (projectId.includes('\0')) return null; // Postgres cannot hold NUL in text
   const [row] = await db
     .select()
     .from(policy)
@@ -112,7 +121,10 @@ export async function findCurrentPolicy(db: Db, projectId: string): Promise<Poli
   return row ? toPolicy(row) : null;
 }
 
-/** A revision, the current one for null; null when there is none of that number. For callers who may see the project. */
+/**
+ * Returns a revision, or for null the current one; null when it does not exist. The caller may see
+ * the project.
+ */
 export async function getPolicy(
   db: Db,
   project: Pick<Project, 'id' | 'createdAt'>,
@@ -127,7 +139,10 @@ export async function getPolicy(
   return row ? toPolicy(row) : null;
 }
 
-/** Revisions, newest first down to the empty one, one more than the limit; `before` is a revision. */
+/**
+ * Lists revisions, newest first down to the empty one, one more than the limit when there are more;
+ * `before` is a revision.
+ */
 export async function listPolicies(
   db: Db,
   project: Pick<Project, 'id' | 'createdAt'>,
@@ -144,23 +159,23 @@ export async function listPolicies(
   return [...rows.map(toPolicy), emptyPolicy(project)].slice(0, page.limit + 1);
 }
 
-/** Policies by id, for callers who may see them. */
+/** Loads policies by their ids. The caller has checked that they may be seen. */
 export async function loadPolicies(db: Db, ids: readonly string[]): Promise<Map<string, Policy>> {
-  const wanted = ids.flatMap((id) => parsePolicyId(id) ?? []);
-  const kept = wanted.filter(({ revision }) => revision > 0);
-  const pairs = sql`select * from jsonb_to_recordset(${JSON.stringify(kept)}::jsonb) as k("projectId" text, revision integer)`;
-  const isKept = sql`(${policy.projectId}, ${policy.revision}) in (${pairs})`;
-  const rows = kept.length > 0 ? await db.select().from(policy).where(isKept) : [];
-  const empty = wanted.filter(({ revision }) => revision === 0).map(({ projectId }) => projectId);
+  const parsedIds = ids.flatMap((id) => parsePolicyId(id) ?? []);
+  const stored = parsedIds.filter(({ revision }) => revision > 0);
+  const pairs = sql`select * from jsonb_to_recordset(${JSON.stringify(stored)}::jsonb) as k("projectId" text, revision integer)`;
+  const isStored = sql`(${policy.projectId}, ${policy.revision}) in (${pairs})`;
+  const rows = stored.length > 0 ? await db.select().from(policy).where(isStored) : [];
+  const empty = parsedIds.filter(({ revision }) => revision === 0).map(({ projectId }) => projectId);
   const projects = empty.length > 0 ? await loadProjects(db, empty) : new Map<string, Project>();
-  const found = [...rows.map(toPolicy), ...[...projects.values()].map(emptyPolicy)];
-  return new Map(found.map((one) => [one.id, one]));
+  const policies = [...rows.map(toPolicy), ...[...projects.values()].map(emptyPolicy)];
+  return new Map(policies.map((one) => [one.id, one]));
 }
 
-/** The policy with this id, or null when there is none or the actor may not see it. */
+/** Returns the policy with this id; null when there is none or the actor may not see it. */
 export async function getPolicyById(db: Db, actor: Actor, id: string): Promise<Policy | null> {
-  const found = (await loadPolicies(db, [id])).get(id);
-  return found && canSee(actor, found.projectId) ? found : null;
+  const row = (await loadPolicies(db, [id])).get(id);
+  return row && canSee(actor, row.projectId) ? row : null;
 }
 
 export function policyId(projectId: string, revision: number): string {
@@ -172,15 +187,16 @@ function parsePolicyId(id: string): { projectId: string; revision: number } | nu
   return projectId && digits ? { projectId, revision: Number(digits) } : null;
 }
 
-/** The defaults of a policy, as a layer. */
+/** Returns the defaults of a policy as a layer. */
 export function policyLayer({ rules }: Pick<Policy, 'rules'>): Layer {
-  const given = rules.map(withDefault).filter((rule) => rule.hasDefault);
-  return new Map(given.map((rule) => [rule.path, { source: 'POLICY', value: rule.default }]));
+  const rulesWithDefault = rules.map(withDefault).filter((rule) => rule.hasDefault);
+  return new Map(rulesWithDefault.map((rule) => [rule.path, { source: 'POLICY', value: rule.default }]));
 }
 
 /**
- * No version of the defaults has `metrics.max_names`, whose bound is an operator's variable: a job that names no number is
- * checked by no rule, so that a maximum would bind nobody. It is what such a job gets.
+ * Makes the maximum of `metrics.max_names` the default too. No version of the defaults has this
+ * value, since the operator's variable bounds it; without a value a job is checked by no rule, and
+ * a maximum would bind no job.
  */
 function withDefault(rule: PolicyRule): PolicyRule {
   const { path, hasDefault, max, allowed, enforcement } = rule;
@@ -189,7 +205,7 @@ function withDefault(rule: PolicyRule): PolicyRule {
 }
 
 function toPolicy(row: typeof policy.$inferSelect): Policy {
-  // Rules of revisions that were made before rules could warn say nothing of it: they refuse.
+  // Rules of revisions from before rules could warn have no `enforcement`: they refuse.
   const rules = row.rules.map((rule) => ({ ...rule, enforcement: rule.enforcement ?? 'DENY' }));
   return { id: policyId(row.projectId, row.revision), ...row, rules };
 }

@@ -1,12 +1,13 @@
-// Rules as somebody sends them → rules that can be kept: every problem of all of them at once. A rule that is kept can
-// always be obeyed: its default lies within its limits and is a value that a job spec may hold there.
+// Checks the rules that a caller sends, with every problem of all of them at once, and turns them
+// into rules to store. A stored rule can always be obeyed: its default lies within its limits and
+// is a value that a job spec may hold.
 import { invalid, type Issue, type PolicyRule, quote } from '../errors.ts';
 import { findCredentials, isCredential } from '../spec/credential.ts';
 import { kindOfPath, pathHint, readValue } from '../spec/path.ts';
 import { giveWay } from '../turns.ts';
 import { brokenLimits } from './check.ts';
 
-/** A rule as it is sent. `default: undefined` is none; null is unset everywhere else. */
+/** A rule as a caller sends it. `default: undefined` means none; elsewhere null means unset. */
 export type RuleInput = {
   path: string;
   default?: unknown;
@@ -22,12 +23,16 @@ const maxRules = 200;
 const maxAllowed = 100;
 const maxMessage = 500;
 const maxPath = 250;
-/** Characters of the JSON of a default, and of all allowed values of a rule. */
+/**
+ * Upper bound of the JSON of a default, and of all allowed values of a rule together, in
+ * characters.
+ */
 const maxJson = 10_000;
 
 /**
- * Rules by path. Throws INVALID_INPUT with every problem; `at` is where the list was sent. Others are served between two
- * rules: each allowed value is read as a job spec would read it, and 200 rules of 100 values take half a second.
+ * Returns the rules ordered by path. Throws INVALID_INPUT with every problem; `at` is the path of
+ * the list. It gives way to other work between two rules: each allowed value is parsed as part of a
+ * job spec, and 200 rules of 100 values take half a second.
  */
 export async function readRules(inputs: readonly RuleInput[], at: readonly string[]): Promise<PolicyRule[]> {
   if (inputs.length > maxRules) {
@@ -40,13 +45,13 @@ export async function readRules(inputs: readonly RuleInput[], at: readonly strin
   for (const [index, input] of inputs.entries()) {
     const turn = giveWay();
     if (turn) await turn;
-    const here = [...at, String(index)];
-    const open = openCredentials(input, here);
-    if (open.length > 0) {
-      issues.push(...open); // nothing of the rule is repeated
+    const rulePath = [...at, String(index)];
+    const credentialIssues = openCredentials(input, rulePath);
+    if (credentialIssues.length > 0) {
+      issues.push(...credentialIssues); // no other issue of the rule, which would repeat it
       continue;
     }
-    const report = reporter(issues, input.path, here);
+    const report = reporter(issues, input.path, rulePath);
     if (paths.indexOf(input.path) < index) {
       report('NOT_ALLOWED', 'path', 'has a rule already.', 'Make one rule of the two.');
     }
@@ -56,7 +61,7 @@ export async function readRules(inputs: readonly RuleInput[], at: readonly strin
   return rules.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-/** Values that jobs would show to everybody. */
+/** Issues for credentials in a rule: its values are shown to every reader of a job. */
 function openCredentials(input: RuleInput, at: string[]): Issue[] {
   if (isCredential(input.path)) return findCredentials({ path: input.path }, at);
   return [
@@ -66,7 +71,7 @@ function openCredentials(input: RuleInput, at: string[]): Issue[] {
   ];
 }
 
-/** Notes a problem of a field; the sentence goes on after the rule's path. */
+/** Adds an issue of a field. The message is the path of the rule followed by `rest`. */
 type Report = (code: Issue['code'], field: string, rest: string, hint?: string) => void;
 
 function reporter(issues: Issue[], rulePath: string, at: string[]): Report {
@@ -122,7 +127,10 @@ function readBounds({ path, min, max }: PolicyRule, report: Report): void {
     report('OUT_OF_RANGE', 'min', `has a min ${min} above its max ${max}.`);
 }
 
-/** Also replaces each value by what a job spec would hold, so that the two compare equal. */
+/**
+ * Checks the allowed values, and replaces each by its form in a job spec, so that the two compare
+ * equal.
+ */
 function readAllowed(rule: PolicyRule, report: Report): void {
   const { allowed } = rule;
   if (!allowed) return;
@@ -155,7 +163,7 @@ function readDefault(rule: PolicyRule, report: Report): void {
     return;
   }
   if (rule.default === null) {
-    if (kindOfPath(rule.path) === 'free') return; // reaches the script as null
+    if (kindOfPath(rule.path) === 'free') return; // the script gets null
     report('NOT_ALLOWED', 'default', 'takes no default of null: null means unset.', 'Leave default out for none.');
     return;
   }

@@ -1,4 +1,4 @@
-// How people ask for policies, set them, and are told what a job violates.
+// GraphQL: policies, `setPolicy`, and the violations of a job.
 import { requireActor } from '../actor.ts';
 import { defaultsLayer, getDefaults } from '../defaults/defaults.ts';
 import type { PolicyRule, PolicyViolation } from '../errors.ts';

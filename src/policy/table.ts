@@ -1,4 +1,5 @@
-// Policies: one row a revision, never changed. Revision 0 is the empty policy of a new project and has no row.
+// Policies: one row for each revision, never changed. Revision 0, the empty policy of a new
+// project, has no row.
 import { sql } from 'drizzle-orm';
 import { check, integer, jsonb, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
@@ -13,10 +14,10 @@ export const policy = pgTable(
       .references(() => project.id),
     /** 1, 2, 3 … without a gap. */
     revision: integer().notNull(),
-    /** Ordered by path, one a path. */
+    /** Ordered by path, one rule for each path. */
     rules: jsonb().$type<PolicyRule[]>().notNull(),
     createdAt: instant().notNull().default(now),
-    /** Token that set it. */
+    /** Id of the token that set it. */
     createdBy: text(),
   },
   (table) => [

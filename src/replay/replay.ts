@@ -1,6 +1,6 @@
-// Idempotency keys: the same key with the same input gives the first object, with another input a conflict. The key's
-// row is written in the transaction of the object it stands for, so neither exists without the other, and a refused
-// submission does not use its key up.
+// Idempotency keys: the same key with the same input gives the first object again, with another
+// input a conflict. The row of the key is written in the transaction of its object, so that neither
+// exists without the other, and a refused submission does not use up its key.
 import { createHash } from 'node:crypto';
 import canonicalize from 'canonicalize';
 import { and, eq, sql } from 'drizzle-orm';
@@ -16,28 +16,32 @@ export type KeyedInput = {
   scope: string;
   mutation: string;
   key: string;
-  /** What was sent, without absent keys. */
+  /** The input as it was sent, without absent fields. */
   input: Record<string, unknown>;
   /** Id of the object that this transaction makes when the key is new. */
   objectId: string;
 };
 
-/** Waiting for the first holder of a key keeps a connection, so it ends; the caller comes again. */
+/**
+ * Longest wait for another transaction that holds the same key. The wait occupies a connection, so
+ * it ends, and the caller tries again.
+ */
 const lockTimeoutMs = 3_000;
 
-/** RFC 8785: equal values give equal text. */
+/** Returns canonical JSON (RFC 8785): equal values give equal text. */
 export function canonical(value: unknown): string {
   return canonicalize(value) ?? 'null';
 }
 
-/** SHA-256 of the canonical value, in hex. */
+/** Returns the SHA-256 of the canonical JSON, in hex. */
 export function hashOf(value: unknown): string {
   return createHash('sha256').update(canonical(value)).digest('hex');
 }
 
 /**
- * Takes the key for `objectId`, or says which object it already stands for: null when it is new. Throws
- * IDEMPOTENCY_CONFLICT for another input, IN_PROGRESS when the first submission with this key is still under way.
+ * Takes the key for `objectId`. Returns null when the key is new, else the id of the object for
+ * which it stands. Throws IDEMPOTENCY_CONFLICT for another input, and IN_PROGRESS while the first
+ * submission with this key is under way.
  */
 export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null> {
   requireKey(keyed.key);
@@ -49,31 +53,32 @@ export async function takeKey(tx: Tx, keyed: KeyedInput): Promise<string | null>
     if (databaseErrorCode(error) === '55P03') throw inProgress();
     throw error;
   }
-  const [known] = await tx
+  const [earlier] = await tx
     .select()
     .from(idempotencyKey)
     .where(and(eq(idempotencyKey.scope, scope), eq(idempotencyKey.mutation, mutation), eq(idempotencyKey.key, key)));
-  if (!known) throw inProgress(); // it was refused just now: the key is free again
-  if (known.fingerprint === fingerprint) {
+  // its submission was refused just now, and the key is free again
+  if (!earlier) throw inProgress();
+  if (earlier.fingerprint === fingerprint) {
     replays.inc();
-    return known.objectId;
+    return earlier.objectId;
   }
   const message = 'The idempotency key was used before with a different input.';
   throw new Refusal('IDEMPOTENCY_CONFLICT', message, {
     path: ['input', 'idempotencyKey'],
     hint: 'Send the first input again, or use a new key for a new submission.',
-    existingId: known.objectId,
-    differingPaths: differingPaths(known.input as Record<string, unknown>, input),
+    existingId: earlier.objectId,
+    differingPaths: differingPaths(earlier.input as Record<string, unknown>, input),
   });
 }
 
 /**
- * Takes those of the keys that are new; the ids of their objects. Waits while another transaction holds one of them,
- * until that one ends or the time is up: then it fails as Postgres does (55P03).
+ * Takes the keys that are new and returns the ids of their objects. Waits up to `waitMs` while
+ * another transaction holds one of them, then fails with the error of Postgres (55P03).
  */
 export async function takeKeys(tx: Tx, keys: readonly KeyedInput[], waitMs: number): Promise<Set<string>> {
   if (keys.length === 0) return new Set();
-  // In one order everywhere, so that no two transactions wait for each other.
+  // All transactions take keys in the same order, so that no two wait for each other.
   const rows = keys
     .map((keyed) => ({ ...keyed, fingerprint: hashOf(keyed.input) }))
     .sort((a, b) => (a.key < b.key ? -1 : Number(a.key > b.key)));
@@ -103,7 +108,7 @@ function inProgress(): Refusal {
   });
 }
 
-/** Dotted paths of leaves whose values differ, in order. */
+/** Returns the dotted paths of leaves whose values differ, sorted. */
 export function differingPaths(a: Record<string, unknown>, b: Record<string, unknown>): string[] {
   const [left, right] = [leavesOf(a), leavesOf(b)];
   const places = [...new Set([...left.keys(), ...right.keys()])];
@@ -111,7 +116,10 @@ export function differingPaths(a: Record<string, unknown>, b: Record<string, unk
   return [...new Set(differing.map((place) => (JSON.parse(place) as string[]).join('.')))].sort();
 }
 
-/** The canonical text of each leaf by its keys as JSON: a dotted path would be one for `{"a.b": 1}` and `{"a": {"b": 1}}`. */
+/**
+ * Returns the canonical text of each leaf by its keys as JSON. A dotted path would not do: `{"a.b":
+ * 1}` and `{"a": {"b": 1}}` have the same.
+ */
 function leavesOf(value: unknown, keys: readonly string[] = [], leaves = new Map<string, string>()) {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     return leaves.set(JSON.stringify(keys), canonical(value));

@@ -1,4 +1,4 @@
-// Idempotency keys: which object a keyed mutation made, and what its input was.
+// Idempotency keys: the object that a mutation with a key made, and its input.
 import { jsonb, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
 
@@ -11,7 +11,7 @@ export const idempotencyKey = pgTable(
     key: text().notNull(),
     /** SHA-256, in hex, of the canonical input. */
     fingerprint: text().notNull(),
-    /** The input as sent, to tell which paths differ. */
+    /** The input as sent, to tell the paths that differ. */
     input: jsonb().notNull(),
     objectId: text().notNull(),
     createdAt: instant().notNull().default(now),

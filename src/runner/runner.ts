@@ -1,4 +1,4 @@
-// Runners: signing on, signs of life, and who is there.
+// Runners: their registration, their signs of life, and which of them are online.
 import { and, eq, isNull, lt, or, type SQL, sql } from 'drizzle-orm';
 import { type Actor, requirePlatformScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
@@ -15,11 +15,12 @@ import { runner } from './table.ts';
 export type Runner = typeof runner.$inferSelect;
 export type RunnerState = 'ONLINE' | 'DRAINING' | 'OFFLINE';
 
-/** A runner that was not heard for so long is offline. It says something at least every 20 s. */
+/** A runner without a request for this long is offline. It makes one at least every 20 s. */
 const offlineAfterSeconds = 30;
+/** Shortest pause between two writes of `lastSeenAt` or `claimedAt`. */
 const seenEverySeconds = 5;
 
-/** Signs a runner on, or back on: the same token and name are the same runner. */
+/** Registers a runner, or updates it: the same token and name are the same runner. */
 export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequest): Promise<Runner> {
   requirePlatformScope(actor, 'RUNNER');
   const { name, version, labels, gpus, places = null, bootId } = request;
@@ -35,22 +36,27 @@ export async function registerRunner(tx: Tx, actor: Actor, request: RegisterRequ
   return row;
 }
 
-/** Attempts that the runner takes at once. */
+/** Returns the number of attempts that the runner takes at once. */
 export function placesOf({ places, gpus }: Pick<Runner, 'places' | 'gpus'>): number {
   return places ?? defaultPlaces(gpus.length);
 }
 
-/** The runner with this id; throws NOT_FOUND unless it signed on with the actor's token. */
+/**
+ * Returns the runner with this id; throws NOT_FOUND unless it was registered with the actor's
+ * token.
+ */
 export async function requireRunner(db: Db, actor: Actor, id: string): Promise<Runner> {
   requirePlatformScope(actor, 'RUNNER');
-  const found = (await loadRunners(db, [id])).get(id);
-  if (found?.tokenId !== actor.tokenId) {
+  const row = (await loadRunners(db, [id])).get(id);
+  if (row?.tokenId !== actor.tokenId) {
     throw notFound('Runner', id, ['runnerId'], 'Register again: the gateway may have a new database.');
   }
-  return found;
+  return row;
 }
 
-/** Writes that the runner was heard now, or also asked for work, every few seconds at most. */
+/**
+ * Records that the runner was seen now, or with `claims` that it asked for work; at most every 5 s.
+ */
 export async function touchRunner(tx: Tx, id: string, { claims = false } = {}): Promise<void> {
   const before = sql`${now} - ${`${seenEverySeconds} s`}::interval`;
   const stale = claims ? or(isNull(runner.claimedAt), lt(runner.claimedAt, before)) : lt(runner.lastSeenAt, before);
@@ -61,8 +67,8 @@ export async function touchRunner(tx: Tx, id: string, { claims = false } = {}): 
 }
 
 /**
- * Writes that a runner takes no more jobs. Of a start of it that is over (another boot id) this says nothing: it may come
- * late.
+ * Records that a runner takes no more jobs. With another boot id the request is late, from an
+ * earlier start of the runner, and is ignored.
  */
 export async function drainRunner(tx: Tx, actor: Actor, { runnerId, bootId }: DrainRequest): Promise<void> {
   await requireRunner(tx, actor, runnerId);
@@ -72,13 +78,13 @@ export async function drainRunner(tx: Tx, actor: Actor, { runnerId, bootId }: Dr
     .where(and(eq(runner.id, runnerId), eq(runner.bootId, bootId)));
 }
 
-/** Runners by id. */
+/** Loads runners by their ids. */
 export async function loadRunners(db: Db, ids: readonly string[]): Promise<Map<string, Runner>> {
   const rows = await db.select().from(runner).where(isOneOf(runner.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** Runners that are there and take jobs, at most 1000: what a job can be placed on. */
+/** Lists the online runners, at most 1000, on which jobs can be placed. */
 export async function listOnlineRunners(db: Db): Promise<Runner[]> {
   return db.select().from(runner).where(inState.ONLINE).orderBy(runner.id).limit(1_000);
 }
@@ -92,7 +98,10 @@ const inState: Record<RunnerState, SQL> = {
 
 export type RunnerPage = { limit: number; backward: boolean; after?: string[]; before?: string[] };
 
-/** Runners in these states, in order of registration, one more than the limit. All who may read see all runners. */
+/**
+ * Lists runners in these states, in order of registration, one more than the limit when there are
+ * more. Every reader sees all runners.
+ */
 export async function listRunners(db: Db, states: RunnerState[] | null, page: RunnerPage): Promise<Runner[]> {
   const order = keyset([runner.id], { ...page, descending: false });
   const rows = await db

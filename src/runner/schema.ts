@@ -1,4 +1,4 @@
-// How people ask for runners. The jobs that they execute are added where attempts live.
+// GraphQL: runners and their GPUs. `attempt/schema.ts` adds the jobs that they execute.
 import { requireActor } from '../actor.ts';
 import { builder, load } from '../graphql/builder.ts';
 import { ActorInterface, NodeInterface, registerActor, registerNode } from '../graphql/node.ts';

@@ -1,4 +1,4 @@
-// Machines that signed on to run jobs.
+// Runners: machines that registered to run jobs.
 import { index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
 import type { Gpu } from '../protocol/control.ts';
@@ -7,23 +7,28 @@ export const runner = pgTable(
   'runner',
   {
     id: text().primaryKey(),
-    /** Unique for the token that it signs on with: a restarted runner is the same one. */
+    /** Unique for its token: a restarted runner is the same one. */
     name: text().notNull(),
     tokenId: text().notNull(),
-    /** Projects whose jobs it takes, those of its token; null for all. */
+    /** Projects whose jobs the runner takes, from its token; null for all. */
     projectIds: text().array(),
     gpus: jsonb().$type<Gpu[]>().notNull(),
     labels: text().array().notNull(),
-    /** Attempts that it runs at once; null for a runner of an older build, which does not say: it has the default. */
+    /**
+     * Number of attempts that it runs at once; null for a runner of an older build, which does not
+     * tell it and gets the default.
+     */
     places: integer(),
     version: text().notNull(),
     bootId: text().notNull(),
     createdAt: instant().notNull().default(now),
-    /** Written every 5 s at most. */
+    /** Time of the last request; written every 5 s at most. */
     lastSeenAt: instant().notNull().default(now),
-    /** When it last asked for work, written every 5 s at most; null until then. */
+    /** Time of the last claim, written every 5 s at most; null before the first. */
     claimedAt: instant(),
-    /** Since when it takes no more jobs and lets its own end; null while it takes some. */
+    /**
+     * Time since which the runner takes no more jobs, while its own end; null while it takes jobs.
+     */
     drainingAt: instant(),
   },
   (table) => [uniqueIndex('runner_name').on(table.tokenId, table.name), index('runner_seen').on(table.lastSeenAt)],

@@ -1,13 +1,14 @@
-// Envelope encryption of secrets. Each version of a secret has a random 256-bit data key, which encrypts the value and is
-// itself encrypted ("wrapped") with one of the gateway's keys; both with AES-256-GCM and a fresh nonce. What is encrypted
-// is bound to its place: moved to another project, name or version it does not open.
+// Envelope encryption of secrets. Each version of a secret has a random 256-bit data key, which
+// encrypts the value and is itself encrypted ("wrapped") with a key of the gateway. Both use
+// AES-256-GCM with a fresh nonce. The ciphertext is bound to its project, name and version: moved
+// to another one, it cannot be decrypted.
 import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from 'node:crypto';
 import type { SecretKey } from '../config.ts';
 
-/** Where a value belongs. */
+/** The project, name and version to which a value belongs. */
 export type Place = { projectId: string; name: string; version: number };
 
-/** A value as it is kept. Both parts are nonce (12 bytes), ciphertext, tag (16 bytes). */
+/** An encrypted value. Both buffers are nonce (12 bytes), ciphertext, tag (16 bytes). */
 export type Sealed = { keyId: string; wrappedKey: Buffer; sealedValue: Buffer };
 
 const algorithm = 'aes-256-gcm';
@@ -15,7 +16,10 @@ const keyBytes = 32;
 const nonceBytes = 12;
 const tagBytes = 16;
 
-/** Why a value cannot be opened: the key is not there, or what is kept is not what was sealed. */
+/**
+ * Why a value cannot be decrypted: the gateway lacks the key, or the stored bytes are not those
+ * that were sealed.
+ */
 export type Unopened = 'KEY_MISSING' | 'DAMAGED';
 
 /** Encrypts a value under a new data key. */
@@ -32,7 +36,7 @@ export function seal(key: SecretKey, place: Place, value: string): Sealed {
   }
 }
 
-/** Decrypts what `seal` made for this place, with the key of the same id. */
+/** Decrypts the result of `seal` for the same place, with the key of the same id. */
 export function open(
   keys: readonly SecretKey[],
   place: Place,
@@ -47,7 +51,10 @@ export function open(
   return value ? { value: value.toString('utf8') } : { problem: 'DAMAGED' };
 }
 
-/** The authenticated part, unambiguous by JSON's quotes; a wrapped key never passes for a value. */
+/**
+ * Additional authenticated data: JSON, so that no two places give the same text. `what` keeps a
+ * wrapped key from passing for a value.
+ */
 function boundTo(what: 'key' | 'value', { projectId, name, version }: Place, keyId: string): Buffer {
   return Buffer.from(JSON.stringify(['astraml secret', what, projectId, name, version, keyId]));
 }
@@ -58,7 +65,7 @@ function encrypt(key: KeyObject | Buffer, bound: Buffer, plain: Buffer): Buffer 
   return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
 }
 
-/** Null for anything but what was encrypted with this key and bound to this. */
+/** Decrypts a ciphertext; null unless it was encrypted with this key and bound to these bytes. */
 function decrypt(key: KeyObject | Buffer, bound: Buffer, sealed: Buffer): Buffer | null {
   if (sealed.length < nonceBytes + tagBytes) return null;
   const tagAt = sealed.length - tagBytes;

@@ -1,4 +1,4 @@
-// How people set secrets and see which there are. No field here has a value.
+// GraphQL: set, delete and list secrets. No field here returns a value.
 import { requireActor } from '../actor.ts';
 import { builder } from '../graphql/builder.ts';
 import {

@@ -1,5 +1,6 @@
-// Secrets: what a job may know and nobody may read back. A value is encrypted before it reaches the database, and opened
-// only for the runner that is given the job. No message, event or refusal here holds a value.
+// Secrets: values that a job gets and that no caller can read back. A value is encrypted before it
+// reaches the database, and decrypted only for the runner that gets the job. No message, event or
+// refusal here holds a value.
 import { and, asc, eq } from 'drizzle-orm';
 import { type Actor, canSee, requireScope } from '../actor.ts';
 import type { SecretKey } from '../config.ts';
@@ -18,13 +19,13 @@ import type { Warning } from '../spec/spec.ts';
 import { open, seal } from './cipher.ts';
 import { secret } from './table.ts';
 
-/** A secret without what is encrypted. */
+/** A secret without its encrypted parts. */
 export type Secret = Pick<
   typeof secret.$inferSelect,
   'id' | 'projectId' | 'name' | 'version' | 'createdAt' | 'updatedAt' | 'lastUsedAt'
 >;
 
-const shown = {
+const publicColumns = {
   id: secret.id,
   projectId: secret.projectId,
   name: secret.name,
@@ -40,9 +41,9 @@ const maxBytes = 65_536;
 export type NewSecret = { projectId: string; name: string; value: string };
 
 /**
- * Sets the value, as a new version each time: comparing it with the one before would need its key. Throws INVALID_INPUT
- * for a name or value that cannot be used, INVALID_STATE for an archived project, or when
- * the gateway has no key to encrypt with.
+ * Sets a value, always as a new version: comparing it with the current one would need its key.
+ * Throws INVALID_INPUT for a name or value that cannot be used, and INVALID_STATE for an archived
+ * project or a gateway without a key to encrypt with.
  */
 export async function setSecret(tx: Tx, actor: Actor, input: NewSecret, keys: readonly SecretKey[]): Promise<Secret> {
   const { projectId, name, value } = input;
@@ -53,19 +54,19 @@ export async function setSecret(tx: Tx, actor: Actor, input: NewSecret, keys: re
   if (!key) throw noKey();
 
   await lockSecrets(tx, projectId);
-  const known = await getSecret(tx, projectId, name);
-  const version = (known?.version ?? 0) + 1;
+  const existing = await getSecret(tx, projectId, name);
+  const version = (existing?.version ?? 0) + 1;
   const sealed = seal(key, { projectId, name, version }, value);
-  const [row] = known
+  const [row] = existing
     ? await tx
         .update(secret)
         .set({ version, ...sealed, updatedAt: now })
-        .where(eq(secret.id, known.id))
-        .returning(shown)
+        .where(eq(secret.id, existing.id))
+        .returning(publicColumns)
     : await tx
         .insert(secret)
         .values({ id: newId('sec'), projectId, name, version, ...sealed })
-        .returning(shown);
+        .returning(publicColumns);
   if (!row) throw new Error('A secret was written and is not there.');
   await recordEvent(tx, {
     type: 'SECRET_SET',
@@ -77,7 +78,7 @@ export async function setSecret(tx: Tx, actor: Actor, input: NewSecret, keys: re
   return row;
 }
 
-/** Deletes the secret for ever; its id comes back. Jobs that still refer to it fail to start. */
+/** Deletes the secret for ever and returns its id. Jobs that still refer to it fail to start. */
 export async function deleteSecret(
   tx: Tx,
   actor: Actor,
@@ -85,31 +86,34 @@ export async function deleteSecret(
 ): Promise<string> {
   await requireAdmin(tx, actor, projectId);
   await lockSecrets(tx, projectId);
-  const known = await getSecret(tx, projectId, name);
-  if (!known) {
+  const existing = await getSecret(tx, projectId, name);
+  if (!existing) {
     const near = closest(name, await listSecretNames(tx, projectId));
     throw notFound('Secret', name, ['input', 'name'], near ? `Did you mean "${near}"?` : undefined);
   }
-  await tx.delete(secret).where(eq(secret.id, known.id));
+  await tx.delete(secret).where(eq(secret.id, existing.id));
   await recordEvent(tx, {
     type: 'SECRET_DELETED',
     projectId,
     actorId: actor.tokenId,
     message: `Secret ${name} was deleted.`,
-    data: { name, version: known.version },
+    data: { name, version: existing.version },
   });
-  return known.id;
+  return existing.id;
 }
 
 async function requireAdmin(db: Db, actor: Actor, projectId: string): Promise<void> {
   const path = ['input', 'projectId'];
   requireScope(actor, projectId, 'ADMIN', path);
-  const found = await getProject(db, actor, projectId);
-  if (!found) throw notFound('Project', projectId, path);
-  requireActive(found, path);
+  const owner = await getProject(db, actor, projectId);
+  if (!owner) throw notFound('Project', projectId, path);
+  requireActive(owner, path);
 }
 
-/** One change at a time, so that no two versions have one number. New jobs need not wait: they take a weaker lock. */
+/**
+ * Locks the project, so that two changes never give the same version. New jobs take a weaker lock
+ * and need not wait.
+ */
 async function lockSecrets(tx: Tx, projectId: string): Promise<void> {
   await tx.select({ id: project.id }).from(project).where(eq(project.id, projectId)).for('no key update');
 }
@@ -135,7 +139,7 @@ function valueIssues(value: string): Issue[] {
   return [];
 }
 
-/** What may surprise somebody who sets a value. Says nothing of the value but that it is short. */
+/** Warns of a value that is too short to be masked. Tells nothing else of the value. */
 export function secretWarnings({ name, value }: Pick<NewSecret, 'name' | 'value'>): Warning[] {
   if (isMaskable(value)) return [];
   const message = `${name} has no line of ${minSecretLength} characters or more, so it is not masked when a job prints it: set a longer value.`;
@@ -149,9 +153,9 @@ function noKey(): Refusal {
   });
 }
 
-/** Secrets of a project, by name, for callers who may see them. */
+/** Lists the secrets of a project, by name. The caller has checked that they may be seen. */
 export async function listSecrets(db: Db, projectId: string): Promise<Secret[]> {
-  return db.select(shown).from(secret).where(eq(secret.projectId, projectId)).orderBy(asc(secret.name));
+  return db.select(publicColumns).from(secret).where(eq(secret.projectId, projectId)).orderBy(asc(secret.name));
 }
 
 async function listSecretNames(db: Db, projectId: string): Promise<string[]> {
@@ -160,27 +164,33 @@ async function listSecretNames(db: Db, projectId: string): Promise<string[]> {
 
 async function getSecret(db: Db, projectId: string, name: string): Promise<Secret | null> {
   if (!namePattern.test(name)) return null;
-  const [found] = await db
-    .select(shown)
+  const [row] = await db
+    .select(publicColumns)
     .from(secret)
     .where(and(eq(secret.projectId, projectId), eq(secret.name, name)));
-  return found ?? null;
+  return row ?? null;
 }
 
-/** The secret with this id, or null when there is none or the actor may not see it. */
+/** Returns the secret with this id; null when there is none or the actor may not see it. */
 export async function getSecretById(db: Db, actor: Actor, id: string): Promise<Secret | null> {
-  const [found] = await db.select(shown).from(secret).where(eq(secret.id, id));
-  return found && maySeeSecrets(actor, found.projectId) ? found : null;
+  const [row] = await db.select(publicColumns).from(secret).where(eq(secret.id, id));
+  return row && maySeeSecrets(actor, row.projectId) ? row : null;
 }
 
-/** Whoever may submit jobs that use them sees names, versions and last use; nobody sees values. */
+/**
+ * Whether the actor sees names, versions and last use of secrets: whether it may submit jobs that
+ * use them. No actor sees values.
+ */
 export function maySeeSecrets(actor: Actor, projectId: string): boolean {
   return canSee(actor, projectId) && actor.scopes.has('WRITE');
 }
 
 type Variable = NonNullable<Spec['env']>[number];
 
-/** Problems of variables that name a secret which the project lacks; paths as in the job spec file. */
+/**
+ * Returns an issue for each variable that names a secret which the project lacks; paths as in the
+ * job spec file.
+ */
 export async function unknownSecrets(db: Db, projectId: string, variables: readonly Variable[]): Promise<Issue[]> {
   if (variables.every(({ from }) => from.secret === undefined)) return [];
   const names = await listSecretNames(db, projectId);
@@ -189,7 +199,8 @@ export async function unknownSecrets(db: Db, projectId: string, variables: reado
     const path = ['env', String(index), 'from', 'secret'];
     const specPath = path.join('.');
     const near = closest(name, names);
-    // What is no name may be the value itself, put here by mistake: it is not repeated.
+    // A text that is no name may be the secret value itself, put here by mistake: it is not
+    // repeated.
     const message = namePattern.test(name)
       ? `Project ${projectId} has no secret ${name}.`
       : `${specPath} names no secret of project ${projectId}.`;
@@ -203,8 +214,8 @@ export async function unknownSecrets(db: Db, projectId: string, variables: reado
 export type OpenedSecrets = { values: Map<string, string>; problem: null } | { problem: string; hint: string };
 
 /**
- * Decrypts secrets for the holder of a lease, and notes that they were used. `problem` names the first that is gone or
- * cannot be opened; then none was used.
+ * Decrypts secrets for a runner with a lease, and records that they were used. `problem` names the
+ * first secret that is missing or cannot be decrypted; none counts as used then.
  */
 export async function openSecrets(
   tx: Tx,
@@ -214,8 +225,8 @@ export async function openSecrets(
 ): Promise<OpenedSecrets> {
   const values = new Map<string, string>();
   if (names.length === 0) return { values, problem: null };
-  const mine = and(eq(secret.projectId, projectId), isOneOf(secret.name, names));
-  const rows = new Map((await tx.select().from(secret).where(mine)).map((row) => [row.name, row]));
+  const isNamed = and(eq(secret.projectId, projectId), isOneOf(secret.name, names));
+  const rows = new Map((await tx.select().from(secret).where(isNamed)).map((row) => [row.name, row]));
   for (const name of names) {
     const row = rows.get(name);
     if (!row) return { problem: `Secret ${name} was deleted.`, hint: `Set ${name} again, then submit the job again.` };
@@ -223,7 +234,7 @@ export async function openSecrets(
     if ('problem' in opened) return unopened(name, row.keyId, opened.problem);
     values.set(name, opened.value);
   }
-  await tx.update(secret).set({ lastUsedAt: now }).where(mine);
+  await tx.update(secret).set({ lastUsedAt: now }).where(isNamed);
   return { values, problem: null };
 }
 

@@ -1,4 +1,5 @@
-// Secrets: one row a name of a project, with its current value only, encrypted (see cipher.ts).
+// Secrets: one row for each name of a project, with only the current value, encrypted by
+// `cipher.ts`.
 import { sql } from 'drizzle-orm';
 import { check, integer, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { bytes, instant, now } from '../database/columns.ts';
@@ -14,7 +15,7 @@ export const secret = pgTable(
     name: text().notNull(),
     /** 1, 2, 3 …: grows each time the value is set. */
     version: integer().notNull(),
-    /** Which of the gateway's keys wraps the data key. */
+    /** Id of the gateway's key that wraps the data key. */
     keyId: text().notNull(),
     /** The data key of this version, encrypted with the gateway's key. */
     wrappedKey: bytes().notNull(),
@@ -22,7 +23,7 @@ export const secret = pgTable(
     sealedValue: bytes().notNull(),
     createdAt: instant().notNull().default(now),
     updatedAt: instant().notNull().default(now),
-    /** When a runner last received the value. */
+    /** Time at which a runner last received the value; null for never. */
     lastUsedAt: instant(),
   },
   (table) => [

@@ -1,5 +1,6 @@
-// How large a job spec may be, whatever it says. Counted in one walk that stops early, before a schema or a pattern looks
-// at it, so that a spec costs no more than its bounds allow. No text of the spec is converted or repeated.
+// Bounds of the size of a job spec. One walk counts and stops early, before schemas and patterns
+// read the spec, so that it costs no more than its bounds allow. No text of the spec is repeated in
+// an issue.
 import { type Issue, maxIssues } from '../errors.ts';
 import { isCredential } from './credential.ts';
 
@@ -18,7 +19,10 @@ export const bounds = {
   characters: 262_144,
 } as const;
 
-/** What is too large in the spec, an issue each; checking stops at the first bound of the whole spec that is passed. */
+/**
+ * Returns an issue for each part that is too large. It stops at the first bound of the whole spec
+ * that is exceeded.
+ */
 export function boundIssues(spec: unknown): Issue[] {
   const count = new Count();
   count.walk(spec);
@@ -32,7 +36,7 @@ class Count {
   #hyperparams = 0;
   #characters = 0;
 
-  /** False when there is no need to go on. */
+  /** Counts a value; false to stop the walk. */
   walk(value: unknown): boolean {
     if (typeof value === 'string') return this.#text(value);
     if (typeof value === 'number' && !Number.isFinite(value)) {
@@ -70,7 +74,8 @@ class Count {
 
   #text(text: string): boolean {
     if (!this.#count(text.length)) return false;
-    const isFree = this.#path[0] === 'hyperparams' || this.#path[0] === 'augmentation'; // other fields have bounds of their own
+    // Other fields have bounds of their own.
+    const isFree = this.#path[0] === 'hyperparams' || this.#path[0] === 'augmentation';
     if (!isFree || text.length <= bounds.text) return true;
     return this.#report(`${this.#place()} has ${text.length} characters; ${bounds.text} are the most.`);
   }
@@ -97,7 +102,7 @@ class Count {
     return this.#shownPath().join('.') || 'The spec';
   }
 
-  /** A name that is a credential is not repeated. */
+  /** The path to show; a name in it that is a credential is not repeated. */
   #shownPath(): string[] {
     return this.#path.map((key) => (isCredential(key) ? '…' : key));
   }

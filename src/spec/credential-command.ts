@@ -1,7 +1,10 @@
-// Passwords that stand in commands: behind a flag that takes one, which is no word of its own.
+// Finds passwords in commands: behind a flag that takes one, e.g. `curl -u user:password`. Such a
+// flag is no word that the search for names of secrets would find.
 import { isReference } from './credential-values.ts';
 
-/** `flags`: what such a program takes a password by; the last group is the password. */
+/**
+ * `flags` match the flags by which the program takes a password; the last group is the password.
+ */
 type Program = { name: string; flags: RegExp };
 
 const word = String.raw`["']?([^\s"']{1,250})`;
@@ -26,11 +29,13 @@ export const commandPatterns: readonly RegExp[] = [
   ...named.flatMap(({ called, flags }) => [called, flags]),
 ];
 
-/** Whether a command in the text is given a password by a flag. */
+/** Whether a command in the text gets a password by a flag. */
 export function holdsCommandPassword(text: string): boolean {
-  const found = named.filter(({ called }) => called.test(text));
-  if (found.length === 0) return false;
-  return (text.match(/[^;&|\n]+/g) ?? []).some((command) => found.some((program) => isGivenPassword(command, program)));
+  const candidates = named.filter(({ called }) => called.test(text));
+  if (candidates.length === 0) return false;
+  return (text.match(/[^;&|\n]+/g) ?? []).some((command) =>
+    candidates.some((program) => isGivenPassword(command, program)),
+  );
 }
 
 function isGivenPassword(command: string, { called, flags }: { called: RegExp; flags: RegExp }): boolean {
@@ -40,24 +45,27 @@ function isGivenPassword(command: string, { called, flags }: { called: RegExp; f
   return [...rest.matchAll(flags)].some(([, password = '']) => !isReference(password) && !isNoPassword.test(password));
 }
 
-/** One sign again and again, or what is rather a port. */
+/** One repeated character, or a number that is rather a port. */
 const isNoPassword = /^(?:(.)\1*|\d{1,5}(?::\d{1,5})?)$/;
 
-/** How many words of a list may stand before the program: `sudo`, `env`, `timeout 60`. */
+/** Number of words that may stand before the program, e.g. `sudo`, `env`, `timeout 60`. */
 const mostBefore = 20;
 
-/** The program that a list of words starts, if it is one of those, e.g. `curl` of `/usr/bin/curl`. */
+/**
+ * Returns the program that a list of words starts, when it is one of those above: e.g. `curl` for
+ * `/usr/bin/curl`.
+ */
 export function programOf(list: readonly unknown[]): string | null {
   for (const [index, item] of list.slice(0, mostBefore).entries()) {
     if (typeof item !== 'string' || item.length > 100) continue;
     const pair = `${item} ${list[index + 1] === 'login' ? 'login ' : ''}`;
-    const match = named.map(({ called }) => called.exec(pair)).find((found) => found !== null);
+    const match = named.map(({ called }) => called.exec(pair)).find((result) => result !== null);
     if (match && match.index + match[0].length >= pair.trimEnd().length) return pair.trimEnd();
   }
   return null;
 }
 
-/** Whether this word of the program's list is a password, or holds one. */
+/** Whether this word of the program's arguments is a password, or holds one. */
 export function isCommandPassword(program: string, before: unknown, word: string): boolean {
   if (holdsCommandPassword(`${program} ${word}`)) return true;
   const isFlag = typeof before === 'string' && /^-{1,2}[\w-]{1,20}$/.test(before);

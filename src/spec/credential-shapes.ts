@@ -1,16 +1,21 @@
-// Shapes of credentials that nothing else has: found wherever they stand. Each pattern takes time with the length of a text
-// at most: what repeats is bounded, or begins behind a sign that it does not hold itself.
+// Shapes of credentials that no other text has, so that they are found anywhere. Each pattern takes
+// at most linear time: repetitions are bounded, or begin behind a character that they do not
+// contain.
 import { isRandom, isWords } from './credential-values.ts';
 
 /**
- * `name` is what such a secret is usually called; `holds` is asked where a pattern takes in what is no credential. A
- * placeholder, e.g. `hf_xxxx…`, has few different characters.
+ * `name` is the usual name of such a secret. `holds` checks a match further, where the pattern also
+ * matches other texts; by default it requires many different characters, which a placeholder such
+ * as `hf_xxxx…` lacks.
  */
 export type Shape = { kind: string; name: string; pattern: RegExp; holds?: (match: RegExpExecArray) => boolean };
 
 const keyKinds = ['', 'RSA ', 'EC ', 'DSA ', 'OPENSSH ', 'ENCRYPTED ', 'PGP '];
 
-/** The start of a private key in base64, whole or behind one or two other bytes. */
+/**
+ * Returns the base64 forms of the start of a private key, at the start of a text or behind one or
+ * two other bytes.
+ */
 function encodedKeyStarts(): string[] {
   const starts = keyKinds.flatMap((kind) =>
     [0, 1, 2].map((before) => {
@@ -21,7 +26,7 @@ function encodedKeyStarts(): string[] {
   return starts.map((start) => start.replace(/[+/]/g, '[$&_-]'));
 }
 
-/** Of one issuer, told by its prefix. */
+/** Credentials of one issuer each, recognised by their prefix. */
 const prefixed: Shape[] = (
   [
     ['an AWS access key id', 'AWS_ACCESS_KEY_ID', /\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b/],
@@ -78,7 +83,8 @@ const shapes: Shape[] = [
   {
     kind: 'a JSON Web Token',
     name: 'ACCESS_TOKEN',
-    // Begins where a run of its characters begins, so that each run is read once and not from each `eyJ` in it.
+    // A match begins where a run of these characters begins, so that each run is read once and not
+    // from each `eyJ` in it.
     pattern: /(?<![\w-])(?=[\w-]{13,}\.eyJ[\w-]{10,}\.[\w-]{10})[\w-]*?\beyJ[\w-]{10,}/,
   },
   {
@@ -100,10 +106,13 @@ const shapes: Shape[] = [
   },
 ];
 
-/** What a shell or a template fills in, or what stands for any password. */
+/** Placeholders: values that a shell or a template fills in, or that stand for any password. */
 const isFilledIn = /^(?:[{<*]|[%$][({]|%[A-Z_]{1,30}%$|\$[A-Z_][A-Z0-9_]*$|\$[a-z_]+\d{0,2}$|x+$)/;
 
-/** `http://host:8080/path@v2`, and what has words only: `gs://bucket:data/train@v2`. */
+/**
+ * Whether the match is no password but a port and a path, e.g. in `http://host:8080/path@v2`, or
+ * plain words, e.g. in `gs://bucket:data/train@v2`.
+ */
 function isPortAndPath(password: string): boolean {
   if (!password.includes('/')) return false;
   return /^\d{1,5}\//.test(password) || isWords(password);
@@ -111,21 +120,21 @@ function isPortAndPath(password: string): boolean {
 
 export const shapePatterns: readonly RegExp[] = shapes.map(({ pattern }) => pattern);
 
-/** Tokens that were taken as given, so that no shape tells them. */
+/** Tokens whose text an operator chose, so that no shape fits them. */
 const remembered = new Set<string>();
 
-/** From now on this text is a credential wherever it stands. */
+/** Makes this text count as a credential from now on, wherever it stands. */
 export function rememberCredential(text: string): void {
   remembered.add(text);
 }
 
-const searched = shapes.map((shape) => ({
+const globalShapes = shapes.map((shape) => ({
   ...shape,
   pattern: new RegExp(shape.pattern.source, `${shape.pattern.flags}g`),
 }));
 
 export function shapeIn(text: string): Shape | null {
-  for (const { pattern, holds = hasEnoughOf, ...shape } of searched) {
+  for (const { pattern, holds = matchHasVariety, ...shape } of globalShapes) {
     for (const match of text.matchAll(pattern)) if (holds(match)) return { ...shape, pattern };
   }
   for (const token of remembered) {
@@ -134,7 +143,7 @@ export function shapeIn(text: string): Shape | null {
   return null;
 }
 
-const hasEnoughOf = ([found]: RegExpExecArray) => hasVariety(found);
+const matchHasVariety = ([found]: RegExpExecArray) => hasVariety(found);
 
 function hasVariety(text: string): boolean {
   return new Set(text).size > 8;

@@ -1,34 +1,39 @@
-// Whether a value under a name looks like a secret: by what the name says, and by what people and generators choose.
+// Tells by name and value whether a value is probably a secret: by words of the name, and by the
+// kind of text that people and generators choose.
 
-/** Words that say, as the end of a name, that its value is a secret whatever it looks like. */
+/** Last words of a name that mark any value as a secret, whatever it looks like. */
 const passwordNames =
   /(?:password|passwd|passphrase)$|^(?:db|my|sql|mysql|pg|redis|user|root|admin|ftp|smtp|mail|http|proxy|store)(?:pass|pwd)$/;
 const secretNames = /(?:secret|credentials?|apikey|secretkey|privatekey|accesstoken|authtoken)$/;
-/** The same, behind another word: a pass alone is one over data, and PWD a folder. */
+/**
+ * Short last words that mark a secret only behind another word: a `pass` alone is one over data,
+ * `PWD` a folder.
+ */
 const shortNames = /^(?:pass|pwd|pat)$/;
 const secretKeys = /^(?:api|access|account|auth|encryption|license|master|private|secret|signing|storage|write)$/;
-/** Passes over data, and filters. */
+/** Words before `pass` that mean passes over data, or filters. */
 const plainPasses =
   /^(?:all|backward|band|by|data|dry|each|eval|final|first|forward|full|high|last|low|max|multi|num|one|per|second|single|test|third|train|two|val)$/;
-/** Keys of data, and names of tokens of text: never secrets. */
+/** Words before `key` or `token` that mean keys of data or tokens of text, which are no secrets. */
 const plainNames =
   /^(?:bos|cache|cls|column|dict|eos|feature|foreign|group|idempotency|image|index|join|label|lookup|mask|order|pad|partition|primary|public|sep|sort|special|state|stop|unk)$/;
-/** Anywhere before `token` they count or mark tokens of text: `max_new_token`. */
+/** Words that, anywhere before `token`, mean tokens of text: `max_new_token`. */
 const plainCounts = /^(?:avg|count|max|mean|min|new|next|num|per|total)$/;
 
-/** A name as lower-case words: `wandbApiKey` and `WANDB_API_KEY` are wandb, api, key. */
+/** Splits a name into lower-case words: `wandbApiKey` and `WANDB_API_KEY` give wandb, api, key. */
 export function wordsOf(name: string): string[] {
   const spaced = name.replace(/([a-z0-9])([A-Z])/g, '$1 $2').toLowerCase();
   return spaced.split(/[^a-z]+/).filter((word) => word !== '');
 }
 
-/** Whether a secret may be called by this name as it is. */
+/** Whether the name is already a good name for a secret. */
 export function isSecretName(name: string): boolean {
   const words = wordsOf(name);
   const last = words.at(-1) ?? '';
   return /^(?:key|token|url)$/.test(last) || isPasswordName(words) || secretNames.test(last);
 }
 
+/** Whether a value under this name looks like a secret. */
 export function looksSecret(name: string, value: string): boolean {
   const words = wordsOf(name);
   const [before = '', last = ''] = [words.at(-2), words.at(-1)];
@@ -49,12 +54,15 @@ function isPasswordName(words: readonly string[]): boolean {
   return passwordNames.test(last) || (shortNames.test(last) && before !== '' && !plainPasses.test(before));
 }
 
-/** E.g. `******`. */
+/** Whether a text has fewer than four different characters, e.g. `******`. */
 function hasFewCharacters(value: string): boolean {
   return new Set(value).size < 4;
 }
 
-/** What a shell or a template fills in, a reference to a secret kept elsewhere, or a path. */
+/**
+ * Whether a text is filled in by a shell or a template, refers to a secret kept elsewhere, or is a
+ * path.
+ */
 export function isReference(value: string): boolean {
   return (
     /^(?:[<{%[]|\$(?:[{(]|[A-Z_][A-Z0-9_]*(?![A-Za-z0-9_!@#%^&*])|[a-z_]+\d{0,2}(?![^\s/:])))/.test(value) ||
@@ -65,30 +73,31 @@ export function isReference(value: string): boolean {
   );
 }
 
-/** The same for tokens and keys, which hold no blank and begin with no sign. */
+/** Like `isReference` for tokens and keys, which hold no blank and begin with a letter or digit. */
 function isPlaceholder(value: string): boolean {
   return /\s|^[$<{%[~./]|^(?:arn|vault|secret|file|env):|^\w[\w+.-]{0,30}:\/\//i.test(value);
 }
 
-/** Several words, which are no remark. */
+/** Whether a text is a passphrase: several words that are no remark such as "see the wiki". */
 function isPhrase(value: string): boolean {
   const isRemark = /^(?:ask|change|from|kept|none|not|same|see|set|stored|use|your)\b/i.test(value);
   return value.length >= 12 && /\S\s+\S/.test(value) && !isRemark;
 }
 
-/** Words, versions and numbers, e.g. `my-model/v2`. */
+/** Whether a text consists of words, versions and numbers, e.g. `my-model/v2`. */
 export function isWords(value: string): boolean {
   return value.split(/[-_.:/\s]/).every((part) => /^(?:[A-Za-z]?[a-z]{0,14}|[A-Z]{1,15}|v?\d{1,4})$/.test(part));
 }
 
-/** Under a name that says so: eight characters that are no words. */
+/** Whether a text could be a password: at least eight characters that are no words. */
 function isPassword(value: string): boolean {
   return value.length >= 8 && !isWords(value);
 }
 
 /**
- * A run of sixteen letters and digits at least that changes often between lower case, upper case and digits: a quarter of
- * the neighbours of random text in base 64, 62 or 16 do at least, words and versions seldom do.
+ * Whether a text has a run of at least 16 letters and digits that changes often between lower case,
+ * upper case and digits. In random text of base 64, 62 or 16 at least a quarter of neighbours
+ * differ so; in words and versions few do.
  */
 export function isRandom(value: string): boolean {
   return (value.match(/[A-Za-z0-9+]{16,}/g) ?? []).some((run) => {

@@ -1,5 +1,6 @@
-// Credentials that somebody wrote where everybody may read: known shapes anywhere, random-looking values under names of
-// secrets. What is found is refused with its place and the way to do it right, and never repeated.
+// Finds credentials in texts that every member of a project may read: known shapes anywhere, and
+// random-looking values under names of secrets. A finding is refused with its place and the right
+// way to pass a secret; its text is never repeated.
 import { type Issue, maxIssues } from '../errors.ts';
 import { commandPatterns, holdsCommandPassword, isCommandPassword, programOf } from './credential-command.ts';
 import { shapeIn as shapeOf, shapePatterns } from './credential-shapes.ts';
@@ -11,30 +12,32 @@ const assignment =
   /(?:^|[\s"'`;,?&{([])-{0,2}([A-Za-z][\w.-]{0,99}?)\\?["']?\s{0,3}[=:]\s{0,3}(?:"([^"\n]{6,1000})"|'([^'\n]{6,1000})'|\\?["']?([^\s"'`;,&]{6,}))/g;
 /** `--name value` within a text. */
 const flagged = /(?:^|\s)-{1,2}([A-Za-z][\w-]{0,99})\s{1,3}["']?([^\s"'`;,&-][^\s"'`;,&]{5,1000})/g;
-/** Code that gets the value elsewhere: `read(path)`, `settings['token']`, `answer?.secret`. */
+/**
+ * Code that reads the value from elsewhere: `read(path)`, `settings['token']`, `answer?.secret`.
+ */
 const expression = /^[A-Za-z_$][\w$]*(?:\??\.[A-Za-z_$][\w$]*)*(?:[([]|\?\.)/;
 const flag = /^-{1,2}([A-Za-z][\w.-]{0,99})$/;
 
-/** All patterns that meet whole texts; a test holds that each is linear. */
+/** All patterns that run over whole texts; a test checks that each takes linear time. */
 export const credentialPatterns: readonly RegExp[] = [
   ...shapePatterns,
   ...commandPatterns,
   ...[bearer, assignment, flagged, expression],
 ];
 
-/** What is nested deeper is refused as such. */
+/** Levels that are searched: deeper values are refused for their depth. */
 const maxDepth = 40;
-/** No field takes a longer text: what lies behind is refused for its length, and is not searched. */
+/** Characters of a text that are searched: no field takes a longer one. */
 const maxSearched = 32_768;
-/** The shortest shape is a URL with a password. */
+/** Length of the shortest shape, a URL with a password. */
 const minShape = 'ab://:x@'.length;
-/** A longer word before a value is no flag of a command. */
+/** Upper bound of the length of a flag: a longer word is none. */
 const maxFlag = 102;
 
 /**
- * An issue (SECRET_LITERAL) for each text inside of the value that looks like a credential, the first hundred and one.
- * `path` is where the value was sent, `name` what it is called there: by default the last key of the path that is no
- * index. Holds no part of a value.
+ * Returns an issue (SECRET_LITERAL) for each text inside of the value that looks like a credential,
+ * at most 101. `path` is the place of the value; `name` is its name, by default the last key of the
+ * path that is no index. No issue holds a part of a value.
  */
 export function findCredentials(value: unknown, path: readonly string[], name = nameOf(path)): Issue[] {
   const issues: Issue[] = [];
@@ -42,12 +45,15 @@ export function findCredentials(value: unknown, path: readonly string[], name = 
   return issues;
 }
 
-/** `path` is one list for the whole search: each level adds its key and takes it away. */
+/**
+ * Searches a value. `path` is one list for the whole search: each level adds its key and removes
+ * it.
+ */
 function search(value: unknown, path: string[], name: string, issues: Issue[]): void {
   if (issues.length > maxIssues) return;
   if (typeof value === 'string') {
-    const found = credentialIn(value, name);
-    if (found) issues.push(issueAt(path, found, name));
+    const credential = credentialIn(value, name);
+    if (credential) issues.push(issueAt(path, credential, name));
     return;
   }
   if (typeof value !== 'object' || value === null || path.length > maxDepth) return;
@@ -61,7 +67,9 @@ function search(value: unknown, path: string[], name: string, issues: Issue[]): 
   }
 }
 
-/** A word of a command may be what the word before it asks for. */
+/**
+ * Searches an item of a list. In a command, the word before it may be a flag that takes a password.
+ */
 function searchItem(
   list: readonly unknown[],
   index: number,
@@ -71,9 +79,9 @@ function searchItem(
   issues: Issue[],
 ): void {
   const [before, item] = [list[index - 1], list[index]];
-  const known = issues.length;
+  const issuesBefore = issues.length;
   searchField(String(index), item, flagBefore(list, index, item) ?? name, path, issues);
-  if (program === null || typeof item !== 'string' || issues.length > known) return;
+  if (program === null || typeof item !== 'string' || issues.length > issuesBefore) return;
   if (isCommandPassword(program, before, item.slice(0, maxSearched))) {
     issues.push(issueAt([...path, String(index)], commandPassword, ''));
   }
@@ -86,19 +94,19 @@ function searchField(key: string, item: unknown, name: string, path: string[], i
   path.pop();
 }
 
-/** For a key that is a credential itself: it is not repeated. */
+/** Returns the issue of a key that is a credential itself; the key is not repeated. */
 function credentialKey(key: string, path: readonly string[]): Issue[] {
   const shape = shapeIn(key);
   return shape ? [issueAt([...path, '…'], shape, '')] : [];
 }
 
-/** `token` for the text behind `--token` in a list. */
+/** Returns the name of the flag before an item, e.g. `token` for the text behind `--token`. */
 function flagBefore(list: readonly unknown[], index: number, item: unknown): string | undefined {
   const before = index > 0 && typeof item === 'string' ? list[index - 1] : undefined;
   return typeof before === 'string' && before.length <= maxFlag ? flag.exec(before)?.[1] : undefined;
 }
 
-/** The same for the content of a job spec file, where a variable's name stands beside its value. */
+/** Like `findCredentials` for a job spec, where the name of a variable stands beside its value. */
 export function findSpecCredentials(spec: unknown): Issue[] {
   if (typeof spec !== 'object' || spec === null) return [];
   const { env, ...rest } = spec as Record<string, unknown>;
@@ -131,12 +139,15 @@ function inVariable(variable: unknown, path: string[]): Issue[] {
   ];
 }
 
-type Found = { kind: string; name: string };
+type Credential = { kind: string; name: string };
 
-const commandPassword: Found = { kind: 'a password in a command', name: 'PASSWORD' };
+const commandPassword: Credential = { kind: 'a password in a command', name: 'PASSWORD' };
 
-/** What the text holds, if it looks like a credential; its time grows with the length of the text at most. */
-export function credentialIn(whole: string, name: string): Found | null {
+/**
+ * Returns the kind of credential that the text holds; null for none. Takes time linear in the
+ * length of the text.
+ */
+export function credentialIn(whole: string, name: string): Credential | null {
   const text = whole.slice(0, maxSearched);
   const shape = shapeIn(text);
   if (shape) return shape;
@@ -146,7 +157,7 @@ export function credentialIn(whole: string, name: string): Found | null {
   }
   for (const pattern of [assignment, flagged]) {
     for (const [, called = '', ...values] of text.matchAll(pattern)) {
-      const value = values.find((found) => found !== undefined) ?? '';
+      const value = values.find((group) => group !== undefined) ?? '';
       if (expression.test(value)) continue;
       if (looksSecret(called, value)) return { kind: 'a credential', name: variableName(called) };
     }
@@ -154,11 +165,11 @@ export function credentialIn(whole: string, name: string): Found | null {
   return holdsCommandPassword(text) ? commandPassword : null;
 }
 
-function shapeIn(text: string): Found | null {
+function shapeIn(text: string): Credential | null {
   return text.length < minShape ? null : shapeOf(text.slice(0, maxSearched));
 }
 
-function issueAt(path: readonly string[], { kind, name: usual }: Found, name: string): Issue {
+function issueAt(path: readonly string[], { kind, name: usual }: Credential, name: string): Issue {
   const secret = isSecretName(name) ? variableName(name) : usual;
   const hint = `Keep it with "astraml secrets set ${secret}", and name it: env: [{name: ${secret}, from: {secret: ${secret}}}].`;
   const message = `${path.join('.')} looks like ${kind}: it must not stand in the open.`;

@@ -1,4 +1,4 @@
-// How people send a job spec: `JobSpecInput` and its parts, field for field the job spec file in camelCase.
+// GraphQL: `JobSpecInput` and its parts, field for field the job spec file in camelCase.
 import { builder } from '../graphql/builder.ts';
 import { MetricGoal } from './schema.ts';
 

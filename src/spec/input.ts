@@ -1,5 +1,5 @@
-// The job spec file (snake_case) and `JobSpecInput` (camelCase) are one thing in two notations; here one becomes the
-// other, and a path in one a path in the other.
+// Converts between the job spec file (snake_case) and `JobSpecInput` of GraphQL (camelCase), two
+// notations of one thing, and between paths in them.
 import type { Issue } from '../errors.ts';
 import { knownHyperparams } from './shape.ts';
 
@@ -8,16 +8,19 @@ type Json = Record<string, unknown>;
 const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 const camel = (name: string) => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 
-/** The object with its own keys in snake_case, absent ones left out; what is inside stays as it is. */
+/**
+ * Returns the object with its own keys in snake_case, without undefined ones; inner values stay as
+ * they are.
+ */
 export function snakeKeys(value: object): Json {
   const entries = Object.entries(value).filter(([, inner]) => inner !== undefined);
   return Object.fromEntries(entries.map(([key, inner]: [string, unknown]) => [snake(key), inner]));
 }
 
-/** Fields whose own keys are ours in both notations; everything else is passed on untouched. */
+/** Fields whose inner keys are converted too; all other values are passed on untouched. */
 const containers = new Set(['hyperparams', 'early_stopping', 'resources', 'metrics', 'logs']);
 
-/** `JobSpecInput` as a job spec file; null fields are left out. */
+/** Converts a `JobSpecInput` into a job spec file, without null fields. */
 export function fromInput(input: object): Json {
   const spec: Json = {};
   for (const [key, value] of Object.entries(input) as [string, unknown][]) {
@@ -29,7 +32,10 @@ export function fromInput(input: object): Json {
   return extra ? { ...(extra as Json), ...own } : own;
 }
 
-/** The operations of `augmentation` and the entries of `env` lose their nulls; what is inside of theirs is passed on. */
+/**
+ * Removes nulls from the operations of `augmentation` and the entries of `env`; values inside of
+ * these are passed on.
+ */
 function untouched(name: string, value: unknown): unknown {
   if (name !== 'augmentation' && name !== 'env') return value;
   return (value as object[]).map((item) =>
@@ -41,7 +47,10 @@ function untouched(name: string, value: unknown): unknown {
   );
 }
 
-/** A job spec file as `JobSpecInput`: unknown hyperparameters move into `extra`. Expects a spec that `parseSpec` took. */
+/**
+ * Converts a job spec file into a `JobSpecInput`: unknown hyperparameters move into `extra`. The
+ * spec must have passed `parseSpec`.
+ */
 export function toInput(spec: object, inside = ''): Json {
   const input: Json = {};
   const extra: Json = {};
@@ -57,7 +66,10 @@ function isObject(value: unknown): value is object {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The issue as seen by who sent `input.spec` over GraphQL. */
+/**
+ * Converts the path of an issue for a caller that sent the spec over GraphQL under `prefix`, e.g.
+ * `input.spec`.
+ */
 export function atInput(issue: Issue, prefix: readonly string[]): Issue {
   const [room, name = '', ...rest] = issue.path;
   const path =
@@ -67,14 +79,19 @@ export function atInput(issue: Issue, prefix: readonly string[]): Issue {
   return { ...issue, path: [...prefix, ...path] };
 }
 
-/** The place of a path of `JobSpecInput` in the job spec file, e.g. `hyperparams.batch_size`. */
+/**
+ * Converts a path of `JobSpecInput` into one of the job spec file, e.g. `hyperparams.batch_size`.
+ */
 export function specPathOf(path: readonly string[]): string {
   const [room = '', second, ...rest] = path;
   if (room === 'hyperparams' && second === 'extra') return ['hyperparams', ...rest].join('.');
   return path.map((key, index) => (index > 1 && room === 'augmentation' ? key : snake(key))).join('.');
 }
 
-/** Hyperparameters that `extra` must not hold: they have fields of their own, and one value must not hide another. */
+/**
+ * Issues for hyperparameters in `extra` that have fields of their own: one value must not hide
+ * another.
+ */
 export function shadowedExtras(input: { hyperparams?: { extra?: Json | null } | null }): Issue[] {
   return Object.keys(input.hyperparams?.extra ?? {})
     .filter((key) => knownHyperparams.includes(key))

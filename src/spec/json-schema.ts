@@ -1,9 +1,12 @@
-// The shape of the job spec file as a JSON Schema, for completion and checks in editors. Made from the schema that checks
-// submissions, so it cannot say something else; what only a whole spec can be checked for is not in it.
+// The job spec file as a JSON Schema, for completion and checks in editors. It is made from the
+// schema that checks submissions, so that both agree; checks across several fields are not in it.
 import { z } from 'zod';
 import { specShape } from './shape.ts';
 
-/** JSON Schema (draft 7, which editors know) of a job spec file, `schedule` of `astraml submit -f` included. */
+/**
+ * Returns a JSON Schema (draft 7, which editors know) of a job spec file, including `schedule` of
+ * `astraml submit -f`.
+ */
 export function jobSpecSchema(): Record<string, unknown> {
   const schedule = z.strictObject({
     cron: z.string(),

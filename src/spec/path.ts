@@ -1,17 +1,21 @@
-// The paths of a job spec that layers can give: what a rule of a policy can be about.
+// Paths of a job spec whose values come from layers (request, policy, defaults): a rule of a policy
+// can name only these.
 import { z } from 'zod';
 import { closest, type Issue } from '../errors.ts';
 import { containers, notLayered, setAt, splitPath } from './resolve.ts';
 import { specShape } from './shape.ts';
 import { parseSpec } from './spec.ts';
 
-/** What stands at a path; `free` for hyperparameters of the script, which may be anything. */
+/**
+ * Kind of the value at a path; `free` for hyperparameters that the platform does not know, which
+ * may be anything.
+ */
 export type PathKind = 'number' | 'other' | 'free';
 
 const extras = 'hyperparams.';
-/** Fills in what a step of the augmentation leaves out. */
+/** Path of the probability of augmentation steps that give none themselves. */
 export const stepProbability = 'augmentation.probability';
-const known = new Map<string, PathKind>([...pathsOf(specShape, ''), [stepProbability, 'number']]);
+const kinds = new Map<string, PathKind>([...pathsOf(specShape, ''), [stepProbability, 'number']]);
 
 function pathsOf(shape: Readonly<Record<string, z.core.$ZodType>>, prefix: string): [string, PathKind][] {
   return Object.entries(shape).flatMap(([key, optional]): [string, PathKind][] => {
@@ -23,25 +27,28 @@ function pathsOf(shape: Readonly<Record<string, z.core.$ZodType>>, prefix: strin
   });
 }
 
-/** What stands at the path; null when it is none that layers can give. */
+/** Returns the kind of the value at the path; null when layers cannot give it. */
 export function kindOfPath(path: string): PathKind | null {
-  const kind = known.get(path);
+  const kind = kinds.get(path);
   if (kind) return kind;
   if (containers.has(path) || !path.startsWith(extras) || path.startsWith('hyperparams.early_stopping.')) return null;
   if (path === extras || path === 'hyperparams.__proto__' || isRespelt(path)) return null;
   return 'free';
 }
 
-/** A known path in another spelling, e.g. `hyperparams.lrScheduler`: a rule about it would never bind. */
+/**
+ * Whether the path is a known one in another spelling, e.g. `hyperparams.lrScheduler`: a rule about
+ * it would never apply.
+ */
 function isRespelt(path: string): boolean {
   const plain = (text: string) => text.toLowerCase().replace(/[^a-z0-9.]/g, '');
-  return [...known.keys()].some((name) => plain(name) === plain(path));
+  return [...kinds.keys()].some((name) => plain(name) === plain(path));
 }
 
-/** Paths with a meaning of ours that layers can give. */
-export const layeredPaths: readonly string[] = [...known.keys()];
+/** Paths that the platform knows and that layers can give. */
+export const layeredPaths: readonly string[] = [...kinds.keys()];
 
-/** What to say to whoever names a path that is none. */
+/** Hint for a user who names a path that does not exist. */
 export function pathHint(path: string): string {
   if (notLayered.has(path)) return `${path} belongs to each job.`;
   if (containers.has(path)) {
@@ -51,7 +58,7 @@ export function pathHint(path: string): string {
   return near ? `Did you mean "${near}"?` : `Known: ${layeredPaths.join(', ')}, and hyperparams.<any other name>.`;
 }
 
-/** The path with a meaning of ours that was meant, when it is close enough to be a slip of the hand. */
+/** Returns the known path that was probably meant; undefined when none is close enough. */
 export function nearestPath(path: string): string | undefined {
   const names = layeredPaths;
   const near =
@@ -65,8 +72,8 @@ export function nearestPath(path: string): string | undefined {
 }
 
 /**
- * The value as a job spec holds it at the path, without inner nulls, and what is wrong with it, a sentence each: none for
- * a value that a job may ask for.
+ * Reads a value as a job spec would hold it at the path, without inner nulls. `problems` are
+ * sentences about it, none for a value that a job may ask for; `issues` are the same with codes.
  */
 export function readValue(path: string, value: unknown): { value: unknown; problems: string[]; issues: Issue[] } {
   const sent: Record<string, unknown> = { project_id: 'p-any', model: 'any', dataset: 'any' };

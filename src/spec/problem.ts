@@ -1,9 +1,13 @@
-// What zod finds wrong with a job spec → an issue in our words: its path, a code and, for a slip of the hand, "did you mean".
+// Turns a problem that zod finds in a job spec into an issue in our words: its path, a code and,
+// for a typing error, "did you mean".
 import type { z } from 'zod';
 import { closest, type Issue } from '../errors.ts';
 import { knownKeys } from './shape.ts';
 
-/** The issues of one that zod found in `sent`; an object may have several unknown keys. */
+/**
+ * Yields the issues of one problem that zod found in `sent`; an object may have several unknown
+ * keys.
+ */
 export function* toIssues(issue: z.core.$ZodIssue, sent: unknown): Generator<Issue> {
   if (issue.code !== 'unrecognized_keys') return yield toIssue(issue, sent);
   const path = issue.path.map(String);
@@ -83,7 +87,10 @@ function range(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): string
   return issue.inclusive ? `must be at most ${bound}` : `must be below ${bound}`;
 }
 
-/** What stands at the path; own properties only, so that nothing that objects have from birth is read. */
+/**
+ * Returns the value at a path. Only own properties count, so that inherited ones such as
+ * `constructor` are never read.
+ */
 function valueAt(value: unknown, path: string[]): unknown {
   return path.reduce<unknown>(
     (inner, key) =>

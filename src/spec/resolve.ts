@@ -1,23 +1,24 @@
-// Layers → effective values, each with its source: request or a schedule's template, else policy, else project, else versioned default. Pure: the
-// same layers give the same job on every gateway and for ever.
+// Resolves layers into effective values, each with its source: the request or a schedule's
+// template, else the policy, else the project, else a versioned default. Pure: the same layers give
+// the same job on every gateway, for ever.
 import type { EffectiveSpec, Spec } from './shape.ts';
 
 export const valueSources = ['REQUEST', 'SCHEDULE', 'POLICY', 'PROJECT', 'DEFAULT', 'PLATFORM'] as const;
-/** Where an effective value came from, strongest first. */
+/** Source of an effective value, strongest first. */
 export type ValueSource = (typeof valueSources)[number];
 
 export type LayerValue = { source: ValueSource; value: unknown };
 export type ResolvedValue = LayerValue & {
   /** Dotted path in the job spec file, e.g. `hyperparams.batch_size`. */
   path: string;
-  /** What the weaker layers would have given, strongest first. */
+  /** Values of the weaker layers, strongest first. */
   overrides: LayerValue[];
 };
 
 /** Values by path, with the source of each. */
 export type Layer = ReadonlyMap<string, LayerValue>;
 
-/** What describes a submission, but is no value that layers can give or that training depends on. */
+/** Fields that describe a submission and come from no layer; training does not depend on them. */
 export const notLayered: ReadonlySet<string> = new Set([
   'project_id',
   'defaults_version',
@@ -26,7 +27,7 @@ export const notLayered: ReadonlySet<string> = new Set([
   'notes',
   'env',
 ]);
-/** Objects with paths of their own inside; any other value is one leaf. */
+/** Objects whose members have paths of their own; any other value is one leaf. */
 export const containers: ReadonlySet<string> = new Set([
   'hyperparams',
   'hyperparams.early_stopping',
@@ -35,7 +36,7 @@ export const containers: ReadonlySet<string> = new Set([
   'logs',
 ]);
 
-/** A layer from a spec: one entry for each leaf. */
+/** Makes a layer of a spec, with one entry for each leaf. */
 export function layerOf(spec: Partial<Spec> | Record<string, unknown>, source: ValueSource): Layer {
   const layer = new Map<string, LayerValue>();
   const walk = (value: object, prefix: string) => {
@@ -50,7 +51,7 @@ export function layerOf(spec: Partial<Spec> | Record<string, unknown>, source: V
   return layer;
 }
 
-/** What layers give together, ordered by path. `layers` come strongest first. */
+/** Merges layers, strongest first, into values ordered by path. */
 export function overlay(layers: readonly Layer[]): ResolvedValue[] {
   const paths = new Set(layers.flatMap((layer) => [...layer.keys()]));
   return [...paths].sort().map((path): ResolvedValue => {
@@ -67,24 +68,27 @@ export function resolve(layers: readonly Layer[]): ResolvedValue[] {
   return augmented ? resolved : resolved.filter(({ path }) => !path.startsWith('augmentation.'));
 }
 
-/** Values as they were resolved once, with a change over some of them: what is not changed keeps its source. */
+/** Applies changes to values that were resolved earlier; unchanged values keep their source. */
 export function withChanges(resolved: readonly ResolvedValue[], changes: Layer): ResolvedValue[] {
   const before = new Map(resolved.map((value) => [value.path, value]));
   const paths = new Set([...before.keys(), ...changes.keys()]);
   return [...paths].sort().flatMap((path): ResolvedValue[] => {
-    const [known, changed] = [before.get(path), changes.get(path)];
-    if (!changed) return known ? [known] : [];
-    const { source, value, overrides = [] } = known ?? {};
+    const [earlier, changed] = [before.get(path), changes.get(path)];
+    if (!changed) return earlier ? [earlier] : [];
+    const { source, value, overrides = [] } = earlier ?? {};
     const weaker = source === undefined || source === changed.source ? [] : [{ source, value }];
     return [{ path, ...changed, overrides: [...weaker, ...overrides] }];
   });
 }
 
-/** The effective spec: resolved values in the shape of the job spec file, what is absent left out. */
+/**
+ * Returns the effective spec: resolved values in the shape of the job spec file, without absent
+ * ones.
+ */
 export function effectiveSpec(resolved: readonly ResolvedValue[], spec: Spec): EffectiveSpec {
   const effective: Record<string, unknown> = { project_id: spec.project_id };
   for (const { path, value } of resolved) {
-    if (path.startsWith('augmentation.')) continue; // fills in the operations below
+    if (path.startsWith('augmentation.')) continue; // used for the operations below
     setAt(effective, path, value);
   }
   const probability = resolved.find(({ path }) => path === 'augmentation.probability')?.value;
@@ -108,7 +112,10 @@ export function setAt(target: Record<string, unknown>, path: string, value: unkn
   inner[last] = value;
 }
 
-/** Keys of a path. Names of hyperparameters hold dots too: only the containers split it. */
+/**
+ * Splits a path into keys. Names of hyperparameters may hold dots, so only the containers are split
+ * off.
+ */
 export function splitPath(path: string): string[] {
   const container = [...containers]
     .filter((name) => path.startsWith(`${name}.`))
@@ -116,7 +123,10 @@ export function splitPath(path: string): string[] {
   return container ? [...container.split('.'), path.slice(container.length + 1)] : [path];
 }
 
-/** The part of an effective spec that training depends on: equal parts mean the same training. */
+/**
+ * Returns the part of an effective spec on which training depends: equal parts mean the same
+ * training.
+ */
 export function trainingPart(effective: EffectiveSpec): Partial<EffectiveSpec> {
   const keys = ['model', 'dataset', 'hyperparams', 'augmentation', 'resources', 'command', 'env'] as const;
   return Object.fromEntries(keys.flatMap((key) => (effective[key] === undefined ? [] : [[key, effective[key]]])));

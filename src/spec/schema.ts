@@ -1,4 +1,5 @@
-// The parts of a job spec that other types show: effective values with their sources, hyperparameters, augmentation.
+// GraphQL: the parts of a job spec that several types show: effective values with their sources,
+// hyperparameters, augmentation.
 import { builder } from '../graphql/builder.ts';
 import type { LayerValue, ResolvedValue } from './resolve.ts';
 import { type EffectiveSpec, knownHyperparams } from './shape.ts';

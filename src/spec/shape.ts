@@ -1,5 +1,6 @@
-// The shape of a job spec, in the snake_case of the job spec file: its fields with their types and ranges, as it is sent
-// (`Spec`) and with every value filled in (`EffectiveSpec`). No default stands here: defaults are versioned data.
+// The shape of a job spec, in the snake_case of the job spec file: its fields with their types and
+// ranges, as it is sent (`Spec`) and with every value filled in (`EffectiveSpec`). No default
+// stands here: defaults are versioned data.
 import { z } from 'zod';
 import { listOf, textOf } from '../shape.ts';
 
@@ -45,13 +46,13 @@ export const spec = z.strictObject({
       labels: listOf(text(100), 50).optional(),
     })
     .optional(),
-  // An argument may be empty; what is to be run may not.
+  // An argument may be empty; the program may not.
   command: z.tuple([text(32_768)], textOf(0, 32_768)).optional(),
   env: listOf(
     z.strictObject({
       name: envName,
       from: z.strictObject({ value: textOf(0, 32_768).optional(), secret: text(255).optional() }),
-      /** Says that a literal which looks like a credential is none. */
+      /** Declares that a literal which looks like a credential is none. */
       not_secret: z.boolean().optional(),
     }),
     500,
@@ -69,7 +70,10 @@ export const spec = z.strictObject({
   metrics: z
     .strictObject({
       window_seconds: whole(1, 86_400).optional(),
-      /** No version gives a default: the operator's ASTRAML_MAX_METRIC_NAMES holds, and this may only lower it. */
+      /**
+       * `max_names` has no default: the limit is the operator's ASTRAML_MAX_METRIC_NAMES, and this
+       * may only lower it.
+       */
       max_names: whole(1, 1_000_000).optional(),
     })
     .optional(),
@@ -78,13 +82,14 @@ export const spec = z.strictObject({
 
 export type Spec = z.output<typeof spec>;
 
-/** `Shape` with a value for each of `Name`. */
+/** The type `Shape`, in which the fields `Name` are required. */
 type With<Shape, Name extends keyof Shape> = Shape & { [Key in Name]-?: NonNullable<Shape[Key]> };
 type Hyperparams = z.output<typeof hyperparams>;
 
 /**
- * A spec as a job keeps it and its runner gets it: request, policy, project and defaults have filled it in. A version of the
- * defaults has a value for every path that is required here; a command is refused when nobody gives it.
+ * A spec as a job stores it and its runner gets it: request, policy, project and defaults have
+ * filled it in. A version of the defaults has a value for every path that is required here; a
+ * submission without a command is refused.
  */
 export type EffectiveSpec = With<
   Omit<
@@ -102,13 +107,13 @@ export type EffectiveSpec = With<
   logs: With<NonNullable<Spec['logs']>, 'max_bytes'>;
 };
 
-/** The fields of a job spec with their types; known hyperparameters only. */
+/** The fields of a job spec with their types; of hyperparameters only the known ones. */
 export const specShape: Readonly<Record<string, z.ZodType>> = spec.shape;
 
-/** Hyperparameters with a meaning of ours; any other reaches the script untouched. */
+/** Hyperparameters that the platform knows; any other is passed to the script unchanged. */
 export const knownHyperparams = Object.keys(hyperparams.shape);
 
-/** Names that an object at this path may hold; none elsewhere. */
+/** Names that an object at this path may hold; an empty list for other paths. */
 export function knownKeys(path: string[]): string[] {
   const [room, second] = path;
   if (!room) return Object.keys(spec.shape);

@@ -1,4 +1,4 @@
-// What a job asks for: a job spec is checked as a whole, and every problem of a submission is told at once.
+// Checks a job spec as a whole: every problem of a submission is reported at once.
 import type { z } from 'zod';
 import { closest, type Issue, maxIssues } from '../errors.ts';
 import { boundIssues } from './bounds.ts';
@@ -6,7 +6,9 @@ import { findSpecCredentials, isCredential } from './credential.ts';
 import { toIssues } from './problem.ts';
 import { knownHyperparams, type Spec, spec } from './shape.ts';
 
-/** Schedules that training libraries know; another name is passed on with a warning. */
+/**
+ * Learning-rate schedules that training libraries know; another name is passed on with a warning.
+ */
 const knownSchedulers = [
   'constant',
   'constant_with_warmup',
@@ -24,18 +26,18 @@ export type Warning = { code: string; message: string; path: string[] | null };
 export type ParsedSpec = { spec: Spec | null; issues: Issue[]; warnings: Warning[] };
 
 /**
- * Checks a job spec file's content. Null means unset. `spec` is null when there are issues, with `path` as in the file:
- * all, or of very many the first 101, so that `invalid()` can tell that there are more. A spec that is too large is
- * refused for that alone.
+ * Checks the content of a job spec file. Null means unset. With issues, `spec` is null. `path` is
+ * as in the file. Of very many issues it returns the first 101, so that `invalid()` can tell that
+ * there are more. A spec that is too large gets only that issue.
  */
 export function parseSpec(value: unknown): ParsedSpec {
   const tooLarge = boundIssues(value);
   if (tooLarge.length > 0) return { spec: null, issues: tooLarge, warnings: [] };
-  const sent = dropNulls(value);
-  const parsed = spec.safeParse(sent);
-  // A key that is a credential is told by its own issue only, which does not repeat it.
-  const issues = findSpecCredentials(sent);
-  for (const issue of problemsOf(parsed, sent)) {
+  const withoutNulls = dropNulls(value);
+  const parsed = spec.safeParse(withoutNulls);
+  // A key that is a credential is reported only by its own issue, which does not repeat it.
+  const issues = findSpecCredentials(withoutNulls);
+  for (const issue of problemsOf(parsed, withoutNulls)) {
     if (issues.length > maxIssues) break;
     if (!issue.path.some(isCredential)) issues.push(issue);
   }
@@ -43,13 +45,16 @@ export function parseSpec(value: unknown): ParsedSpec {
   return { spec: parsed.data, issues, warnings: warningsOf(parsed.data) };
 }
 
-/** Why a spec must not even be written down with an idempotency key: it is too large, or holds a credential. */
+/**
+ * Returns the issues for which a spec must not even be stored with an idempotency key: it is too
+ * large, or holds a credential.
+ */
 export function unkeepable(value: unknown): Issue[] {
   const tooLarge = boundIssues(value);
   return tooLarge.length > 0 ? tooLarge : findSpecCredentials(value);
 }
 
-/** One at a time: who has seen enough does not ask for the next. */
+/** Yields problems one at a time, so that the caller can stop early. */
 function* problemsOf(parsed: z.ZodSafeParseResult<Spec>, sent: unknown): Generator<Issue> {
   for (const issue of parsed.error?.issues ?? []) yield* toIssues(issue, sent);
   yield* unstorable(sent, []);
@@ -61,31 +66,31 @@ function crossChecks(parsed: Spec): Issue[] {
   const seen = new Set<string>();
   for (const [index, { name, from }] of (parsed.env ?? []).entries()) {
     const path = ['env', String(index), 'name'];
-    const at = { path, specPath: `env.${index}.name` };
+    const place = { path, specPath: `env.${index}.name` };
     if (name.startsWith('ASTRAML_')) {
       const message = `${name} is reserved: names that start with ASTRAML_ are set by the runner.`;
-      issues.push({ ...at, code: 'NOT_ALLOWED', message, hint: 'Use another name.' });
+      issues.push({ ...place, code: 'NOT_ALLOWED', message, hint: 'Use another name.' });
     }
-    if (seen.has(name)) issues.push({ ...at, code: 'NOT_ALLOWED', message: `${name} is set twice.` });
+    if (seen.has(name)) issues.push({ ...place, code: 'NOT_ALLOWED', message: `${name} is set twice.` });
     seen.add(name);
     if ((from.value === undefined) === (from.secret === undefined)) issues.push(oneSource(index, from));
   }
   return issues;
 }
 
-/** Nothing to say where a variable comes from, or two things. */
+/** Issue of a variable that has no source for its value, or two. */
 function oneSource(index: number, from: object): Issue {
   const path = ['env', String(index), 'from'];
   const specPath = path.join('.');
-  const given = Object.keys(from).length > 0;
-  const message = given
+  const hasBoth = Object.keys(from).length > 0;
+  const message = hasBoth
     ? `${specPath} says both value and secret.`
     : `${specPath} must say where the value comes from.`;
   const hint = 'Say either value, for a literal, or secret, for the name of a secret of the project.';
-  return { code: given ? 'NOT_ALLOWED' : 'REQUIRED', path, specPath, message, hint };
+  return { code: hasBoth ? 'NOT_ALLOWED' : 'REQUIRED', path, specPath, message, hint };
 }
 
-/** Hyperparameters of the script for which a slip of the hand is looked for. */
+/** Number of unknown hyperparameters that are compared with known ones, to find typing errors. */
 const maxSuggested = 100;
 
 function warningsOf(parsed: Spec): Warning[] {
@@ -107,7 +112,9 @@ function warningsOf(parsed: Spec): Warning[] {
   return warnings;
 }
 
-/** Null means unset everywhere but inside of what reaches the script untouched. */
+/**
+ * Removes nulls, which mean unset, except inside of values that are passed to the script unchanged.
+ */
 function dropNulls(value: unknown, path: string[] = []): unknown {
   if (path.at(-1) === 'params' && path[0] === 'augmentation') return value;
   if (path[0] === 'hyperparams' && path.length === 2 && !knownHyperparams.includes(path[1] ?? '')) return value;
@@ -119,7 +126,10 @@ function dropNulls(value: unknown, path: string[] = []): unknown {
   return Object.fromEntries(kept.map(([key, item]) => [key, dropNulls(item, [...path, key])]));
 }
 
-/** Text that the database cannot hold: refused with its place rather than stored changed. */
+/**
+ * Yields an issue for each text that the database cannot hold. It is refused rather than stored in
+ * another form.
+ */
 function* unstorable(value: unknown, path: readonly string[]): Generator<Issue> {
   if (typeof value === 'string' && (value.includes('\0') || !value.isWellFormed())) {
     const specPath = path.join('.');

@@ -9,7 +9,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 import { redisBus } from '../../src/bus/redis.ts';
 import { type Client, createClient } from '../../src/client/client.ts';
-import { createConnectionDrain, type ConnectionDrain, planClosings } from '../../src/gateway/http/connection-drain.ts';
+import {
+  createConnectionDrain,
+  type LastingConnection,
+  planClosings,
+} from '../../src/gateway/http/connection-drain.ts';
 import { newTokenText } from '../../src/project/token.ts';
 import { skipUnless } from '../support/absent.ts';
 import { type Child, spawnNode } from '../support/child.ts';
@@ -54,7 +58,7 @@ suite('A drain', () => {
   /** A connection that leaves at once when it is asked to, unless it is deaf. */
   const connect = (drain: ReturnType<typeof createConnectionDrain>, deaf = false) => {
     const seen = { closed: 0, terminated: 0 };
-    const connection: ConnectionDrain = {
+    const connection: LastingConnection = {
       close() {
         seen.closed++;
         if (!deaf) leave();

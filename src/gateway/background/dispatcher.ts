@@ -1,6 +1,6 @@
-// Places queued jobs on the runners that wait at this gateway. A notification of new work costs one reading of the queue,
-// and a transaction of placement only for a runner that would get a job. Each of 200 idle runners looking for itself cost
-// 178 transactions a submission, which stood in line for one row lock.
+// Places queued jobs on the runners that wait at this gateway. A notification of new work costs one
+// read of the queue, and a transaction only for a runner that would get a job. When each of 200
+// idle runners looked for itself, a submission cost 178 transactions that queued for one row lock.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Actor } from '../../actor.ts';
 import { claimJob, findClaimed } from '../../attempt/attempt.ts';
@@ -16,13 +16,15 @@ import { giveWay } from '../../turns.ts';
 
 /** A notification may be lost while Redis is away, so the queue is read this often while a runner waits. */
 const lookEveryMs = 5_000;
-/** After a turn that failed, or whose placement another gateway forestalled. */
-const againMs = 500;
+/**
+ * Pause before the queue is read again after a failure, or after another gateway took a job first.
+ */
+const retryMs = 500;
 
 type DispatcherOptions = {
   leaseSeconds: number;
   secretKeys: readonly SecretKey[];
-  /** Told of the first failure of an outage. */
+  /** Called with the first failure of an outage. */
   report(error: unknown): void;
 };
 
@@ -30,7 +32,7 @@ type Claim = {
   actor: Actor;
   runner: Runner;
   request: ClaimRequest;
-  /** Ends the wait; null when there is no job. */
+  /** Ends the wait with an assignment; null when there is no job. */
   answer(assignment: Assignment | null): void;
   fail(error: unknown): void;
 };
@@ -38,7 +40,7 @@ type Claim = {
 export class Dispatcher {
   readonly #store: Store;
   readonly #options: DispatcherOptions;
-  /** By runner and request: of a claim that is repeated, only the last call waits. */
+  /** Claims by runner and request. When a runner repeats a request, only its newest call waits. */
   readonly #waiting = new Map<string, Claim>();
   readonly #stopListening: (() => void | Promise<void>)[] = [];
   #isDirty = false;
@@ -58,8 +60,9 @@ export class Dispatcher {
   }
 
   /**
-   * The next job for a runner, waiting for one as long as the request says; null when there is none by then, or `signal`
-   * says that nobody listens any more. A request whose answer was lost gets the same answer again.
+   * Returns the next job for a runner and waits for one as long as the request says; null when
+   * there is none by then, or when `signal` says that the runner has gone. A request whose answer
+   * was lost gets the same answer again.
    */
   async claim(actor: Actor, request: ClaimRequest, signal: AbortSignal): Promise<Assignment | null> {
     const { database } = this.#store;
@@ -68,11 +71,14 @@ export class Dispatcher {
     await commit(this.#store, (tx) => touchRunner(tx, runner.id, { claims: true }));
     const assignment = await this.#wait({ actor, runner, request }, signal);
     if (assignment || signal.aborted) return assignment;
-    // Its first call may have been answered by another gateway meanwhile, and the answer lost.
+    // Another gateway may have answered the runner's first call meanwhile, and the answer was lost.
     return (await findClaimed(database.db, request)) ? this.#claimNow(actor, request) : null;
   }
 
-  /** Ends when the turn in progress has; all waits were ended by their signals. */
+  /**
+   * Resolves when the turn in progress has ended. The signals of the claims have ended all waits
+   * before.
+   */
   async stop(): Promise<void> {
     clearTimeout(this.#timer);
     for (const stop of this.#stopListening) await stop();
@@ -86,16 +92,16 @@ export class Dispatcher {
     return assignment;
   }
 
-  #wait(asked: Pick<Claim, 'actor' | 'runner' | 'request'>, signal: AbortSignal): Promise<Assignment | null> {
+  #wait(call: Pick<Claim, 'actor' | 'runner' | 'request'>, signal: AbortSignal): Promise<Assignment | null> {
     if (signal.aborted) return Promise.resolve(null);
-    const key = keyOf(asked.request);
+    const key = keyOf(call.request);
     const { promise, resolve, reject } = Promise.withResolvers<Assignment | null>();
-    const claim: Claim = { ...asked, answer: resolve, fail: reject };
+    const claim: Claim = { ...call, answer: resolve, fail: reject };
     const leave = () => {
       if (this.#waiting.get(key) === claim) this.#waiting.delete(key);
       resolve(null);
     };
-    const timer = setTimeout(leave, asked.request.waitSeconds * 1000);
+    const timer = setTimeout(leave, call.request.waitSeconds * 1000);
     signal.addEventListener('abort', leave);
     this.#waiting.get(key)?.answer(null);
     this.#waiting.set(key, claim);
@@ -108,7 +114,7 @@ export class Dispatcher {
     });
   }
 
-  /** Notifications during a turn are one turn more. */
+  /** Reads the queue in a turn. All notifications that come during a turn cause one more. */
   #look(): void {
     this.#isDirty = true;
     if (this.#waiting.size > 0) this.#turning ??= this.#turn();
@@ -121,11 +127,11 @@ export class Dispatcher {
         const isForestalled = await this.#placeAll();
         this.#hasFailed = false;
         const nextMs = await untilNextRetry(this.#store.database.db);
-        this.#lookIn(Math.min(isForestalled ? againMs : lookEveryMs, nextMs ?? lookEveryMs));
+        this.#lookIn(Math.min(isForestalled ? retryMs : lookEveryMs, nextMs ?? lookEveryMs));
       } catch (error) {
         if (!this.#hasFailed) this.#options.report(error);
         this.#hasFailed = true;
-        await sleep(againMs);
+        await sleep(retryMs);
         this.#isDirty = true;
       }
     }
@@ -137,7 +143,10 @@ export class Dispatcher {
     if (this.#waiting.size > 0) this.#timer = setTimeout(() => this.#look(), Math.max(0, ms)).unref();
   }
 
-  /** Places all that can be placed by one reading; true when another gateway was quicker with one of them. */
+  /**
+   * Reads the queue once and places all jobs that can be placed. Returns true when another gateway
+   * took one of them first.
+   */
   async #placeAll(): Promise<boolean> {
     const { db } = this.#store.database;
     const claims = [...this.#waiting.values()];
@@ -151,14 +160,15 @@ export class Dispatcher {
       const turn = giveWay();
       if (turn) await turn;
       const { actor, request } = claim;
-      if (this.#waiting.get(keyOf(request)) !== claim) continue; // nobody would hear of the job that it takes
+      // this claim has ended: its runner would not get the job
+      if (this.#waiting.get(keyOf(request)) !== claim) continue;
       const placed = place(queue, cluster, request.runnerId, ranked);
       if (!placed) continue;
       let assignment: Assignment | null = null;
       try {
         assignment = await this.#claimNow(actor, request);
       } catch (error) {
-        claim.fail(error); // its token may be revoked: no matter of the others
+        claim.fail(error); // e.g. a revoked token: only this claim fails
         continue;
       }
       if (assignment) this.#answer(claim, assignment);
@@ -170,7 +180,10 @@ export class Dispatcher {
     return isForestalled;
   }
 
-  /** A call that repeats the request may have come meanwhile: it is the one that listens. */
+  /**
+   * Answers the newest call of the request: the runner may have repeated it meanwhile, and listens
+   * to that one.
+   */
   #answer(claim: Claim, assignment: Assignment): void {
     (this.#waiting.get(keyOf(claim.request)) ?? claim).answer(assignment);
   }

@@ -1,4 +1,5 @@
-// What ends jobs when nobody says anything: a wait in the queue and a start that take too long.
+// Loops that end jobs by time alone: a wait in the queue that is too long, and a start that takes
+// too long.
 import { expireWaits, listLateStarts } from '../../attempt/end.ts';
 import type { Consumer } from '../../intake/consumer.ts';
 import { expireLateStart } from '../../intake/lost.ts';
@@ -15,7 +16,8 @@ export function startJobLoops(
 ): { stop(): Promise<void> }[] {
   const endWaits = async () => (await commit(store, (tx) => expireWaits(tx, jobsAStep))) === jobsAStep;
   const endStarts = async () => {
-    // What we have not read yet may say that the command runs: our own backlog must cost no attempt.
+    // Unread records may say that the command runs already, so a gateway with a backlog ends no
+    // attempt.
     if (!consumer.isWell()) return false;
     const late = await listLateStarts(store.database.db, jobsAStep);
     for (const attempt of late) await commit(store, (tx) => expireLateStart(tx, attempt));

@@ -1,16 +1,20 @@
-// Background work of a gateway. Every gateway runs every loop: a step takes its rows FOR UPDATE SKIP LOCKED, does a
-// bounded amount and commits, so that any number of gateways share the work and none has to be elected.
+// Background work of a gateway. Every gateway runs every loop. A step locks its rows with FOR
+// UPDATE SKIP LOCKED, does a bounded amount of work and commits, so that gateways share the work
+// and elect no leader.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { workFigures } from '../../metrics-registry.ts';
 
 export type LoopOptions = {
-  /** One of few: it labels a figure. */
+  /** Name of the loop. It is the value of a metric label, so it comes from a short list. */
   name: string;
-  /** Pause after a step that left nothing to do; shortened at random by up to a fifth, so that gateways spread out. */
+  /**
+   * Pause after a step that left nothing to do. It is shortened at random by up to a fifth, so that
+   * gateways spread out.
+   */
   everyMs: number;
-  /** One bounded piece of work; true when there is more of it, which follows at once. */
+  /** One bounded piece of work. True says that more is left: the next step follows at once. */
   step(signal: AbortSignal): Promise<boolean>;
-  /** Told of the first failure of an outage; the loop goes on after a pause. */
+  /** Called with the first failure of an outage; the loop goes on after a pause. */
   report(error: unknown, name: string): void;
 };
 

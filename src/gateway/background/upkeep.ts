@@ -1,5 +1,6 @@
-// Background work on what jobs said and measured, and on what became of schedules' due times: windows are rolled up into
-// tiers, and what is past retention is removed. A step is one short transaction on jobs that it has locked; any number of gateways share the work.
+// Background work on logs, metrics, refused records and runs of schedules: it merges metric windows
+// into tiers, and removes data that is past retention. A step is one short transaction on jobs that
+// it has locked, so that any number of gateways share the work.
 import type { Config } from '../../config.ts';
 import { pruneRefused } from '../../intake/refuse.ts';
 import { type EndedJob, listEnded, lockJobs, type Pruned } from '../../job/ended.ts';
@@ -56,37 +57,41 @@ function daysAgo(days: number): Date {
 type Prune = (tx: Tx, jobIds: readonly string[], limit: number) => Promise<Pruned>;
 
 /**
- * A step that goes over the jobs that ended so many days ago, in the order of their ends, some at a time; it goes on where
- * the one before stopped, since jobs come to the end of their time in that order. A gateway that starts begins anew.
+ * Makes a step that prunes jobs that ended more than `days` days ago, oldest end first, 20 at a
+ * time. The next step goes on after them: later ends reach their retention later. A gateway that
+ * starts begins anew.
  */
 export function pruneStep(store: Store, days: number, prune: Prune): () => Promise<boolean> {
-  let place: EndedJob | null = null;
+  let lastPruned: EndedJob | null = null;
   return async () => {
     const before = daysAgo(days);
-    const jobs = await listEnded(store.database.db, before, place, jobsPerStep);
+    const jobs = await listEnded(store.database.db, before, lastPruned, jobsPerStep);
     if (jobs.length === 0) return false;
     const ids = jobs.map(({ id }) => id);
     const pruned = await commit(store, async (tx) => {
       await lockJobs(tx, ids);
       return prune(tx, ids, rowsPerStep);
     });
-    if (pruned === 'ALL') place = jobs.at(-1) ?? null;
+    if (pruned === 'ALL') lastPruned = jobs.at(-1) ?? null;
     return pruned !== 'LATER';
   };
 }
 
-/** A step that goes over all schedules, some at a time, and removes what was decided of due times so many days ago. */
+/**
+ * Makes a step that goes over all schedules, 20 at a time, and removes their runs (decisions about
+ * due times) that are more than `days` days old.
+ */
 export function pruneRunsStep(store: Store, days: number): () => Promise<boolean> {
-  let place = '';
+  let lastId = '';
   return async () => {
     const before = daysAgo(days);
-    const ids = await listScheduleIds(store.database.db, place, schedulesPerStep);
+    const ids = await listScheduleIds(store.database.db, lastId, schedulesPerStep);
     const last = ids.at(-1);
     if (last === undefined) {
-      place = '';
+      lastId = '';
       return false;
     }
-    if (await commit(store, (tx) => pruneRuns(tx, ids, before, rowsPerStep))) place = last;
+    if (await commit(store, (tx) => pruneRuns(tx, ids, before, rowsPerStep))) lastId = last;
     return true;
   };
 }

@@ -1,18 +1,25 @@
-// Documents that were found valid, by their text: clients send the same few texts again and again. What depends on the
-// text alone is done once; what depends on variables or on who asks is never kept.
+// Cache of valid documents by their text: clients send the same few texts again and again. Only
+// checks that depend on the text alone are skipped for a cached document; those of variables and
+// permissions run each time.
 import type { DocumentNode } from 'graphql';
 
 export type Documents = {
-  /** The parsed document of a text that is kept. */
+  /** The parsed document of a cached text; undefined for another. */
   find(source: unknown): DocumentNode | undefined;
-  /** Whether all rules that look at the text alone have passed. */
+  /** Whether the document has passed all rules that depend on its text alone. */
   isValid(document: DocumentNode): boolean;
-  /** Keeps a valid document, unless its text is long; the one that was not asked for longest makes room. */
+  /**
+   * Caches a valid document, unless its text is longer than 8,000 characters. The least recently
+   * kept documents make room.
+   */
   keep(document: DocumentNode): void;
 };
 
 const longestText = 8_000;
-/** Of all texts together. A document takes some hundred bytes for each word of its text. */
+/**
+ * Upper bound of all cached texts together, in characters. A parsed document takes some hundred
+ * bytes for each word of its text.
+ */
 const mostCharacters = 200_000;
 
 export function createDocuments(): Documents {
@@ -34,7 +41,7 @@ export function createDocuments(): Documents {
       const text = document.loc?.source.body;
       if (text === undefined || text.length > longestText) return;
       valid.add(document);
-      add(text, document); // as the newest
+      add(text, document); // moves it to the end of the Map, as the newest
       for (const [oldest] of kept) {
         if (characters <= mostCharacters) return;
         remove(oldest);

@@ -1,6 +1,6 @@
-// What may be said of an operation in logs and figures: its kind, its name and its root fields. Never its text, whose
-// literals may be secret, and never its variables. For valid documents only: there every name is one of the schema, but
-// the operation's own.
+// The parts of an operation that logs and metrics may show: its kind, its name and its root fields.
+// Never its text, whose literals may be secret, and never its variables. Only for valid documents:
+// there every name is one of the schema, except the name of the operation.
 import { type DocumentNode, getOperationAST, Kind, type SelectionSetNode } from 'graphql';
 
 export type OperationKind = 'query' | 'mutation' | 'subscription';
@@ -9,7 +9,10 @@ export type Operation = { kind: OperationKind; name: string | null; fields: stri
 const maxFields = 10;
 const maxNameLength = 100;
 
-/** Null when there is no such operation. Each field once, the first ten. */
+/**
+ * Describes an operation; null when the document has no operation of that name. `fields` has each
+ * root field once, at most ten.
+ */
 export function describeOperation(document: DocumentNode, operationName?: string | null): Operation | null {
   const operation = getOperationAST(document, operationName);
   if (!operation) return null;

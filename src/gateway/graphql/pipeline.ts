@@ -1,5 +1,6 @@
-// The one pipeline of POST, GET, SSE and WebSocket: parse, validate with limits and variables, execute, mask errors.
-// Everything that may refuse is a rule of parsing or validation, so that no transport can pass it by.
+// The one pipeline of POST, GET, event streams (SSE) and websockets: parse, validate with limits
+// and variables, execute, mask errors. Every check is a rule of parsing or validation, so that no
+// transport can pass it by.
 import {
   type DocumentNode,
   type ExecutionArgs,
@@ -33,29 +34,36 @@ import { describeOperation, type Operation } from './operation.ts';
 import { schema } from './schema.ts';
 import { isShared, type SharedExecution, toYoga } from './shared-execution.ts';
 
-/** Who sends the operation, and the HTTP header `Idempotency-Key`. */
+/** The caller of one operation. */
 export type Caller = {
   actor: Actor | null;
   idempotencyKey: string | null;
-  /** What the operation may hold; whoever makes the caller closes it when the answer was written. */
+  /**
+   * Bytes that the operation may hold in memory. The creator of the caller closes it once the
+   * answer is written.
+   */
   budget: Budget;
-  /** Aborted when nobody waits for the answer any more. */
-  left: AbortSignal;
-  /** Given the long data of a result, which is then sent behind the text of the answer; without it the text is whole. */
+  /** Aborted when the client has gone: the operation is given up. */
+  clientGone: AbortSignal;
+  /**
+   * Receives the data of a long result as pieces. The text of the answer then ends before them, and
+   * the receiver appends them. Without it, the text is whole.
+   */
   onLongData?: (data: Pieces) => void;
-  /** Told what is asked for, once it is known to be valid and before it runs; may throw a refusal. */
+  /** Called with the operation once it is valid, before it runs. May throw a refusal. */
   onOperation?: (operation: Operation) => void;
 };
 
 export type Pipeline = ReturnType<typeof createPipeline>;
 
-/** With `shared`, subscriptions that ask the same have one execution. */
+/** Makes the pipeline. With `shared`, equal subscriptions share one execution. */
 export function createPipeline(gateway: Gateway, report: ReportBug, shared: SharedExecution | null) {
   const costs: Costs = new WeakMap();
   const documents = createDocuments();
   return createYoga<Caller, object>({
     schema,
-    // Made after validation and before anything runs, for subscriptions too: here an operation is paid for.
+    // Yoga makes the context after validation and before anything runs, for subscriptions too: the
+    // right moment to charge the operation.
     async context({ actor, idempotencyKey, budget, params }) {
       await gateway.admission.charge(actor, costs.get(params) ?? 0);
       return contextOf(gateway, actor, idempotencyKey, budget);
@@ -68,8 +76,9 @@ export function createPipeline(gateway: Gateway, report: ReportBug, shared: Shar
     ],
     maskedErrors: { errorMessage: '', maskError: (error) => publicError(error, report) },
     graphqlEndpoint: '/graphql',
-    parserAndValidationCache: false, // ours: some rules look at variables
-    maxRequestBodySize: false, // counted where the body is read
+    // `documents` caches instead: some rules depend on variables, which Yoga's cache ignores
+    parserAndValidationCache: false,
+    maxRequestBodySize: false, // `readBody` counts the bytes
     batching: false,
     multipart: false,
     cors: false,
@@ -79,7 +88,7 @@ export function createPipeline(gateway: Gateway, report: ReportBug, shared: Shar
   });
 }
 
-/** What an operation costs, by its parameters: known from validation on. */
+/** Cost of an operation in points, by the `params` object of its request. Validation sets it. */
 type Costs = WeakMap<object, number>;
 
 type OperationParams = { operationName?: string | null; variables?: Record<string, unknown> | null };
@@ -87,13 +96,14 @@ type OperationParams = { operationName?: string | null; variables?: Record<strin
 function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents: Documents): Plugin<Caller> {
   return {
     onExecute({ executeFn, setExecuteFn, context }) {
-      const { left } = context as unknown as Caller;
+      const { clientGone } = context as unknown as Caller;
       setExecuteFn(async (args: Parameters<typeof executeFn>[0]) => {
         try {
           return await admission.run((signal) => {
-            const timed = { ...args, signal }; // of Yoga's executor, which types what graphql-js takes
+            // Yoga's types do not know `signal`, which graphql-js takes.
+            const timed = { ...args, signal };
             return limitErrors(executeFn(timed));
-          }, left);
+          }, clientGone);
         } catch (error) {
           if (error instanceof Refusal) return { errors: [refusalError(error)] };
           throw error;
@@ -110,25 +120,27 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents:
         actor,
         onOperation,
       } = context as unknown as Caller & { params?: OperationParams };
-      // A suggestion would tell the schema to who may not be told, name by name.
+      // Without a token there are no suggestions ("Did you mean …?"): they would reveal the schema
+      // name by name.
       const hideSuggestions = actor === null;
       const variables = isRecord(params.variables) ? params.variables : {};
-      const ofSize = limitsRule({
+      const sizeRule = limitsRule({
         maxDepth: config.maxDepth,
         maxCost: config.maxOperationCost,
         variables,
         onCost: (cost) => costs.set(params, Math.max(cost, costs.get(params) ?? 0)),
       });
-      const ofVariables = operationRule((document) => getOperationAST(document, params.operationName), {
+      const variablesRule = operationRule((document) => getOperationAST(document, params.operationName), {
         variables,
         idempotencyKey,
         hideSuggestions,
       });
-      setValidationFn(((schema: GraphQLSchema, document: DocumentNode, ofText: ValidationRule[]) => {
-        // First and alone: the standard rules take time with the square of what a document repeats.
-        const tooLarge = validate(schema, document, [ofSize], { hideSuggestions });
+      setValidationFn(((schema: GraphQLSchema, document: DocumentNode, textRules: ValidationRule[]) => {
+        // The size limits run first and alone: the standard rules take time that grows with the
+        // square of what a document repeats.
+        const tooLarge = validate(schema, document, [sizeRule], { hideSuggestions });
         if (tooLarge.length > 0) return tooLarge;
-        const rules = documents.isValid(document) ? [ofVariables] : [...ofText, ofVariables];
+        const rules = documents.isValid(document) ? [variablesRule] : [...textRules, variablesRule];
         return validate(schema, document, rules, { hideSuggestions, maxErrors });
       }) as never);
       if (!config.introspection) addValidationRule(NoSchemaIntrospectionCustomRule as never);
@@ -142,7 +154,10 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents:
   };
 }
 
-/** For Server-Sent Events; websockets ask before they come here. */
+/**
+ * Uses shared executions for event streams (SSE). Contexts without `request` are of websockets,
+ * which call `shared.subscribe` in `ws/sockets.ts`.
+ */
 function sharedPlugin(shared: SharedExecution): Plugin<Caller> {
   return {
     onSubscribe({ subscribeFn, setSubscribeFn, args: { contextValue } }) {
@@ -156,7 +171,10 @@ function sharedPlugin(shared: SharedExecution): Plugin<Caller> {
   };
 }
 
-/** For Server-Sent Events, around whatever opens the subscription; websockets count theirs before they come here. */
+/**
+ * Counts event streams (SSE) for the cap of their token, shared or not. Contexts without `request`
+ * are of websockets, which `ws/sockets.ts` counts.
+ */
 function capsPlugin({ caps }: Gateway): Plugin<Caller> {
   return {
     onSubscribe({ subscribeFn, setSubscribeFn, args: { contextValue } }) {
@@ -168,7 +186,10 @@ function capsPlugin({ caps }: Gateway): Plugin<Caller> {
   };
 }
 
-/** Over HTTP: each result gets its text here, in turns; Yoga would make all of it at once. Websockets make it themselves. */
+/**
+ * Writes each HTTP result as text, in turns of 10 ms; Yoga would write it in one piece. Websockets
+ * write theirs in `ws/sockets.ts`.
+ */
 function writingPlugin(): Plugin<Caller> {
   return {
     async onExecutionResult({ result, setResult, context }) {
@@ -181,7 +202,10 @@ function writingPlugin(): Plugin<Caller> {
   };
 }
 
-/** Hand-written, since `return` must wake a waiting `next`. What was executed for many has its text already. */
+/**
+ * Writes each result of an event stream; shared results have their text already. It is no
+ * generator: its `return` must wake a `next` that waits.
+ */
 function writeEach(
   results: AsyncIterableIterator<ExecutionResult>,
   budget: Budget,
@@ -210,7 +234,10 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A result of at most 20 errors: one page of objects that all fail would have a thousand. */
+/**
+ * Bounds the errors of a result to 20: a page of a thousand objects that all fail would have a
+ * thousand.
+ */
 async function limitErrors(running: unknown): Promise<unknown> {
   const result = (await running) as { errors?: readonly GraphQLError[] };
   if (!result.errors || result.errors.length <= maxErrors) return result;
@@ -245,23 +272,26 @@ function tooLong(message: string): GraphQLError {
   return new GraphQLError(`${message} Send values as variables.`, { extensions });
 }
 
-/** Variables of the operation that will run, and the header `Idempotency-Key`, which can mean one mutation only. */
+/**
+ * Rule that checks the variables of the operation that will run, and that the header
+ * `Idempotency-Key` stands for one mutation only.
+ */
 function operationRule(
   operationOf: (document: DocumentNode) => ReturnType<typeof getOperationAST>,
-  given: { variables: Record<string, unknown>; idempotencyKey: string | null; hideSuggestions: boolean },
+  input: { variables: Record<string, unknown>; idempotencyKey: string | null; hideSuggestions: boolean },
 ): ValidationRule {
   return (context) => ({
     Document(document) {
       const operation = operationOf(document);
       if (!operation) return false;
       const schema = context.getSchema();
-      const problems = checkVariables(schema, operation, given.variables, given.hideSuggestions);
+      const problems = checkVariables(schema, operation, input.variables, input.hideSuggestions);
       for (const error of problems) context.reportError(error);
       const root = schema.getMutationType();
-      if (given.idempotencyKey === null || operation.operation !== 'mutation' || !root) return false;
+      if (input.idempotencyKey === null || operation.operation !== 'mutation' || !root) return false;
       const keyed = rootFields(context, operation.selectionSet).filter((node) => {
-        const input = root.getFields()[node.name.value]?.args.find((argument) => argument.name === 'input');
-        const type = input && getNamedType(input.type);
+        const argument = root.getFields()[node.name.value]?.args.find(({ name }) => name === 'input');
+        const type = argument && getNamedType(argument.type);
         return isInputObjectType(type) && 'idempotencyKey' in type.getFields();
       });
       if (keyed.length > 1) {
@@ -269,12 +299,15 @@ function operationRule(
           'The header Idempotency-Key can stand for one mutation; this operation has several that take a key.';
         context.reportError(new GraphQLError(message, { nodes: operation }));
       }
-      return false; // what is inside of it is not for this rule
+      return false; // the rule needs no visit of inner nodes
     },
   });
 }
 
-/** Fields of a selection, those of its fragments included; each fragment once, so that a cycle ends. */
+/**
+ * Fields of a selection, including those of its fragments. Each fragment counts once, so that a
+ * cycle of fragments ends.
+ */
 function rootFields(context: ValidationContext, set: SelectionSetNode, seen = new Set<string>()): FieldNode[] {
   return set.selections.flatMap((selection) => {
     if (selection.kind === Kind.FIELD) return [selection];

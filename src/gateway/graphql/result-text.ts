@@ -1,17 +1,17 @@
-// The text of an operation's result, for all doors: made in turns, within the operation's budget. A result that is beyond it
-// becomes an error with its code, never half an answer.
+// Writes the result of an operation as text, for HTTP and websockets: in turns of 10 ms, within the
+// operation's budget of bytes. A result beyond the budget becomes an error, never half an answer.
 import type { ExecutionResult, GraphQLError } from 'graphql';
 import { Refusal } from '../../errors.ts';
 import type { Budget } from '../../graphql/budget.ts';
 import { refusalError, withoutHttp } from '../../graphql/error.ts';
 import { type Pieces, toJsonInTurns } from '../../graphql/json.ts';
 
-/** A result whose text is at hand; Yoga asks it for its text, less what is not to be shown of its errors. */
+/** A result that is written already. Yoga calls `stringify` with the errors that may be shown. */
 export type WrittenResult = ExecutionResult & { stringify(shown: { errors?: readonly GraphQLError[] }): string };
 
 /**
- * The result with its text. Long data is given to `onLongData`, where there is one: the text ends before it then, and
- * `}` is missing behind it.
+ * Writes a result. Long data goes to `onLongData` as pieces, when it is passed: the text then ends
+ * before the data, and the caller appends the pieces and a closing brace.
  */
 export async function writeResult(
   result: ExecutionResult,
@@ -33,7 +33,7 @@ export async function writeResult(
   }
 }
 
-/** The text of a result that goes where HTTP statuses mean nothing. */
+/** Writes a result for a transport without HTTP statuses, e.g. a websocket. */
 export async function textOfResult(result: ExecutionResult, budget: Budget): Promise<string> {
   const { errors, stringify } = await writeResult(result, budget);
   return stringify(errors ? { errors: errors.map(withoutHttp) } : {});

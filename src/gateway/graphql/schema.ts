@@ -1,4 +1,5 @@
-// The whole schema: every room's part, and the facts about the server. `schema.graphql` is printed from it.
+// The whole GraphQL schema. The imports below add the types of each room to the builder; this file
+// adds the facts about the server. `schema.graphql` is printed from it.
 import { GraphQLSchema, isInputObjectType, isObjectType, lexicographicSortSchema, printSchema } from 'graphql';
 import { getDefaults, listDefaults } from '../../defaults/defaults.ts';
 import { builder } from '../../graphql/builder.ts';
@@ -84,7 +85,10 @@ const ServerInfo = builder.objectRef<object>('ServerInfo').implement({
   }),
 });
 
-/** Features that the schema shows, by the type and field that make them: the list cannot claim what is not there. */
+/**
+ * Features with the type and field that provide them. A feature is listed only while the schema has
+ * its field, so the list cannot claim what is missing.
+ */
 const featuresOfSchema: Record<string, string> = {
   archiving: 'Project.archivedAt',
   'defaults-publish': 'Mutation.publishDefaults',
@@ -100,8 +104,8 @@ const featuresOfSchema: Record<string, string> = {
   schedules: 'Mutation.createSchedule',
   secrets: 'Mutation.setSecret',
 };
-/** Features of the doors beside the schema. */
-const featuresOfDoors = ['idempotency', 'rest', 'sse', 'websocket'];
+/** Features that no field of the schema shows. */
+const otherFeatures = ['idempotency', 'rest', 'sse', 'websocket'];
 
 function features(): string[] {
   const shown = Object.entries(featuresOfSchema).filter(([, place]) => {
@@ -109,7 +113,7 @@ function features(): string[] {
     const type = schema.getType(typeName);
     return (isObjectType(type) || isInputObjectType(type)) && Object.hasOwn(type.getFields(), field);
   });
-  return [...shown.map(([name]) => name), ...featuresOfDoors].sort();
+  return [...shown.map(([name]) => name), ...otherFeatures].sort();
 }
 
 builder.scalarType('URI', {

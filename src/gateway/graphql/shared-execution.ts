@@ -25,7 +25,10 @@ import { publicError, type ReportBug, withoutHttp } from '../../graphql/error.ts
 import { markDelivered } from '../../live/lag.ts';
 import { textOfResult } from './result-text.ts';
 
-/** Result of one event, shared by all its subscribers. `rest` is its encoded text with the end of the message, made on first use. */
+/**
+ * Result of one event, shared by all its subscribers. `rest` is its text with the end of the
+ * websocket message as bytes, made on first use.
+ */
 export type SharedResult = { readonly text: string; readonly event: object; rest?: Buffer };
 
 /** Results of one subscription; each result is made once and shared. */
@@ -38,8 +41,8 @@ export type SharedResults = {
 
 export type SharedExecution = {
   /**
-   * Opens the source of a subscription. Null for an operation that cannot be shared: nothing is opened then. A source that
-   * fails to open gives its errors, not masked yet.
+   * Opens the source of a subscription. Returns null, and opens nothing, for an operation that
+   * cannot be shared. Returns the errors, unmasked, of a source that fails to open.
    */
   subscribe(args: ExecutionArgs): Promise<SharedResults | ExecutionResult | null>;
 };
@@ -50,10 +53,10 @@ export type SharedOptions = {
   resultBytes: ResultBytes;
 };
 
-type Made = SharedResult | Promise<SharedResult>;
+type ResultOrPromise = SharedResult | Promise<SharedResult>;
 
 /** Results by event and by operation key, the most recently used last. A result that is being made is a promise. */
-type Results = WeakMap<object, Map<string, Made>>;
+type Results = WeakMap<object, Map<string, ResultOrPromise>>;
 
 /**
  * Upper bound of texts kept for one event. They live as long as a ring holds the event, and the ring does not count their
@@ -77,32 +80,32 @@ export function createSharedExecution({ context, report, resultBytes }: SharedOp
     }
   }
 
-  function resultOf(key: string, args: ValidatedSubscriptionArgs, event: object): Made {
-    let ofEvent = results.get(event);
-    if (!ofEvent) results.set(event, (ofEvent = new Map()));
-    const known = ofEvent.get(key);
-    if (known !== undefined) {
-      if (ofEvent.size > 1) {
-        ofEvent.delete(key);
-        ofEvent.set(key, known);
+  function resultOf(key: string, args: ValidatedSubscriptionArgs, event: object): ResultOrPromise {
+    let textsOfEvent = results.get(event);
+    if (!textsOfEvent) results.set(event, (textsOfEvent = new Map()));
+    const cached = textsOfEvent.get(key);
+    if (cached !== undefined) {
+      if (textsOfEvent.size > 1) {
+        textsOfEvent.delete(key);
+        textsOfEvent.set(key, cached);
       }
-      return known;
+      return cached;
     }
     const making = execute(args, event).then((made) => {
-      if (ofEvent.get(key) === making) ofEvent.set(key, made);
+      if (textsOfEvent.get(key) === making) textsOfEvent.set(key, made);
       return made;
     });
-    ofEvent.set(key, making);
-    for (const oldest of ofEvent.keys()) {
-      if (ofEvent.size <= maxTexts) break;
-      ofEvent.delete(oldest);
+    textsOfEvent.set(key, making);
+    for (const oldest of textsOfEvent.keys()) {
+      if (textsOfEvent.size <= maxTexts) break;
+      textsOfEvent.delete(oldest);
     }
     return making;
   }
 
   return {
-    async subscribe(given) {
-      const { schema, document, operationName, variableValues, contextValue } = given;
+    async subscribe(executionArgs) {
+      const { schema, document, operationName, variableValues, contextValue } = executionArgs;
       const operation = getOperationAST(document, operationName);
       if (operation?.operation !== 'subscription' || !isViewerNeutral(schema, document)) return null;
       const args = validateSubscriptionArgs({ schema, document, operationName, variableValues, contextValue });
@@ -141,7 +144,7 @@ function withoutViewer(context: Omit<Context, 'actor' | 'idempotencyKey' | 'load
   };
 }
 
-/** Whether all fields of a document are marked, themselves or by their type. */
+/** Whether all fields of a document are marked `viewerNeutral`, themselves or by their type. */
 export function isViewerNeutral(schema: GraphQLSchema, document: DocumentNode): boolean {
   const types = new TypeInfo(schema);
   let neutral = true;
@@ -159,8 +162,9 @@ export function isViewerNeutral(schema: GraphQLSchema, document: DocumentNode): 
 }
 
 /**
- * What decides about the text of an event: the operation and the values of its variables, less the root field's arguments,
- * which have done their part when they chose the events (the cursor among them).
+ * Key of everything that decides about the text of an event: the operation and its variables,
+ * without the arguments of the root field. Those only chose the events (e.g. the cursor), so
+ * followers with different cursors share a text.
  */
 function groupKey(
   document: DocumentNode,
@@ -180,15 +184,18 @@ function groupKey(
   const used = new Set<string>();
   for (const part of [bare, ...others]) visit(part, { Variable: (node) => void used.add(node.name.value) });
   const variables = (operation.variableDefinitions ?? []).filter(({ variable }) => used.has(variable.name.value));
-  const given = variables.map(({ variable }) => values[variable.name.value]);
-  return JSON.stringify([print({ ...bare, variableDefinitions: variables }), others.map(print), given]);
+  const usedValues = variables.map(({ variable }) => values[variable.name.value]);
+  return JSON.stringify([print({ ...bare, variableDefinitions: variables }), others.map(print), usedValues]);
 }
 
 export function isShared(result: SharedResults | ExecutionResult): result is SharedResults {
   return 'next' in result;
 }
 
-/** The results as Yoga takes them: it asks each for its own text. Hand-written, since `return` must wake `next`. */
+/**
+ * Shared results in the form that Yoga takes. It is no generator: its `return` must wake a `next`
+ * that waits.
+ */
 export function toYoga(results: SharedResults): AsyncIterableIterator<{ stringify: () => string }> {
   return {
     async next() {

@@ -1,10 +1,10 @@
-// How the server answers when it is not GraphQL that does: JSON, and refusals of the guard in the shape of GraphQL's errors.
+// JSON answers outside of GraphQL, and refusals of the guard in the shape of GraphQL's errors.
 import type { ServerResponse } from 'node:http';
 import type { Refused } from './guard.ts';
 
 const codes: Record<number, string> = { 403: 'PERMISSION_DENIED', 404: 'NOT_FOUND', 503: 'UNAVAILABLE' };
 
-/** A refusal of the guard as the body of an answer. */
+/** Body of the answer to a request that the guard refused. */
 export function errorBody({ status, message, code = codes[status] ?? 'BAD_USER_INPUT' }: Refused) {
   return { errors: [{ message, extensions: { code, retryable: status === 503 } }] };
 }
@@ -21,12 +21,12 @@ export function send(response: ServerResponse, status: number, body: unknown): v
   response.end(JSON.stringify(body));
 }
 
-/** What Node throws away of a body after the answer, in bytes. */
+/** Bytes of an unread body that Node discards after the answer, to keep the connection. */
 const maxDiscardedBytes = 1024 * 1024;
 
 /**
- * Called before an answer. A body that nobody reads keeps its connection when it is short: Node throws the rest away, and
- * its sender reads the answer once it has sent it. After a longer one, or one without a length, the connection is closed.
+ * Called before an answer whose request body may be unread. After a short body the connection
+ * stays: Node discards the rest. After a longer one, or one without a length, it is closed.
  */
 export function endUnread(response: ServerResponse): void {
   const { complete, headers } = response.req;

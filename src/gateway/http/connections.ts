@@ -1,22 +1,25 @@
-// TCP connections of an HTTP server, before anybody has said who they are: their number is bounded, and one that does not
-// finish what it began to ask is cut.
+// Limits on the TCP connections of an HTTP server, before any token is known: their number is
+// bounded, and a connection that does not finish its request in time is cut.
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { connectionFigures } from '../../metrics-registry.ts';
 
 export type ConnectionLimits = {
-  /** Connections held at once; a further one is closed at once, without an answer. */
+  /** Upper bound of open connections; a further one is closed at once, without an answer. */
   maxConnections: number;
   /** Milliseconds from the opening of a connection, or the first byte of a later request, to the end of the head. */
   headMs?: number;
   /** Milliseconds to the end of the request's body. */
   requestMs?: number;
-  /** How late a request that takes longer is noticed at most. */
+  /** Milliseconds between two checks of these limits, so a limit may be exceeded by this much. */
   lookMs?: number;
 };
 
 const maxHeadBytes = 16 * 1024;
 
-/** An HTTP server with these limits. A connection that was answered once is kept for a next request for 5 s, as Node does. */
+/**
+ * Makes an HTTP server with these limits. An idle connection stays open 5 s for a next request,
+ * which is Node's default.
+ */
 export function createBoundedServer(
   { maxConnections, headMs = 10_000, requestMs = 60_000, lookMs = 1_000 }: ConnectionLimits,
   listener: RequestListener,
@@ -30,7 +33,8 @@ export function createBoundedServer(
     },
     listener,
   );
-  server.on('checkContinue', listener); // whoever reads the body says that it may come: see `readBody`
+  // `Expect: 100-continue` is answered by `readBody`, once the request is not refused.
+  server.on('checkContinue', listener);
   server.maxConnections = maxConnections;
   server.on('drop', () => connectionFigures.capped.inc({ cap: 'connections' }));
   return server;

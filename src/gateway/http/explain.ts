@@ -1,5 +1,5 @@
-// /errors: a page for each error code, which `docsUrl` and the `type` of a problem point to. It comes from the table in
-// errors.ts, as docs/errors.md does.
+// /errors: a page for each error code. `docsUrl` of an error, and the `type` of a problem document,
+// link to it. Its content is the table of `errors.ts`, as that of docs/errors.md.
 import type { ServerResponse } from 'node:http';
 import { type RefusalCode, refusals } from '../../errors.ts';
 
@@ -7,9 +7,9 @@ const codes = Object.keys(refusals).filter(isCode);
 
 /** Answers a GET of /errors and of /errors/<CODE>; false for any other path. */
 export function answerErrors(path: string, response: ServerResponse): boolean {
-  const found = /^\/errors(?:\/(\w+))?$/.exec(path);
-  const name = found?.[1];
-  if (!found || (name !== undefined && !isCode(name))) return false;
+  const match = /^\/errors(?:\/(\w+))?$/.exec(path);
+  const name = match?.[1];
+  if (!match || (name !== undefined && !isCode(name))) return false;
   const content = name === undefined ? codes.map(section).join('\n') : section(name);
   response.writeHead(200, {
     'content-type': 'text/html; charset=utf-8',

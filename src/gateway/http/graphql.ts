@@ -31,13 +31,13 @@ type GraphqlOptions = {
   introspections: Introspections;
 };
 
-/** For what would last, at a gateway that stops: it is to be had at another one. */
+/** Refuses a subscription or a claim at a gateway that stops; another gateway takes it. */
 export function stoppingRefusal(): Refusal {
   return new Refusal('UNAVAILABLE', 'This gateway is stopping.', { retryAfterSeconds: 1 });
 }
 
-/** Why work is given up when its client has left: nobody gets to see it. */
-export function leftRefusal(): Refusal {
+/** The reason with which work is aborted when its client has gone. No client gets to see it. */
+export function clientGoneRefusal(): Refusal {
   return new Refusal('TIMEOUT', 'The client has left.');
 }
 
@@ -64,7 +64,8 @@ export async function answerGraphql(
     response.setHeader('allow', 'GET, POST, OPTIONS');
     return refuse(response, { status: 405, message: 'Use POST, or GET for queries and subscriptions.' });
   }
-  const actor = (entry.actor = await actorOf(gateway, tokenOf(request))); // before a body is read
+  // the token is checked before the body is read
+  const actor = (entry.actor = await actorOf(gateway, tokenOf(request)));
   const body = method === 'POST' ? await readJson(request, response, gateway.config.maxBodyBytes) : undefined;
   if (isRefused(body)) return refuse(response, body);
   const url = new URL(request.url ?? graphqlPath, 'http://gateway');
@@ -78,11 +79,11 @@ export async function answerGraphql(
     return sendPrepared(request, response, ready, 'accept');
   }
   const ended = new AbortController();
-  const left = new AbortController();
+  const clientGone = new AbortController();
   const budget = gateway.resultBytes.open(accountOf(actor));
   response.once('close', () => {
     ended.abort();
-    left.abort(leftRefusal());
+    clientGone.abort(clientGoneRefusal());
     budget.close();
   });
   const idempotencyKey = headers['idempotency-key'];
@@ -94,7 +95,7 @@ export async function answerGraphql(
   };
   let longData: Pieces | null = null;
   const answered = await pipeline.fetch(
-    // Yoga's own, not Node's: a light stand-in that it reads without a stream.
+    // Yoga's own Request, a light stand-in: unlike Node's, it reads the body without a stream.
     new pipeline.fetchAPI.Request(method === 'GET' ? url : new URL(graphqlPath, url), {
       method,
       headers: pick(headers, ['accept', 'content-type']),
@@ -105,34 +106,40 @@ export async function answerGraphql(
       actor,
       idempotencyKey: typeof idempotencyKey === 'string' ? idempotencyKey : null,
       budget,
-      left: left.signal,
-      // An event stream holds its text between words of its own.
+      clientGone: clientGone.signal,
+      // An event stream wraps each result, so its data cannot be appended behind the text.
       ...(headers.accept?.includes('text/event-stream') ? {} : { onLongData: (data) => void (longData = data) }),
       onOperation,
     },
   );
   if (answered.headers.get('content-type')?.startsWith('text/event-stream') && !response.destroyed) {
     entry.streams(answered.status);
-    // Cut, not ended: to its client a stream that ends has told everything.
+    // The connection is cut: a stream that ends properly tells its client that it is complete.
     const cut = () => void response.destroy();
     const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
-    response.setMaxListeners(20); // the pipe below adds many
+    response.setMaxListeners(20); // the pipe below adds many listeners
     if (response.socket) leave.push(watchStuck(response.socket, cut));
-    response.once('close', () => leave.forEach((left) => left()));
+    response.once('close', () => leave.forEach((end) => end()));
   }
   const sent = await relay(answered, response, longData);
   if (introspection === null || sent === null || answered.status !== 200 || !isIntrospection(entry.operation)) return;
   introspections.keep(introspection, sent, answered.headers.get('content-type') ?? 'application/json');
 }
 
-/** The members of a body that mean something; others are ignored. What is no object is refused further on. */
+/**
+ * Keeps only the members of a body that GraphQL defines. A body that is no object is refused by
+ * Yoga.
+ */
 function operationOf(json: unknown): unknown {
   if (typeof json !== 'object' || json === null || Array.isArray(json)) return json;
   const { query, operationName, variables, extensions } = json as Record<string, unknown>;
   return { query, operationName, variables, extensions };
 }
 
-/** JSON that says what was read. 1e400 was read as a number that JSON cannot say: it would become null unseen. */
+/**
+ * Writes the parsed body as JSON again, for Yoga. JSON.parse reads 1e400 as Infinity, which
+ * JSON.stringify would write as null, so such a number is refused.
+ */
 function toJson(value: unknown): string {
   if (isFiniteJson(value)) return JSON.stringify(value);
   throw new Refusal('BAD_USER_INPUT', 'A number is beyond ±1.8e308.');
@@ -144,7 +151,10 @@ function isFiniteJson(value: unknown): boolean {
   return Array.isArray(value) ? value.every(isFiniteJson) : Object.values(value).every(isFiniteJson);
 }
 
-/** Reads the JSON in a GET's parameters as that of a body is read; what is wrong with it, if anything. */
+/**
+ * Parses and rewrites the JSON parameters of a GET as `readJson` does with a body. Returns a
+ * refusal when one is no JSON.
+ */
 function cleanSearch(search: URLSearchParams): Refused | null {
   for (const name of ['variables', 'extensions']) {
     const text = search.get(name);
@@ -157,14 +167,14 @@ function cleanSearch(search: URLSearchParams): Refused | null {
 }
 
 /**
- * Writes a fetch response as it comes, with its long data behind it; a client that reads slowly is waited for, one that
- * left ends the source. Gives the text, unless it was a stream.
+ * Writes Yoga's answer to the client, with its long data behind it. It waits for a client that
+ * reads slowly, and ends the source when the client goes. Returns the text, or null for a stream.
  */
 async function relay(answered: Response, response: ServerResponse, longData: Pieces | null): Promise<Pieces | null> {
   const { status } = answered;
   const headers = Object.fromEntries(answered.headers);
   if (!answered.headers.get('content-type')?.startsWith('text/event-stream')) {
-    const text = await answered.text(); // known as a whole
+    const text = await answered.text(); // complete already: Yoga has all of it
     const textBytes = Buffer.byteLength(text);
     const whole = longData
       ? { pieces: [text, ...longData.pieces, '}'], bytes: textBytes + longData.bytes + 1 }
@@ -176,7 +186,8 @@ async function relay(answered: Response, response: ServerResponse, longData: Pie
   try {
     await pipeStream(Readable.from(answered.body as AsyncIterable<Uint8Array>, { objectMode: false }), response);
   } catch {
-    response.destroy(); // the client left, or its stream failed after the head was sent: there is nobody to tell
+    // the client has gone, or the stream failed after its head was sent: no error can be sent
+    response.destroy();
   }
   return null;
 }

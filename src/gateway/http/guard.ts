@@ -1,17 +1,21 @@
-// The guard: what is refused before anything is read or run, on HTTP and on the websocket's upgrade alike. Another site
-// must not use a visitor's browser against us, a name that is not ours must not reach us, and nothing may flood us.
+// The guard refuses requests before anything is read or run, on HTTP and on the upgrade to a
+// websocket: requests that another site makes a visitor's browser send, requests under a foreign
+// host name, and bodies that are too large.
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Config } from '../../config.ts';
 
-/** `code` where the status alone does not say it. */
+/** A refused request. `code` is set where the HTTP status does not determine it. */
 export type Refused = { status: number; message: string; code?: string };
 
-/** Whether the Host header names us; else 421, which ends DNS rebinding. */
+/**
+ * Checks that the Host header names this gateway. Another name gets 421: under DNS rebinding, a
+ * foreign site reaches us with its own name.
+ */
 export function checkHost(headers: IncomingHttpHeaders, config: Pick<Config, 'hosts' | 'publicUrl'>): Refused | null {
   const name = hostName(headers.host ?? '');
   const publicName = config.publicUrl ? new URL(config.publicUrl).hostname : null;
-  const known = config.hosts ?? ['localhost', '127.0.0.1', '[::1]', ...(publicName ? [publicName] : [])];
-  if (known.some((host) => host.toLowerCase() === name)) return null;
+  const allowedHosts = config.hosts ?? ['localhost', '127.0.0.1', '[::1]', ...(publicName ? [publicName] : [])];
+  if (allowedHosts.some((host) => host.toLowerCase() === name)) return null;
   return { status: 421, message: 'This server does not answer to that host name. Set ASTRAML_HOSTS to allow it.' };
 }
 
@@ -20,8 +24,9 @@ function hostName(host: string): string {
 }
 
 /**
- * Whether a browser may have been sent by another site. An Origin must be ours or allowed; who sends none is no browser,
- * or says with Sec-Fetch-Site that the request comes from us or from the person.
+ * Checks that no foreign site made a browser send the request. An Origin must be that of this
+ * gateway, or allowed. A request without an Origin comes from no browser; or its Sec-Fetch-Site
+ * tells that a page of this gateway, or the user, caused it.
  */
 export function checkOrigin(headers: IncomingHttpHeaders, config: Config): Refused | null {
   const { origin } = headers;
@@ -34,12 +39,15 @@ export function checkOrigin(headers: IncomingHttpHeaders, config: Config): Refus
   return { status: 403, message: 'This origin may not use the gateway. Set ASTRAML_CORS_ORIGINS to allow it.' };
 }
 
-/** The Host header was checked before, so it is a name of ours. */
+/**
+ * Whether an Origin is that of this gateway: `checkHost` has passed, so its Host header can be
+ * trusted.
+ */
 function isOwnOrigin(origin: string, host: string): boolean {
   return origin === `http://${host}` || origin === `https://${host}`;
 }
 
-/** CORS headers for an origin that is allowed by name; none for any other. */
+/** CORS headers for an origin that the configuration allows; none for any other. */
 export function corsHeaders(headers: IncomingHttpHeaders, config: Config): Record<string, string> {
   const { origin } = headers;
   if (origin === undefined || !config.corsOrigins.includes(origin)) return {};
@@ -52,7 +60,10 @@ export function corsHeaders(headers: IncomingHttpHeaders, config: Config): Recor
   };
 }
 
-/** Whether a POST's body is plain JSON: forms and text are what other sites can send without asking. */
+/**
+ * Checks that a body is uncompressed JSON. Forms and plain text are refused: browsers let other
+ * sites send those without asking.
+ */
 export function checkContent(headers: IncomingHttpHeaders): Refused | null {
   const type = (headers['content-type'] ?? '').split(';')[0]?.trim().toLowerCase();
   if (type !== 'application/json') return { status: 415, message: 'Send the body as application/json.' };
@@ -61,7 +72,10 @@ export function checkContent(headers: IncomingHttpHeaders): Refused | null {
   return null;
 }
 
-/** The body as text, of at most so many bytes, counted as they come: a length that was promised means nothing. */
+/**
+ * Reads the body as text, at most `maxBytes`. The bytes are counted as they come, since
+ * `content-length` may be wrong.
+ */
 export async function readBody(
   request: IncomingMessage,
   response: ServerResponse,
@@ -69,7 +83,8 @@ export async function readBody(
 ): Promise<string | Refused> {
   const tooLarge = { status: 413, message: `The body is larger than ${maxBytes} bytes.` };
   if (Number(request.headers['content-length'] ?? 0) > maxBytes) return tooLarge;
-  if (request.headers.expect !== undefined) response.writeContinue(); // its sender waits to be told
+  // the sender waits for "100 Continue"
+  if (request.headers.expect !== undefined) response.writeContinue();
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -80,7 +95,7 @@ export async function readBody(
   return Buffer.concat(chunks).toString('utf8');
 }
 
-/** The body of a request as JSON, whatever it promised to be; or why it is not read. */
+/** Reads the body as JSON; returns a refusal when it is too large or no JSON. */
 export async function readJson(
   request: IncomingMessage,
   response: ServerResponse,
@@ -98,7 +113,10 @@ export function isRefused(value: object | undefined): value is Refused {
   return value !== undefined && 'status' in value;
 }
 
-/** JSON without `__proto__` keys; undefined for text that is not JSON, or nested beyond all use. */
+/**
+ * Parses JSON without `__proto__` keys; undefined for text that is no JSON, or nested deeper than
+ * 1,000 levels.
+ */
 export function parseJson(text: string): unknown {
   try {
     const value: unknown = JSON.parse(text);
@@ -111,8 +129,9 @@ export function parseJson(text: string): unknown {
 const maxNesting = 1_000;
 
 /**
- * Removes `__proto__` keys, which JSON.parse makes properties of; false for what is nested too deep. A reviver would do
- * it too, but takes half a second for a megabyte of small values.
+ * Removes `__proto__` keys in place: JSON.parse makes them properties, and copying such an object
+ * could replace its prototype. Returns false for a value that is nested too deep. A reviver would
+ * do the same, but takes half a second for a megabyte of small values.
  */
 export function dropProto(value: unknown, level = 0): boolean {
   if (typeof value !== 'object' || value === null) return true;

@@ -1,5 +1,5 @@
-// Answers that are the same for everybody, kept as bytes: plain, and compressed once, off the event loop, for all who
-// take them so. Until that is done they are sent as they are.
+// Answers that are the same for everybody, kept as bytes: plain, and compressed once, in the thread
+// pool of zlib. They are sent plain until the compression is done.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { promisify } from 'node:util';
 import { brotliCompress, constants, gzip } from 'node:zlib';
@@ -8,16 +8,21 @@ export type PreparedAnswer = {
   headers: Record<string, string>;
   plain: Buffer;
   gzip?: Buffer;
-  /** Settles when `gzip` is there: whoever has a long answer waits for it. */
+  /**
+   * Settles when `gzip` is there, or compressing failed. The sender of a long answer waits for it.
+   */
   gzipped?: Promise<void>;
   br?: Buffer;
 };
 
 const [compressGzip, compressBrotli] = [promisify(gzip), promisify(brotliCompress)];
-/** Brotli's best takes 20 s for a page of 9 MB, this one less than a second, for a tenth more bytes. */
+/**
+ * Quality 5 takes less than a second for a page of 9 MB; the best takes 20 s and saves a tenth of
+ * the bytes.
+ */
 const brotliQuality = 5;
 
-/** Keeps an answer; `headers` are those of every answer with it. */
+/** Prepares an answer and starts to compress it; `headers` are sent with it each time. */
 export function prepareAnswer(content: string | Buffer, headers: Record<string, string>): PreparedAnswer {
   const plain = Buffer.from(content);
   const ready: PreparedAnswer = { headers, plain };
@@ -25,7 +30,7 @@ export function prepareAnswer(content: string | Buffer, headers: Record<string, 
     [constants.BROTLI_PARAM_QUALITY]: brotliQuality,
     [constants.BROTLI_PARAM_SIZE_HINT]: plain.length,
   };
-  // A failure leaves it plain, which is right as well.
+  // When compressing fails, the answer stays plain, which is correct as well.
   ready.gzipped = compressGzip(plain).then(
     (bytes) => void (ready.gzip = bytes),
     () => {},
@@ -37,7 +42,10 @@ export function prepareAnswer(content: string | Buffer, headers: Record<string, 
   return ready;
 }
 
-/** Sends what is kept, in the best encoding that the client takes; `vary` names what else the answer depends on. */
+/**
+ * Sends the answer in the best encoding that the client accepts. `vary` names further request
+ * headers that the answer depends on.
+ */
 export function sendPrepared(
   request: IncomingMessage,
   response: ServerResponse,
@@ -46,17 +54,17 @@ export function sendPrepared(
 ): void {
   const encoding = (['br', 'gzip'] as const).find((name) => ready[name] && accepts(request, name));
   const body = encoding ? (ready[encoding] ?? ready.plain) : ready.plain;
-  const known = response.getHeader('vary');
+  const earlierVary = response.getHeader('vary');
   response.writeHead(200, {
     ...ready.headers,
     ...(encoding ? { 'content-encoding': encoding } : {}),
-    vary: [known, vary, 'accept-encoding'].filter(Boolean).join(', '),
+    vary: [earlierVary, vary, 'accept-encoding'].filter(Boolean).join(', '),
     'content-length': body.length,
   });
   response.end(request.method === 'HEAD' ? undefined : body);
 }
 
-/** Whether an encoding is named by Accept-Encoding with a weight above 0. */
+/** Whether Accept-Encoding names an encoding with a weight above 0. */
 function accepts({ headers }: IncomingMessage, encoding: string): boolean {
   return String(headers['accept-encoding'] ?? '')
     .toLowerCase()

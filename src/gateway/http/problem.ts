@@ -1,6 +1,7 @@
-// Errors over plain HTTP: refusals as `application/problem+json` (RFC 9457), with the class of the code as the status.
-// Beside type, title, status and detail stand `code` and `retryable`, and what the refusal knows: `hint`, `path`,
-// `issues`, `violations`, `differing_paths`, `existing_id`, `required_scope`, `current_state`, `retry_after_seconds`.
+// Errors over plain HTTP: refusals as `application/problem+json` (RFC 9457), with the HTTP status
+// of their code. Beside type, title, status and detail, a problem has `code` and `retryable`, and
+// the details of the refusal: `hint`, `path`, `issues`, `violations`, `differing_paths`,
+// `existing_id`, `required_scope`, `current_state`, `retry_after_seconds`.
 import { type ServerResponse, STATUS_CODES } from 'node:http';
 import { docsUrl, Refusal, type RefusalCode, refusals } from '../../errors.ts';
 import { publicError, type ReportBug } from '../../graphql/error.ts';
@@ -10,7 +11,7 @@ import type { Refused } from './guard.ts';
 
 type Problem = { status: number; code: RefusalCode; retryable: boolean } & Record<string, unknown>;
 
-/** Answers with what went wrong; bugs are reported once and masked. */
+/** Answers with a problem. An error that is no refusal is reported once and masked. */
 export function sendProblem(
   response: ServerResponse,
   error: unknown,
@@ -51,8 +52,11 @@ function problemOf({ code, message, httpStatus, retryable, details }: Refusal, p
     retryable,
     ...snakeKeys({
       ...others,
-      path: path && placeOf(path),
-      issues: issues?.map(({ specPath, path: at, ...issue }) => ({ ...issue, path: specPath ?? placeOf(at) })),
+      path: path && restPath(path),
+      issues: issues?.map(({ specPath, path: graphqlPath, ...issue }) => ({
+        ...issue,
+        path: specPath ?? restPath(graphqlPath),
+      })),
       violations: violations?.map(({ rule, ...violation }) => ({ ...violation, rule: snakeKeys(rule) })),
     }),
   };
@@ -62,8 +66,11 @@ function heading(status: number, detail: string) {
   return { title: STATUS_CODES[status] ?? 'Refused', status, detail };
 }
 
-/** Where something stands in the body, as a path of the body; the key stands in a header. */
-function placeOf(path: readonly string[]): string {
+/**
+ * Path of a value in the REST body. GraphQL paths begin with `input` and `spec`, which that body
+ * does not have; the idempotency key is a header.
+ */
+function restPath(path: readonly string[]): string {
   const inBody = path.filter((key, index) => !(index < 2 && (key === 'input' || key === 'spec')));
   return inBody[0] === 'idempotencyKey' ? 'Idempotency-Key' : specPathOf(inBody);
 }

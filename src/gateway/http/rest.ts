@@ -1,14 +1,17 @@
-// /v1/jobs: jobs over plain HTTP, a thin door to the functions behind `submitJob`, `job` and `cancelJob`.
+// /v1/jobs: jobs over plain HTTP. It calls the same functions as `submitJob`, `job` and `cancelJob`
+// of GraphQL.
 //
-//   POST /v1/jobs              the job spec file as JSON; `Idempotency-Key` as a header. 201 with Location, 200 replayed
-//   GET  /v1/jobs/{id}         200
-//   POST /v1/jobs/{id}/cancel  optional { reason, grace_period_seconds }. 200
+// - POST /v1/jobs: the body is the job spec file as JSON; `Idempotency-Key` is a header. Answers
+//   201 with Location, 200 when the key repeats an earlier submission.
+// - GET /v1/jobs/{id}: answers 200.
+// - POST /v1/jobs/{id}/cancel: an optional body { reason, grace_period_seconds }. Answers 200.
 //
-// The answer is the job: id, number, name, project_id, state, state_reason { code, message, hint, log_excerpt }; the
-// effective spec with the keys of the spec file (model, dataset, command, hyperparams, augmentation, resources, env, …);
-// resolved [{ path, value, source, overrides }], spec (as sent), defaults_version, policy_revision, spec_hash; tags,
-// notes; schedule_id, due_at (null for a job of no schedule), submitted_by { id, name }; created_at, started_at,
-// finished_at, updated_at; warnings when it was just submitted.
+// The answer is the job: id, number, name, project_id, state, state_reason { code, message, hint,
+// log_excerpt }; the effective spec with the keys of the spec file (model, dataset, command,
+// hyperparams, augmentation, resources, env, …); resolved [{ path, value, source, overrides }],
+// spec (as sent), defaults_version, policy_revision, spec_hash; tags, notes; schedule_id, due_at
+// (null for a job of no schedule), submitted_by { id, name }; created_at, started_at, finished_at,
+// updated_at; warnings when it was just submitted.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
 import { accountOf, type Actor, requireActor, requireScope } from '../../actor.ts';
@@ -39,18 +42,18 @@ export function isRestPath(path: string): boolean {
   return path === '/v1' || path.startsWith('/v1/');
 }
 
-/** Answers a request that passed the guard of hosts and origins. Never throws. */
+/** Answers a request that passed the checks of host and origin. Never throws. */
 export async function answerRest(
   { gateway, report, entry }: { gateway: Gateway; report: ReportBug; entry: RequestEntry },
   request: IncomingMessage,
   response: ServerResponse,
   path: string,
 ): Promise<void> {
-  const found = findRoute(path);
+  const match = findRoute(path);
   const { publicUrl, maxBodyBytes } = gateway.config;
   const refuse = (refused: Refused) => refuseRest(response, refused, publicUrl);
-  if (!found) return refuse({ status: 404, message: 'There is nothing at this path; see /v1/jobs.' });
-  const { route, jobId } = found;
+  if (!match) return refuse({ status: 404, message: 'There is nothing at this path; see /v1/jobs.' });
+  const { route, jobId } = match;
   if (response.hasHeader('access-control-allow-origin')) {
     response.setHeader('access-control-expose-headers', 'location, retry-after');
   }
@@ -107,7 +110,10 @@ async function submitOne({ gateway, actor, request }: Call, body: unknown): Prom
 }
 
 async function get({ gateway, actor, jobId }: Call): Promise<Answer> {
-  return { status: 200, body: await jobAnswer(gateway, await requireJob(gateway.database.db, actor, known(jobId))) };
+  return {
+    status: 200,
+    body: await jobAnswer(gateway, await requireJob(gateway.database.db, actor, requireJobId(jobId))),
+  };
 }
 
 const cancelRequest = z.strictObject({ reason: z.string().nullish(), grace_period_seconds: z.int().nullish() });
@@ -116,7 +122,7 @@ async function cancel({ gateway, actor, jobId }: Call, body: unknown): Promise<A
   const parsed = cancelRequest.safeParse(body);
   if (!parsed.success) throw invalid(parsed.error.issues.map(cancelIssue));
   const { reason = null, grace_period_seconds: gracePeriodSeconds = null } = parsed.data;
-  const input = { id: known(jobId), reason, gracePeriodSeconds };
+  const input = { id: requireJobId(jobId), reason, gracePeriodSeconds };
   const job = await commit(gateway, (tx) => cancelJob(tx, actor, input));
   return { status: 200, body: await jobAnswer(gateway, job) };
 }
@@ -130,13 +136,13 @@ function cancelIssue(issue: z.core.$ZodIssue): Issue {
   return { code: 'WRONG_TYPE', path, message: `${path[0] ?? 'The body'} has another type than expected.`, hint };
 }
 
-/** Throws NOT_FOUND for what is no id of a job. */
-function known(jobId: string): string {
+/** Returns the id; throws NOT_FOUND when it is not the id of a job. */
+function requireJobId(jobId: string): string {
   if (idPrefix(jobId) !== 'job') throw notFound('Job', jobId);
   return jobId;
 }
 
-/** The body as a job spec, whose content is checked where it is planned. */
+/** Returns the body as a job spec. Its content is checked when the job is planned. */
 function asSpec(body: unknown): Record<string, unknown> {
   if (isObject(body)) return body;
   throw invalid([{ code: 'WRONG_TYPE', path: [], message: 'The body must be an object: a job spec.' }]);

@@ -1,5 +1,6 @@
-// /runner/v1: register, claim, drain, renew, lost. Dialled by runners with a token of scope RUNNER; not in the public schema, since a
-// claim waits longer than an operation may take.
+// /runner/v1: the control requests of runners, with a token of scope RUNNER: register, claim,
+// drain, renew, lost. They are not in the GraphQL schema, since a claim waits longer than an
+// operation may take.
 import { z } from 'zod';
 import type { Actor } from '../../actor.ts';
 import { renewLease } from '../../attempt/attempt.ts';
@@ -15,7 +16,10 @@ import type { Dispatcher } from '../background/dispatcher.ts';
 
 const heartbeatSeconds = 10;
 
-/** Answers a control request; null for a path that does not exist. `signal` ends a wait: the gateway stops, or nobody listens. */
+/**
+ * Answers a control request; null for a path that does not exist. `signal` ends the wait of a
+ * claim: the gateway stops, or the runner has gone.
+ */
 export async function answerRunner(
   { gateway, dispatcher }: { gateway: Gateway; dispatcher: Dispatcher },
   actor: Actor,

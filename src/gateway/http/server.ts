@@ -1,5 +1,5 @@
-// The HTTP server: guard, then GraphQL (POST, GET, SSE), GraphiQL, jobs over plain HTTP, the runners' control and the
-// probes.
+// The HTTP server: the guard first, then the route: GraphQL (POST, GET, SSE), GraphiQL, jobs over
+// plain HTTP, control requests of runners, and the probes.
 import { type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Refusal } from '../../errors.ts';
@@ -36,10 +36,10 @@ export type HttpOptions = {
   drain: Drain;
   requestLog: RequestLog;
   report: ReportBug;
-  /** Why nothing that runners send can be stored here; null while it can. */
+  /** The reason why no record of a runner can be stored here; null while records can. */
   brokenIntake(): string | null;
   uplink: Pick<UplinkWatch, 'problem' | 'oldestBatchSeconds'>;
-  /** Aborted when the gateway stops: waits end, and `/readyz` says no. */
+  /** Aborted when the gateway stops: claims end their wait, and `/readyz` answers 503. */
   stopping: AbortSignal;
 };
 
@@ -106,14 +106,14 @@ async function answerControl(
   const actor = (entry.actor = requireActor(await actorOf(gateway, tokenOf(request))));
   const body = await readJson(request, response, gateway.config.maxBodyBytes);
   if (isRefused(body)) return refuse(response, body);
-  const left = new AbortController();
-  response.once('close', () => left.abort());
+  const clientGone = new AbortController();
+  response.once('close', () => clientGone.abort());
   response.once(
     'close',
-    sessions.open(actor, () => left.abort()),
+    sessions.open(actor, () => clientGone.abort()),
   );
   if (stopping.aborted && path === '/runner/v1/claim') throw stoppingRefusal();
-  const answered = await answerRunner(options, actor, path, body.json, AbortSignal.any([stopping, left.signal]));
+  const answered = await answerRunner(options, actor, path, body.json, AbortSignal.any([stopping, clientGone.signal]));
   if (answered === null) return refuse(response, { status: 404, message: 'There is nothing at this path.' });
   send(response, 200, answered);
 }
@@ -154,8 +154,9 @@ function upgrade(options: HttpOptions, request: IncomingMessage, socket: Duplex,
     (stopping.aborted ? { status: 503, message: 'The gateway is stopping.' } : null) ??
     (drain.size >= gateway.config.maxSockets ? fullRefusal : null);
   if (!refused) return sockets.accept(request, socket, head);
-  // Node has let go of the socket: without a listener a client that resets it would end the process, and without the
-  // destroy one that never closes its side would keep it.
+  // After an upgrade, Node no longer handles the socket. Without a listener for errors, a client
+  // that resets it would end the process. Without `destroy`, a client that never closes its side
+  // would keep it open.
   socket.on('error', () => socket.destroy());
   socket.once('finish', () => socket.destroy());
   const body = JSON.stringify(errorBody(refused));

@@ -1,6 +1,6 @@
-// Connections that outlast the moment in which their token was checked: sockets, event streams, a runner's wait. Each
-// ends when its token does. A revocation is heard at once from the bus; since messages may be lost, the database is asked
-// every few seconds too.
+// Sessions: connections that last after their token was checked, i.e. websockets, event streams and
+// the waits of runners. Each is ended when its token expires or is revoked. A revocation comes at
+// once over the bus; since messages may be lost, the database is asked every 4 s too.
 import type { Actor } from '../../actor.ts';
 import { channels } from '../../bus/bus.ts';
 import type { Notification, Store } from '../../live/commit.ts';
@@ -9,8 +9,9 @@ import { startLoop } from '../background/loops.ts';
 
 export type Sessions = {
   /**
-   * Calls `end` once when the actor's token expires or is revoked, unless the returned function, which says that the
-   * connection has ended, was called before. Nobody's connection never ends by this.
+   * Calls `end` once when the actor's token expires or is revoked. The returned function must be
+   * called when the connection has closed; `end` is not called after it. A connection without an
+   * actor is never ended by this.
    */
   open(actor: Actor | null, end: (why: Why) => void): () => void;
   /** Number of connections that are open. */
@@ -21,13 +22,19 @@ export type Sessions = {
 export type Why = 'expired' | 'revoked';
 type Session = { end: (why: Why) => void };
 
-/** A token's streams end within five seconds when the bus is away. */
+/**
+ * Pause between two looks into the database. With it, the streams of a revoked token end within 5 s
+ * even when the bus is away.
+ */
 const checkMs = 4_000;
+/** The longest delay that `setTimeout` takes, about 25 days. */
 const longestTimerMs = 2 ** 31 - 1;
 
 export async function startSessions(store: Store, report: (error: unknown, name: string) => void): Promise<Sessions> {
-  const sessions = new Map<string, Set<Session>>(); // by token
-  const revoked = new Set<string>(); // heard of: what authenticated just before is told too
+  const sessions = new Map<string, Set<Session>>(); // by id of the token
+  // Tokens whose revocation came over the bus. A connection that was authenticated just before its
+  // token was revoked opens its session after the message, and is ended by this.
+  const revoked = new Set<string>();
   const endAll = (tokenId: string) => {
     for (const session of sessions.get(tokenId) ?? []) session.end('revoked');
   };
@@ -41,7 +48,8 @@ export async function startSessions(store: Store, report: (error: unknown, name:
       endAll(tokenId);
     }
   });
-  const forget = store.bus.onBreak(() => void check().catch(() => {})); // the loop looks again, and reports
+  // A check that fails here is repeated, and reported, by the loop below.
+  const stopListening = store.bus.onBreak(() => void check().catch(() => {}));
   const step = async () => {
     await check();
     return false;
@@ -52,13 +60,13 @@ export async function startSessions(store: Store, report: (error: unknown, name:
     open(actor, end) {
       if (!actor) return () => {};
       const { tokenId, expiresAt } = actor;
-      const ofToken = sessions.get(tokenId) ?? new Set();
-      sessions.set(tokenId, ofToken);
+      const sessionsOfToken = sessions.get(tokenId) ?? new Set();
+      sessions.set(tokenId, sessionsOfToken);
       let timer: NodeJS.Timeout | undefined;
       const leave = () => {
         clearTimeout(timer);
-        ofToken.delete(session);
-        if (ofToken.size === 0 && sessions.get(tokenId) === ofToken) sessions.delete(tokenId);
+        sessionsOfToken.delete(session);
+        if (sessionsOfToken.size === 0 && sessions.get(tokenId) === sessionsOfToken) sessions.delete(tokenId);
       };
       const session: Session = {
         end(why) {
@@ -66,28 +74,28 @@ export async function startSessions(store: Store, report: (error: unknown, name:
           end(why);
         },
       };
-      ofToken.add(session);
+      sessionsOfToken.add(session);
       const wait = () => {
-        const leftMs = expiresAt === null ? Infinity : expiresAt.getTime() - Date.now();
-        if (leftMs <= 0) return session.end('expired');
-        if (leftMs < Infinity) timer = setTimeout(wait, Math.min(leftMs, longestTimerMs)).unref();
+        const remainingMs = expiresAt === null ? Infinity : expiresAt.getTime() - Date.now();
+        if (remainingMs <= 0) return session.end('expired');
+        if (remainingMs < Infinity) timer = setTimeout(wait, Math.min(remainingMs, longestTimerMs)).unref();
       };
       wait();
-      if (revoked.has(tokenId)) setImmediate(() => ofToken.has(session) && session.end('revoked'));
+      if (revoked.has(tokenId)) setImmediate(() => sessionsOfToken.has(session) && session.end('revoked'));
       return leave;
     },
     get size() {
       return [...sessions.values()].reduce((sum, { size }) => sum + size, 0);
     },
     async close() {
-      forget();
+      stopListening();
       await loop.stop();
       await unsubscribe();
     },
   };
 }
 
-/** Only gateways write to the channel. */
+/** Only gateways publish on the channel, so the shape of its messages is trusted. */
 function revocationsOf(message: string): Revocation[] {
   return ((JSON.parse(message) as Notification).records ?? []) as Revocation[];
 }

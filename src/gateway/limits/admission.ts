@@ -1,5 +1,6 @@
-// What an operation passes on every door: its token's share of the time, a place among those in flight, and a deadline.
-// All is counted in this process: a token that uses two gateways has its share at each.
+// Admission of operations, the same for HTTP and websockets: a share of points for each token, a
+// bound on operations in flight, and a deadline. All is counted in this process, so a token that
+// uses two gateways has its share at each.
 import { RateLimiterMemory, RateLimiterRes } from 'rate-limiter-flexible';
 import { accountOf, type Actor } from '../../actor.ts';
 import type { Config } from '../../config.ts';
@@ -7,16 +8,17 @@ import { Refusal } from '../../errors.ts';
 
 export type Admission = {
   /**
-   * Charges the caller's token, or the one account of all who have none, with the cost of an operation (1 at least).
-   * Throws RATE_LIMITED when its share is used up.
+   * Charges the cost of an operation (at least 1 point) to the caller's token; all callers without
+   * a token share one account. Throws RATE_LIMITED when the share is used up.
    */
   charge(actor: Actor | null, cost: number): Promise<void>;
   /**
-   * Runs an operation. Throws OVERLOADED without beginning it when too many are in flight, and TIMEOUT when it is not
-   * done in time: `signal` is aborted then, and when `left` is, whose client takes no answer any more. A statement that
-   * still runs in Postgres is cancelled there after the same time (`statement_timeout`).
+   * Runs an operation. Throws OVERLOADED without beginning it when too many are in flight, and
+   * TIMEOUT when it is not done in time. `signal` is aborted at the deadline, and when `clientGone`
+   * is. A statement that still runs in Postgres is cancelled there after the same time
+   * (`statement_timeout`).
    */
-  run<T>(work: (signal: AbortSignal) => T | Promise<T>, left?: AbortSignal): Promise<T>;
+  run<T>(work: (signal: AbortSignal) => T | Promise<T>, clientGone?: AbortSignal): Promise<T>;
 };
 
 type Settings = Pick<Config, 'rateLimitPoints' | 'rateLimitWindowSeconds' | 'maxInFlight' | 'operationSeconds'>;
@@ -45,14 +47,14 @@ export function createAdmission(config: Settings): Admission {
         });
       }
     },
-    async run(work, left) {
+    async run(work, clientGone) {
       if (inFlight >= maxInFlight) {
         const message = 'The gateway has as many operations in flight as it may; this one was not begun.';
         throw new Refusal('OVERLOADED', message, { retryAfterSeconds: 1 });
       }
       inFlight++;
       const late = new AbortController();
-      const signal = left ? AbortSignal.any([late.signal, left]) : late.signal;
+      const signal = clientGone ? AbortSignal.any([late.signal, clientGone]) : late.signal;
       const working = (async () => work(signal))().finally(() => inFlight--);
       return withDeadline(working, operationSeconds, late);
     },

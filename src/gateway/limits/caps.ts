@@ -1,6 +1,6 @@
-// Caps: how much of what lasts a token may have open at this gateway, and how fast a socket may begin it. Whoever has no
-// token shares one account with all others who have none. Beyond a cap something is refused in a way that clients try
-// again: it passes when something else is closed.
+// Caps: how many websockets and subscriptions a token may have open at this gateway, and how fast a
+// socket may begin operations. All callers without a token share one account. A refusal of a cap
+// tells clients to try again, since it passes when something else is closed.
 import type { ExecutionArgs, ExecutionResult } from 'graphql';
 import { accountOf, type Actor } from '../../actor.ts';
 import type { Config } from '../../config.ts';
@@ -10,20 +10,29 @@ import { refusalError } from '../../graphql/error.ts';
 import { describeOperation } from '../graphql/operation.ts';
 
 export type Caps = {
-  /** Counts a websocket of the token until the returned function is called; null when it has as many as it may. */
+  /**
+   * Counts a websocket of the token until the returned function is called; null when the token has
+   * its maximum.
+   */
   openSocket(actor: Actor | null): (() => void) | null;
   /**
-   * Opens a subscription, and counts it for its token until its results end. Beyond the cap, nothing is opened and the
-   * result is an error.
+   * Opens a subscription and counts it for its token until its results end. Beyond the cap nothing
+   * is opened, and the result is an error.
    */
   subscribe<T>(actor: Actor | null, args: ExecutionArgs, open: () => Promise<T> | T): Promise<T | ExecutionResult>;
-  /** Throws RATE_LIMITED when a socket has as many operations as it may, `open` with the one that begins, or begins too many a second. */
+  /**
+   * Throws RATE_LIMITED when a socket has too many operations open (`open` includes the new one),
+   * or begins more than 50 a second.
+   */
   beginOnSocket(pace: Pace, open: number): void;
   newPace(): Pace;
 };
 
-/** How many operations a socket may begin just now: as many as it may have, and some more each second. */
-export type Pace = { left: number; atMs: number };
+/**
+ * Token bucket of one socket: it may begin `tokens` operations now, and gains 50 a second up to the
+ * number that it may have open. `atMs` is the time of the last refill.
+ */
+export type Pace = { tokens: number; atMs: number };
 
 type Settings = Pick<Config, 'maxSubscriptionsPerSocket' | 'maxSubscriptionsPerToken' | 'maxSocketsPerToken'>;
 
@@ -60,15 +69,15 @@ export function createCaps(config: Settings): Caps {
         throw beyond(`This socket has ${perSocket} operations open, as many as it may.`);
       }
       const now = performance.now();
-      pace.left = Math.min(perSocket, pace.left + ((now - pace.atMs) / 1000) * beginsPerSecond);
+      pace.tokens = Math.min(perSocket, pace.tokens + ((now - pace.atMs) / 1000) * beginsPerSecond);
       pace.atMs = now;
-      if (pace.left < 1) {
+      if (pace.tokens < 1) {
         connectionFigures.capped.inc({ cap: 'pace_of_socket' });
         throw beyond(`This socket begins more than ${beginsPerSecond} operations a second.`, 1);
       }
-      pace.left--;
+      pace.tokens--;
     },
-    newPace: () => ({ left: perSocket, atMs: performance.now() }),
+    newPace: () => ({ tokens: perSocket, atMs: performance.now() }),
   };
 }
 
@@ -77,7 +86,10 @@ function beyond(message: string, seconds = retryAfterSeconds): Refusal {
   return new Refusal('RATE_LIMITED', message, { hint, retryAfterSeconds: seconds });
 }
 
-/** Counts up to `most` for each account; the function that is returned counts down again, once. */
+/**
+ * Makes a counter that counts up to `most` for each account. The returned function counts down
+ * again, once.
+ */
 function createCounter(most: number): (account: string) => (() => void) | null {
   const counts = new Map<string, number>();
   return (account) => {
@@ -85,8 +97,8 @@ function createCounter(most: number): (account: string) => (() => void) | null {
     if (count >= most) return null;
     counts.set(account, count + 1);
     return once(() => {
-      const left = (counts.get(account) ?? 1) - 1;
-      if (left > 0) counts.set(account, left);
+      const remaining = (counts.get(account) ?? 1) - 1;
+      if (remaining > 0) counts.set(account, remaining);
       else counts.delete(account);
     });
   };
@@ -101,7 +113,10 @@ function once(work: () => void): () => void {
   };
 }
 
-/** Calls `release` when what was opened has ended, or was not opened; iterators stay hand-written, so that `return` wakes `next`. */
+/**
+ * Calls `release` once the opened results end, or when nothing was opened. The iterator is no
+ * generator: its `return` must wake a `next` that waits, which a generator would queue.
+ */
 async function releasedAtEnd<T>(open: () => Promise<T> | T, release: () => void): Promise<T> {
   const end = once(release);
   let opened: T;
@@ -141,7 +156,7 @@ async function releasedAtEnd<T>(open: () => Promise<T> | T, release: () => void)
       return this;
     },
   };
-  return iterator as T; // of the same results; nothing else of what was opened is used
+  return iterator as T; // callers only iterate the results, so the wrapper may stand for T
 }
 
 function isIterable(value: unknown): value is AsyncIterable<unknown> {

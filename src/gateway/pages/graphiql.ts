@@ -1,9 +1,10 @@
-// GraphiQL, served whole from the package: it asks no other host for anything. The token stands in the page's fragment
-// (`/graphql#token=…`), which never reaches a server or a log; the page puts it into the header editor.
+// GraphiQL, served whole from its package: it loads nothing from other hosts. The token stands in
+// the fragment of the address (`/graphql#token=…`), which a browser never sends, so no server and
+// no log sees it; the page puts it into the header editor.
 import { pageHeaders } from './page.ts';
 import { prepareAnswer, type PreparedAnswer } from '../http/prepared-answer.ts';
 
-/** What the tabs hold at the first visit: the main job, to be run from left to right. */
+/** Content of the tabs at the first visit: the steps of a job, to be run from left to right. */
 export const graphiqlTabs = [
   {
     query: `# Welcome to AstraML. Ctrl-Enter runs the operation,
@@ -103,15 +104,17 @@ const options = {
   favicon: `data:image/svg+xml,${encodeURIComponent(star(32))}`,
   endpoint: '/graphql',
   subscriptionsProtocol: 'SSE' as const,
-  method: 'POST' as const, // else a subscription and its variables stand in the address, which proxies log
+  // With GET, a subscription and its variables stand in the address, which proxies log.
+  method: 'POST' as const,
   defaultTabs: graphiqlTabs,
   shouldPersistHeaders: false,
 };
 
 /**
- * What only the page knows. Tabs are kept under names of our own, so that no GraphiQL served before at this address
- * leaves us its queries or its token; the open tab is named, for else GraphiQL opens an empty one at each reload; and the
- * address stays as it is, where the package would write the operation into it.
+ * Script of the page. It keeps tabs under names with the prefix `astraml:`, so that another
+ * GraphiQL that was served at this address before leaves no queries or token here. It passes the
+ * open tab to GraphiQL, which would otherwise open an empty one at each reload. It keeps the
+ * address as it is, into which GraphiQL would write the operation.
  */
 const pageScript = `
   addEventListener('hashchange', () => location.reload());
@@ -142,12 +145,15 @@ const pageScript = `
   }
 `;
 
-/** The package moves its tabs about after the page has loaded, and the first click on one went to where it had been. */
+/**
+ * GraphiQL moves its tabs after the page has loaded: without this style, the first click on a tab
+ * hit its old place.
+ */
 const pageStyle = '.graphiql-tab { transform: none !important; }';
 
 let page: Promise<PreparedAnswer> | undefined;
 
-/** The page, 9 MB and 2.5 MB: made once, when it is first asked for. */
+/** Returns the page: 9 MB, compressed 2.5 MB. It is made once, at the first request. */
 export function graphiqlPage(): Promise<PreparedAnswer> {
   page ??= renderPage();
   return page;

@@ -1,8 +1,11 @@
-// The headers of our own pages, which keep each to itself: it runs the scripts that stand in it and those named here,
-// and talks to nobody but us.
+// Headers of our own HTML pages. They restrict a page to the scripts that stand in it and those
+// named here, and to requests to this gateway.
 import { createHash } from 'node:crypto';
 
-/** `more` names what the page needs beyond that, by directive; `script-src` adds to the hashes of its own scripts. */
+/**
+ * Headers for a page. `more` adds directives of the content security policy; its `script-src` adds
+ * to the hashes of the page's own scripts.
+ */
 export function pageHeaders(html: string, more: Readonly<Record<string, string>>): Record<string, string> {
   const hashes = [...html.matchAll(/<script[^>]*>([^]*?)<\/script>/g)].map(([, script = '']) => {
     return `'sha256-${createHash('sha256').update(script).digest('base64')}'`;

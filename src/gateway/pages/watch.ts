@@ -1,5 +1,6 @@
-// /watch: one page that follows a job, the smallest example of a frontend. It and the stock graphql-ws client that it
-// imports are served as they lie in their packages; there is no build step, and nothing comes from another host.
+// /watch: one page that follows a job, the smallest example of a frontend. The page and its stock
+// graphql-ws client are served as they lie in their packages: there is no build step, and nothing
+// comes from another host.
 import { readFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
@@ -8,7 +9,7 @@ import { prepareAnswer, type PreparedAnswer, sendPrepared } from '../http/prepar
 
 const page = new URL('../../console/watch.html', import.meta.url);
 const clientFolder = new URL('./', import.meta.resolve('graphql-ws/client'));
-/** By path; read once. Paths that name no file are not kept. */
+/** Answers by path; each file is read once. Paths without a file are not kept. */
 const kept = new Map<string, PreparedAnswer>();
 
 /** Answers a GET of /watch and of the scripts below it; false for any other path. */

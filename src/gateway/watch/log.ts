@@ -1,5 +1,6 @@
-// The log of a gateway: JSON lines on standard error. An error in it says what went wrong and where, and nothing of what
-// was sent or stored: no SQL, no parameters, no values that a database or a parser quotes.
+// The log of a gateway: JSON lines on standard error. A logged error says what went wrong and
+// where, and nothing that was sent or stored: no SQL, no parameters, no values that a database or a
+// parser quotes.
 import { type Logger, pino } from 'pino';
 
 export function createLog(level: string): Logger {
@@ -9,15 +10,16 @@ export function createLog(level: string): Logger {
 
 export type Loggable = { type: string; message: string; stack: string; cause?: Loggable } & Record<string, unknown>;
 
-/** Members of a database's error that name a part of the schema or of Postgres, never a value. */
+/** Members of a Postgres error that name a part of the schema or of Postgres, never a value. */
 const safeMembers = ['code', 'severity', 'schema_name', 'table_name', 'column_name', 'constraint_name', 'routine'];
 const maxCauses = 5;
 
-/** What may be logged of an error and of its causes. */
+/** Returns the parts of an error and its causes that may be logged. It follows at most 5 causes. */
 export function loggable(error: unknown, depth = 0): Loggable {
   if (!(error instanceof Error))
     return { type: typeof error, message: 'something that is no error was thrown', stack: '' };
-  // Its message holds the whole statement and its parameters; the cause says why it failed.
+  // The message of a Drizzle error holds the whole statement with its parameters; its cause says
+  // why it failed.
   if (isQueryError(error)) return loggable(error.cause ?? new Error('a query failed'), depth);
   const message = messageOf(error);
   const members = safeMembers.flatMap((name) => {
@@ -39,13 +41,17 @@ function isQueryError(error: Error): boolean {
 
 function messageOf(error: Error): string {
   const code = 'code' in error ? String(error.code) : '';
-  // Postgres quotes the value that it could not take; JSON.parse the text that it could not read.
+  // Postgres quotes the value that it could not take, and JSON.parse the text that it could not
+  // read.
   if (/^22[0-9A-Z]{3}$/.test(code)) return `a value that the database does not take (${code})`;
   if (error instanceof SyntaxError && /JSON/.test(error.message)) return 'text that is not JSON';
   return error.message;
 }
 
-/** The stack under the message that is shown: the first lines of the original repeat its own. */
+/**
+ * Returns the stack below `message`. The original's first lines are left out, since they repeat its
+ * own message.
+ */
 function stackOf(error: Error, message: string): string {
   const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line));
   return [`${error.name}: ${message}`, ...frames].join('\n');

@@ -1,4 +1,5 @@
-// Figures to watch, for Prometheus: `/metrics` on a port of its own, so that it can be kept inside.
+// `/metrics` for Prometheus. It listens on a port of its own, so that a firewall can keep it
+// inside.
 import { once } from 'node:events';
 import { isIP } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,25 +13,26 @@ import { CannotStart } from '../gateway.ts';
 import { checkHost } from '../http/guard.ts';
 
 export type Metrics = {
-  /** Counts what the database knows too, from now on, each time that somebody asks. */
+  /** From now on, each scrape also counts attempts and queued jobs in the database. */
   countIn(store: Store): void;
-  /** Ending twice is fine. */
+  /** Stops listening. Stopping twice is fine. */
   stop(): Promise<void>;
 };
 
-/** A database that takes longer is not waited for: its figures stay as they were. */
+/** A scrape waits this long for those counts. Beyond it, it shows the previous ones. */
 const countMs = 1_000;
-/** Prometheus needs one or two. */
+/** Prometheus needs one or two connections. */
 const maxConnections = 64;
 
-/** Starts to answer; rejects when the port is taken. */
+/** Starts to listen; rejects with CannotStart when the port is taken. */
 export async function serveMetrics(
   port: number,
   config: Pick<Config, 'host' | 'hosts' | 'publicUrl'>,
 ): Promise<Metrics> {
   const { host } = config;
   let count = async () => {};
-  // The process's own figures are taken when somebody asks.
+  // The process's metrics (CPU, memory) are read at each scrape. They register once, since several
+  // gateways may run in one process.
   if (!registry.getSingleMetric('process_cpu_seconds_total')) collectDefaultMetrics({ register: registry });
   const server = createBoundedServer({ maxConnections }, (request, response) => {
     const refused = isAddress(request.headers.host ?? '') ? null : checkHost(request.headers, config);
@@ -75,7 +77,10 @@ export async function serveMetrics(
   };
 }
 
-/** Prometheus often asks by address. No site can make a browser use its own name with one, so that it is as good as known. */
+/**
+ * Whether a Host header is an IP address: Prometheus often asks by address. That is safe, since a
+ * foreign site can make a browser send its own name, but not an address.
+ */
 function isAddress(host: string): boolean {
   return isIP(host.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')) !== 0;
 }

@@ -1,5 +1,7 @@
-// What is kept of each request: figures by door and outcome, and a line of the log. A line names the operation and its
-// fields, never its text, its variables or a token. Failures of ours and slow answers are told by default, all at debug.
+// Counts each request by its kind (the label `door`, e.g. `rest`) and its outcome, and logs it as
+// one line. A line names the operation and its fields, never its text, its variables or a token.
+// Failures of the gateway and answers slower than 1 s are logged by default, all others at level
+// debug.
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
 import type { Actor } from '../../actor.ts';
@@ -7,27 +9,27 @@ import { refusals } from '../../errors.ts';
 import { connectionFigures, requestFigures } from '../../metrics-registry.ts';
 import type { Operation } from '../graphql/operation.ts';
 
-/** The doors by which requests come: the values of a label, so a closed list. */
+/** Kinds of requests. The list is closed, because they are values of a metric label. */
 export type Door =
   'graphql_post' | 'graphql_get' | 'graphql_socket' | 'event_stream' | 'rest' | 'runner' | 'claim' | 'page' | 'probe';
 
-/** What becomes known of a request while it is answered. */
+/** Facts that become known while a request is answered. */
 export type RequestEntry = {
   actor: Actor | null;
   operation: Operation | null;
-  /** The answer has become an event stream, which lasts: the request is over. */
+  /** The answer became an event stream. The request ends here; the stream is counted on its own. */
   streams(status: number): void;
 };
 
 export type RequestLog = {
-  /** Opens the entry of an HTTP request; it is closed with the response. */
+  /** Opens the entry of an HTTP request; it is closed when the response closes. */
   open(request: IncomingMessage, response: ServerResponse): RequestEntry;
-  /** Runs an operation of a websocket; of a subscription, what opens it. */
+  /** Runs and logs an operation of a websocket. Of a subscription, only its opening is measured. */
   onSocket<T>(actor: Actor | null, operation: Operation | null, run: () => Promise<T> | T): Promise<T>;
 };
 
 const slowMs = 1_000;
-/** They wait on purpose. */
+/** Requests that last long on purpose, and so are never logged as slow. */
 const mayLast = new Set<Door>(['claim', 'event_stream']);
 const maxPathLength = 200;
 
@@ -54,7 +56,7 @@ export function createRequestLog(log: Logger): RequestLog {
       const { method = '' } = request;
       const path = (request.url ?? '/').split('?', 1)[0] ?? '/';
       const door = doorOf(method, path);
-      // Only these paths are all of a request that has no operation; that of /graphql tells nothing.
+      // The path is logged only where it stands for the operation; that of /graphql tells nothing.
       const more = door === 'rest' || door === 'runner' ? { method, path: path.slice(0, maxPathLength) } : {};
       const counted = door === 'claim' ? connectionFigures.claims : requestFigures.inFlight;
       const labels: Record<string, string> = door === 'claim' ? {} : { door };
@@ -104,13 +106,13 @@ function classOf(status: number): string {
   return `${Math.floor(status / 100)}xx`;
 }
 
-/** Of the result of an operation: `failed` when one of its errors is ours. */
+/** Outcome of an operation: `failed` when one of its errors has an HTTP class of 500 or more. */
 function outcomeOf(result: unknown): 'ok' | 'refused' | 'failed' {
   const { errors } = (result ?? {}) as { errors?: readonly { extensions?: Record<string, unknown> }[] };
   if (!errors?.length) return 'ok';
-  const isOurs = ({ extensions }: { extensions?: Record<string, unknown> }) => {
+  const isServerError = ({ extensions }: { extensions?: Record<string, unknown> }) => {
     const code = String(extensions?.['code']);
     return code in refusals && refusals[code as keyof typeof refusals].httpStatus >= 500;
   };
-  return errors.some(isOurs) ? 'failed' : 'refused';
+  return errors.some(isServerError) ? 'failed' : 'refused';
 }

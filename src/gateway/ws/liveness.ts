@@ -1,5 +1,5 @@
-// Cuts off peers of long connections that make no progress: their clients come back and resume by cursor. A peer that is
-// slow but still takes bytes is left alone.
+// Cuts off peers of long connections that make no progress: their clients reconnect and resume by
+// cursor. A peer that is slow but still takes bytes stays.
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
@@ -12,21 +12,25 @@ export type Patience = {
   pingEveryMs: number;
 };
 
-const usual: Patience = { stuckMs: 30_000, pingEveryMs: 12_000 };
-const looksPerStuck = 6;
+const defaults: Patience = { stuckMs: 30_000, pingEveryMs: 12_000 };
+const checksPerStuck = 6;
 /** Unanswered pings after which a peer counts as gone. */
 const maxUnanswered = 2;
-/** Above this number of waiting bytes a peer's requests are not read: their answers would only add to them. */
+/**
+ * Upper bound of bytes that wait for a peer whose requests are still read. Above it reading pauses,
+ * since more answers would only add to them.
+ */
 const maxAnswerBytes = 2 * 1024 * 1024;
 
 /**
- * Calls `cut` once when bytes wait for a peer that has taken none for `stuckMs`. Counts the waiting bytes in the figures
- * until the returned function is called. Messages from the peer do not count as progress.
+ * Calls `cut` once when bytes wait for a peer that has taken none for `stuckMs`. Until the returned
+ * function is called, the waiting bytes count in the metrics. Messages from the peer are no
+ * progress.
  */
-export function watchStuck(connection: Duplex, cut: () => void, { stuckMs } = usual): () => void {
+export function watchStuck(connection: Duplex, cut: () => void, { stuckMs } = defaults): () => void {
   let taken = '';
   let since = performance.now();
-  const look = () => {
+  const check = () => {
     const now = connection.writableLength === 0 ? 'all' : takenOf(connection);
     if (now === 'all' || now !== taken) {
       [taken, since] = [now, performance.now()];
@@ -37,23 +41,29 @@ export function watchStuck(connection: Duplex, cut: () => void, { stuckMs } = us
     liveFigures.stuck.inc();
     cut();
   };
-  const timer = setInterval(look, stuckMs / looksPerStuck).unref();
-  const forget = watchBuffers(() => connection.writableLength);
+  const timer = setInterval(check, stuckMs / checksPerStuck).unref();
+  const stopCounting = watchBuffers(() => connection.writableLength);
   return () => {
     clearInterval(timer);
-    forget();
+    stopCounting();
   };
 }
 
-/** A text that changes whenever the peer takes bytes. Node reports a large write only when all of it was taken, so the handle's queue is part of it. */
+/**
+ * Returns a text that changes whenever the peer takes bytes. Node counts a large write only once
+ * all of it was taken, so the queue of its socket handle is part of the text.
+ */
 function takenOf(connection: Duplex): string {
   const written = connection instanceof Socket ? connection.bytesWritten : 0;
   const { _handle: handle } = connection as { _handle?: { writeQueueSize?: number } | null };
   return `${written - connection.writableLength} ${handle?.writeQueueSize}`;
 }
 
-/** Pings a peer and ends it when it does not answer. While bytes wait no ping is sent: it would stand in line behind them, and `watchStuck` watches. */
-export function sendPings(socket: WebSocket, raw: Duplex, { pingEveryMs } = usual): () => void {
+/**
+ * Pings a peer and ends its socket when two pings stay unanswered. While bytes wait no ping is
+ * sent: it would queue behind them, and `watchStuck` watches the peer already.
+ */
+export function sendPings(socket: WebSocket, raw: Duplex, { pingEveryMs } = defaults): () => void {
   let unanswered = 0;
   socket.on('pong', () => (unanswered = 0));
   const timer = setInterval(() => {

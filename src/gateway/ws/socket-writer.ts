@@ -1,25 +1,28 @@
-// Writes what is shared past graphql-ws and ws to the connection: one text for all, encoded once, and a frame's head for
-// each. Nothing is queued for a slow reader: while too much waits in its connection nothing more is pulled for it, and
-// afterwards its stream goes on from where it was.
+// Writes shared results to the connection itself, past graphql-ws and ws: their text is encoded
+// once, and only the head of the frame differs for each socket. Nothing is queued for a slow
+// reader: while much waits in its connection, no more is pulled from its stream.
 import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import { markDelivered } from '../../live/lag.ts';
 import { watchStuck } from './liveness.ts';
 import type { SharedResults } from '../graphql/shared-execution.ts';
 
-/** The way out of one websocket. */
+/** Writes messages to one websocket. */
 export type SocketWriter = {
   readonly isOpen: boolean;
-  /** Undefined while there is room; else resolves when all that waits was taken, or the socket has closed. */
+  /**
+   * Undefined while there is room. Else a promise that resolves when all waiting bytes were taken,
+   * or the socket has closed.
+   */
   room(): Promise<void> | undefined;
-  /** Sends a text message, in two parts; the caller has seen that it is open. */
+  /** Sends a text message that is given in two parts. The caller checks `isOpen` first. */
   send(start: Buffer, rest: Buffer): void;
 };
 
-/** More than this waits for no one. */
+/** Upper bound of bytes that wait in a connection before `room` makes its streams wait. */
 const maxBufferedBytes = 1024 * 1024;
 
-/** `raw` is the connection below the websocket: it says when it is drained, and when nothing moves. */
+/** `raw` is the TCP connection below the websocket: its `drain` event says that there is room. */
 export function createSocketWriter(socket: WebSocket, raw: Duplex): SocketWriter {
   let waiting: Promise<void> | undefined;
   let resolveWaiting = () => {};
@@ -28,10 +31,10 @@ export function createSocketWriter(socket: WebSocket, raw: Duplex): SocketWriter
     resolveWaiting();
   };
   raw.on('drain', proceed);
-  const left = watchStuck(raw, () => socket.terminate());
+  const stopWatching = watchStuck(raw, () => socket.terminate());
   socket.once('close', () => {
     proceed();
-    left();
+    stopWatching();
   });
   return {
     get isOpen() {
@@ -45,28 +48,29 @@ export function createSocketWriter(socket: WebSocket, raw: Duplex): SocketWriter
   };
 }
 
-/** To copy a longer text costs more than to write it for itself. */
+/** Up to this length the text is copied behind its head: a second write would cost more. */
 const maxCopiedBytes = 2048;
 
 /**
- * Writes a text message of two parts as one frame (RFC 6455, section 5.2). Since nothing is compressed, ws writes its own
- * frames whole and at once, and they may stand before and after.
+ * Writes a text message of two parts as one frame (RFC 6455, section 5.2). That is safe beside ws:
+ * without compression, ws writes its own frames whole and at once.
  */
 function writeFrame(raw: Duplex, start: Buffer, rest: Buffer): void {
   const length = start.length + rest.length;
   const lengthBytes = length < 126 ? 0 : length < 65_536 ? 2 : 8;
-  const startAt = 2 + lengthBytes;
-  const together = length <= maxCopiedBytes;
-  // Memory of the pool is held by whoever has a piece of it: what will wait has its own.
+  const headLength = 2 + lengthBytes;
+  const isCopied = length <= maxCopiedBytes;
+  // `Buffer.allocUnsafe` takes a slice of a pool, and a slice keeps the whole pool in memory. A
+  // frame that will wait gets memory of its own.
   const allocate = raw.writableLength > 0 ? Buffer.allocUnsafeSlow : Buffer.allocUnsafe;
-  const frame = allocate(startAt + (together ? length : start.length));
-  frame[0] = 0x81; // all of a text
+  const frame = allocate(headLength + (isCopied ? length : start.length));
+  frame[0] = 0x81; // a whole text message
   frame[1] = lengthBytes === 0 ? length : lengthBytes === 2 ? 126 : 127;
   if (lengthBytes === 2) frame.writeUInt16BE(length, 2);
   else if (lengthBytes === 8) frame.writeBigUInt64BE(BigInt(length), 2);
-  frame.set(start, startAt);
-  if (together) {
-    frame.set(rest, startAt + start.length);
+  frame.set(start, headLength);
+  if (isCopied) {
+    frame.set(rest, headLength + start.length);
     raw.write(frame);
     return;
   }
@@ -77,8 +81,8 @@ function writeFrame(raw: Duplex, start: Buffer, rest: Buffer): void {
 }
 
 /**
- * Sends results as messages of the operation. The iterator that is returned yields nothing and ends with the results:
- * graphql-ws drives it, and completes the operation at its end.
+ * Sends results as messages of the operation `id`. The returned iterator yields nothing and ends
+ * with the results: graphql-ws drives it, and completes the operation at its end.
  */
 export function deliver(writer: SocketWriter, id: string, results: SharedResults): AsyncGenerator<never, void, void> {
   const start = Buffer.from(`{"id":${JSON.stringify(id)},"type":"next","payload":`);
@@ -94,9 +98,10 @@ export function deliver(writer: SocketWriter, id: string, results: SharedResults
         const full = writer.room();
         if (full) await full;
         const result = ended ? null : await results.next();
-        // Others of this socket may have filled it meanwhile: so many streams hold no more than one.
+        // Other streams of this socket may have filled it meanwhile. Waiting again bounds all of
+        // them together by one message beyond the limit.
         for (let full = writer.room(); full && !ended; full = writer.room()) await full;
-        // A token that was revoked meanwhile has closed its socket: it gets no more.
+        // A revoked token has closed its socket meanwhile: nothing more is sent.
         if (result === null || ended || !writer.isOpen) return end();
         writer.send(start, (result.rest ??= Buffer.from(`${result.text}}`)));
         markDelivered(result.event);

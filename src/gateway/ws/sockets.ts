@@ -1,4 +1,5 @@
-// GraphQL over WebSocket (`graphql-transport-ws`): graphql-ws keeps the protocol, the pipeline runs the operations.
+// GraphQL over WebSocket (`graphql-transport-ws`): graphql-ws handles the protocol, the pipeline
+// runs the operations.
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { type ExecutionArgs, type ExecutionResult, getOperationAST, GraphQLError } from 'graphql';
@@ -15,7 +16,7 @@ import { textOfResult } from '../graphql/result-text.ts';
 import type { Pace } from '../limits/caps.ts';
 import { actorOf, bearerOf, type Gateway } from '../context.ts';
 import type { Drain } from '../http/connection-drain.ts';
-import { leftRefusal } from '../http/graphql.ts';
+import { clientGoneRefusal } from '../http/graphql.ts';
 import { dropProto } from '../http/guard.ts';
 import type { RequestLog } from '../watch/request-log.ts';
 import { describeOperation } from '../graphql/operation.ts';
@@ -25,16 +26,16 @@ import type { Sessions } from '../http/sessions.ts';
 import { isShared, type SharedExecution, type SharedResults } from '../graphql/shared-execution.ts';
 
 export type Sockets = {
-  /** Makes an upgrade request that passed the guard a websocket. */
+  /** Completes the upgrade of a request that passed the guard. */
   accept(request: IncomingMessage, socket: Duplex, head: Buffer): void;
 };
 
 const maxFrameBytes = 64 * 1024;
-/** What a socket may say before it is acknowledged: a token and its packing. */
+/** Bytes that a socket may send before it is acknowledged: a token and its wrapping. */
 const maxInitBytes = 16 * 1024;
 const initWaitMs = 5_000;
 
-type Extra = { socket: WebSocket; writer: SocketWriter; pace: Pace; left: AbortSignal; actor?: Actor | null };
+type Extra = { socket: WebSocket; writer: SocketWriter; pace: Pace; clientGone: AbortSignal; actor?: Actor | null };
 
 export type SocketsOptions = {
   gateway: Gateway;
@@ -42,7 +43,7 @@ export type SocketsOptions = {
   sessions: Sessions;
   drain: Drain;
   requestLog: RequestLog;
-  /** Null when every subscription is executed for itself. */
+  /** Null when each subscription is executed on its own. */
   shared: SharedExecution | null;
   report: ReportBug;
 };
@@ -77,19 +78,21 @@ export function createSockets({
       try {
         extra.actor = await actorOf(gateway, tokenOf(connectionParams));
         if (extra.socket.readyState !== extra.socket.OPEN) return false;
-        // 4403: clients come back, and are told for good (4401) unless they have a fresh token by then.
-        const left = sessions.open(extra.actor, (why) => extra.socket.close(CloseCode.Forbidden, `Token ${why}`));
-        extra.socket.once('close', left);
-        const counted = caps.openSocket(extra.actor);
-        if (!counted) {
+        // 4403 makes clients reconnect. One that comes back with the same token then gets 4401,
+        // which is final.
+        const leave = sessions.open(extra.actor, (why) => extra.socket.close(CloseCode.Forbidden, `Token ${why}`));
+        extra.socket.once('close', leave);
+        const release = caps.openSocket(extra.actor);
+        if (!release) {
           extra.socket.close(1013, 'Too many sockets of this token');
           return false;
         }
-        extra.socket.once('close', counted);
+        extra.socket.once('close', release);
         return true;
       } catch (error) {
         const refused = error instanceof Refusal && error.code === 'UNAUTHENTICATED';
-        // 4401 tells clients not to come back with the same token; anything else is ours, and worth another try.
+        // 4401 tells clients not to reconnect with the same token. Any other error is the gateway's
+        // own, and 1013 makes them try again.
         if (refused) extra.socket.close(CloseCode.Unauthorized, 'Unauthorized');
         else extra.socket.close(1013, publicError(error, report).message.slice(0, 100));
         return false;
@@ -101,7 +104,7 @@ export function createSockets({
         if (!dropProto(payload)) throw new Refusal('BAD_USER_INPUT', 'The variables are nested too deep.');
         const actor = extra.actor ?? null;
         const budget = gateway.resultBytes.open(accountOf(actor));
-        const caller = { actor, idempotencyKey: null, budget, left: extra.left };
+        const caller = { actor, idempotencyKey: null, budget, clientGone: extra.clientGone };
         const enveloped = pipeline.getEnveloped({ ...caller, params: payload } as never);
         const document = enveloped.parse(payload.query) as never;
         const errors = enveloped.validate(enveloped.schema, document) as readonly GraphQLError[];
@@ -118,7 +121,8 @@ export function createSockets({
           rootValue: { id, writer: extra.writer, budget, execute: enveloped.execute, subscribe: enveloped.subscribe },
         };
       } catch (error) {
-        // Thrown on, it would close the whole socket: it is an error of this operation alone.
+        // graphql-ws closes the whole socket for a thrown error: it becomes an error of this
+        // operation.
         return refuse(extra, [publicError(error, report)]);
       }
     },
@@ -133,14 +137,14 @@ export function createSockets({
           const run = args.rootValue as Run;
           const results = (await shared?.subscribe(args)) ?? null;
           if (results === null) {
-            const own = await run.subscribe(args);
-            return isIterable(own) ? deliver(run.writer, run.id, writtenResults(own, run.budget)) : own;
+            const stream = await run.subscribe(args);
+            return isIterable(stream) ? deliver(run.writer, run.id, writtenResults(stream, run.budget)) : stream;
           }
           if (isShared(results)) return deliver(run.writer, run.id, results);
           return { errors: results.errors?.map((error) => publicError(error, report)) };
         }),
       ),
-    // An error that ends a stream comes here as graphql-ws wrapped it.
+    // An error that ends a stream arrives here wrapped by graphql-ws, and is masked.
     onError: (_context, _id, _payload, errors) =>
       errors.map((error) => withoutHttp(isWrapped(error) ? publicError(error, report) : (error as GraphQLError))),
     onNext: (_context, _id, _payload, _args, result) =>
@@ -164,17 +168,18 @@ export function createSockets({
 }
 
 /**
- * Ties a websocket to the protocol. graphql-ws has its own way of doing this, which prints what any client does wrong,
- * with a stack, and takes binary frames for text.
+ * Connects a websocket to the protocol. The adapter of graphql-ws is not used: it prints every
+ * mistake of a client with a stack, and takes binary frames for text.
  */
 function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extra>, report: ReportBug): void {
-  socket.on('error', () => {}); // ws closes by itself, e.g. with 1009 for a frame that is too large
+  // ws closes the socket itself after an error, e.g. with 1009 for a frame that is too large.
+  socket.on('error', () => {});
   const fail = (error: unknown) => {
     if (!isMisuse(error)) publicError(error, report);
     socket.close(isMisuse(error) ? CloseCode.BadRequest : CloseCode.InternalServerError);
   };
-  const left = new AbortController();
-  const extra: Extra = { socket, writer: createSocketWriter(socket, raw), pace, left: left.signal };
+  const clientGone = new AbortController();
+  const extra: Extra = { socket, writer: createSocketWriter(socket, raw), pace, clientGone: clientGone.signal };
   let bytesBeforeAck = 0;
   const closed = protocol.opened(
     {
@@ -188,7 +193,8 @@ function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extr
       close: (code, reason) => socket.close(code, fitReason(reason)),
       onMessage: (take) =>
         socket.on('message', (data: Buffer, isBinary) => {
-          if (socket.readyState !== socket.OPEN) return; // what comes after our close frame is not for us
+          // messages after our close frame are ignored
+          if (socket.readyState !== socket.OPEN) return;
           if (extra.actor === undefined && (bytesBeforeAck += data.length) > maxInitBytes) {
             return socket.close(1009, 'More than 16 KiB before connection_ack');
           }
@@ -202,17 +208,17 @@ function serve(socket: WebSocket, raw: Duplex, pace: Pace, protocol: Server<Extr
   const stopPings = sendPings(socket, raw);
   socket.once('close', (code, reason) => {
     stopPings();
-    left.abort(leftRefusal());
+    clientGone.abort(clientGoneRefusal());
     Promise.resolve(closed(code, String(reason))).catch((error: unknown) => void publicError(error, report));
   });
 }
 
-/** A close frame has room for 123 bytes of reason; a reason may quote what the client sent. */
+/** A close frame has room for 123 bytes of reason; a reason may quote the client, and be longer. */
 function fitReason(reason: string | undefined): string | undefined {
   return reason && Buffer.byteLength(reason) <= 123 ? reason : undefined;
 }
 
-/** graphql-ws throws at messages that only a server may send. */
+/** Whether graphql-ws threw because the client sent a message that only a server may send. */
 function isMisuse(error: unknown): boolean {
   return error instanceof Error && /^Unexpected message of type /.test(error.message);
 }
@@ -227,7 +233,7 @@ type Run = {
 
 type Step = IteratorResult<ExecutionResult, unknown>;
 
-/** Results of one subscriber alone, each with its text; the budget is closed at their end. */
+/** Results for one subscriber alone, each with its text. The budget is closed at their end. */
 function writtenResults(results: { next(): Step | Promise<Step>; return?(): unknown }, budget: Budget): SharedResults {
   return {
     async next() {
@@ -245,7 +251,10 @@ function isIterable(value: object): value is AsyncIterableIterator<ExecutionResu
   return Symbol.asyncIterator in value;
 }
 
-/** `{ "Authorization": "Bearer …" }`, in any case, or `{ "token": "…" }`; null for no token. */
+/**
+ * Returns the token of `connection_init`: `{ "Authorization": "Bearer …" }` in any case, or
+ * `{ "token": "…" }`. Null for no token.
+ */
 function tokenOf(params: Record<string, unknown> | undefined): string | null {
   const entries = Object.entries(params ?? {});
   const header = entries.find(([name]) => name.toLowerCase() === 'authorization')?.[1];
