@@ -1,17 +1,21 @@
 // What all commands have in common: how one is added, the flags that each of them takes.
 import { type Command, Help, Option } from 'commander';
 import type { Cli } from './cli.ts';
+import type { Fields } from './fields.ts';
 
 /** What a command does: its exit code comes back. `options` are its own flags as commander read them. */
-export type Run<Options> = (cli: Cli, options: Options, operands: string[]) => Promise<number>;
+type Run<Options> = (cli: Cli, options: Options, operands: string[]) => Promise<number>;
 
-/** Adds a command. `fields` names what `--json` can print; null for a command without JSON. */
+/**
+ * Adds a command. `fields` are what `--json` can print; null for a command without JSON. `load`
+ * runs at the call: it imports the work where that is large, e.g. of `jobs`.
+ */
 export type AddCommand = <Options extends object>(
   parent: Command,
   usage: string,
   description: string,
-  fields: ((options: Options) => readonly string[]) | null,
-  load: () => Promise<Run<Options>>,
+  fields: Fields | ((options: Options) => Fields) | null,
+  load: () => Run<Options> | Promise<Run<Options>>,
   options?: { isDefault?: boolean },
 ) => Command;
 
@@ -44,9 +48,4 @@ class GlobalsLast extends Help {
     if (globals && groups.delete(globalGroup)) groups.set(globalGroup, globals);
     return groups;
   }
-}
-
-/** For flags that may be repeated. */
-export function collect(value: string, earlier: string[] | undefined): string[] {
-  return [...(earlier ?? []), value];
 }

@@ -3,14 +3,19 @@ export type Page<Node> = { nodes: Node[]; pageInfo: { hasNextPage: boolean; endC
 
 export const pageFields = 'pageInfo { hasNextPage endCursor }';
 
-/** All nodes, page after page. `read` asks for the page after a cursor; null begins. */
-export async function readAll<Node>(read: (after: string | null) => Promise<Page<Node>>): Promise<Node[]> {
+const pageSize = 100;
+
+/** Nodes page after page, `limit` at most. `read` asks for the `first` ones after a cursor. */
+export async function readAll<Node>(
+  read: (page: { first: number; after: string | null }) => Promise<Page<Node>>,
+  limit = Infinity,
+): Promise<Node[]> {
   const nodes: Node[] = [];
   let after: string | null = null;
   do {
-    const page: Page<Node> = await read(after);
+    const page: Page<Node> = await read({ first: Math.min(pageSize, limit - nodes.length), after });
     nodes.push(...page.nodes);
     after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
-  } while (after !== null);
+  } while (after !== null && nodes.length < limit);
   return nodes;
 }

@@ -1,5 +1,8 @@
-// Typed errors of the API: data in the answer, here made into the refusal that the command ends with.
+// Typed errors and warnings of the API: data in the answer. An error becomes the refusal that the
+// command ends with, warnings are printed to stderr.
+import type { Cli } from './cli.ts';
 import { Refused } from './failure.ts';
+import { cleanText } from './text.ts';
 
 /** To be added to an operation that spreads `...Problem`. */
 export const problemFragment = `fragment Problem on UserError {
@@ -40,4 +43,10 @@ export function refusedBy(problem: Problem): Refused {
     [...listed, ...forbidden, ...differing],
     [hint, known].filter(Boolean).join(' ') || null,
   );
+}
+
+export type Warning = { code: string; message: string };
+
+export function printWarnings(cli: Cli, warnings: readonly Pick<Warning, 'message'>[]): void {
+  for (const { message } of warnings) cli.out.warn(`warning: ${cleanText(message)}`);
 }

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
-import { toWords } from '../../src/cli/projects/projects.ts';
+import { toWords } from '../../src/cli/projects.ts';
 import { commandLine } from '../support/cli.ts';
 import { createProject, followLog, jobState, script, type Stack, startStack, submit } from '../support/stack.ts';
 

@@ -68,19 +68,36 @@ function importsOf(file: string): string[] {
   return [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map((match) => match[1] ?? '');
 }
 
+/** Files of `src` that a file imports, types and imports at a call among them. */
+function targetsOf(file: string): string[] {
+  return importsOf(file)
+    .filter((name) => name.startsWith('.'))
+    .map((name) => relative(src, normalize(join(src, dirname(file), name))))
+    .filter((target) => !target.startsWith('..')); // package.json
+}
+
 test('a room imports only what stands above it', () => {
   const wrong: string[] = [];
   for (const file of files) {
     const room = roomOf(file);
     const allowed = beyond[room] ?? rooms.slice(0, rooms.indexOf(room));
     assert.ok(beyond[room] ?? rooms.includes(room), `${file} is in no room of the list`);
-    for (const specifier of importsOf(file).filter((name) => name.startsWith('.'))) {
-      const target = relative(src, normalize(join(src, dirname(file), specifier)));
-      if (target.startsWith('..')) continue; // package.json
+    for (const target of targetsOf(file)) {
       if (roomOf(target) !== room && !allowed.includes(roomOf(target))) wrong.push(`${file} imports ${target}`);
     }
   }
   assert.deepEqual(wrong, []);
+});
+
+test('no file of the command line imports itself by way of others', () => {
+  const done = new Set<string>();
+  const visit = (file: string, path: string[]) => {
+    assert.ok(!path.includes(file), [...path, file].join(' imports '));
+    if (roomOf(file) !== 'cli' || done.has(file)) return;
+    for (const target of targetsOf(file)) visit(target, [...path, file]);
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
 });
 
 test('Pothos is imported by schema.ts files and graphql only, Drizzle by what keeps facts', () => {

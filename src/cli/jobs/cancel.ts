@@ -1,15 +1,14 @@
 // `astraml cancel`: asks jobs to stop, and with --wait waits until they have.
 import type { Cli } from '../cli.ts';
 import { exitCodes, explain } from '../failure.ts';
-import { jobAnswer, type JobLine } from '../fields.ts';
-import { findJob } from './find.ts';
-import { detachable, followState, noteState } from './follow.ts';
-import { jobName } from './outcome.ts';
-import { stateGlyph } from '../output.ts';
+import { toSeconds } from '../flags.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { toSeconds } from '../submit/spec-flags.ts';
+import { jobAnswer, type JobLine } from './fields.ts';
+import { findJob, readJobs } from './find.ts';
+import { detachable, followState, noteState } from './follow.ts';
+import { stateLine } from './outcome.ts';
 
-export type CancelOptions = { reason?: string; grace?: string; wait?: boolean };
+type CancelOptions = { reason?: string; grace?: string; wait?: boolean };
 
 const cancelMutation = `mutation($input: CancelJobInput!) {
   cancelJob(input: $input) { __typename ... on JobPayload { job ${jobAnswer} } ...Problem }
@@ -48,14 +47,6 @@ async function waitForAll(cli: Cli, jobs: JobLine[]): Promise<JobLine[]> {
   return detachable(message, async (signal) => {
     const ends = await Promise.all(jobs.map((job) => followState(cli, job.id, signal, (now) => noteState(cli, now))));
     if (!cli.out.json) return ends.filter((job) => job !== null);
-    const query = `query($id: ID!) { job(id: $id) ${jobAnswer} }`;
-    const read = await Promise.all(jobs.map(({ id }) => cli.request<{ job: JobLine | null }>(query, { id })));
-    return read.flatMap(({ job }) => job ?? []);
+    return readJobs(cli, jobs, signal);
   });
-}
-
-function stateLine(cli: Cli, job: JobLine): string {
-  return cli.out.tty
-    ? `${stateGlyph(cli.out, job.state)} ${jobName(job)} ${job.state}`
-    : [jobName(job), job.state].join('\t');
 }

@@ -1,30 +1,17 @@
 // The commands about jobs that exist, with their flags.
 import type { Command } from 'commander';
-import type { CancelOptions } from './cancel.ts';
-import { type AddCommand, collect } from '../command.ts';
-import { jobFields, jobPageFields, lineFields, metricFields, valueFields, windowFields } from '../fields.ts';
-import type { EditOptions } from './edit.ts';
-import type { JobsOptions } from './jobs.ts';
-import type { LogsOptions } from './logs.ts';
-import type { MetricsOptions } from './metrics.ts';
-import type { RetryOptions } from './retry.ts';
-import type { ShowOptions } from './show.ts';
-import type { WaitOptions } from './wait.ts';
+import type { AddCommand } from '../command.ts';
+import { collect, headerFlag } from '../flags.ts';
+import { valueFields } from '../values.ts';
+import { jobFields, jobPageFields, lineFields, metricFields, windowFields } from './fields.ts';
 
 const jobArgument = 'number (42, p-demo/42), id (job_…) or @last';
-const headerFlag = ['--header', 'print the header also where no terminal reads'] as const;
 
 export function addJobCommands(program: Command, add: AddCommand): void {
   addJobs(program, add);
-  add<LogsOptions>(
-    program,
-    'logs',
-    'print the log of a job',
-    () => ['cursor', ...Object.keys(lineFields)],
-    async () => {
-      return (await import('./logs.ts')).runLogs;
-    },
-  )
+  const cursor = { cursor: '' };
+  const logs = async () => (await import('./logs.ts')).runLogs;
+  add(program, 'logs', 'print the log of a job', { ...cursor, ...lineFields }, logs)
     .argument('[job]', `${jobArgument} (default: @last)`)
     .option('-f, --follow', 'go on with the lines to come, until the job ends')
     .option('-n, --lines <count>', 'lines before the end (default: 200)')
@@ -34,68 +21,39 @@ export function addJobCommands(program: Command, add: AddCommand): void {
     .option('-t, --timestamps', 'begin each line with its time')
     .option('--after <cursor>', 'go on behind this cursor of --json')
     .option('--exit-status', 'exit as the job ended');
-  add<MetricsOptions>(
+  add(
     program,
     'metrics',
     'show the metrics of a job',
-    ({ watch }) => (watch ? ['cursor', ...Object.keys(windowFields)] : Object.keys(metricFields)),
+    ({ watch }) => (watch ? { ...cursor, ...windowFields } : metricFields),
     async () => (await import('./metrics.ts')).runMetrics,
   )
     .argument('[job]', `${jobArgument} (default: @last)`)
     .option('--name <name>', 'only this metric; train/* is a prefix (repeat)', collect)
     .option('-w, --watch', 'print windows as they fill and close')
     .option(...headerFlag);
-  add<CancelOptions>(
-    program,
-    'cancel',
-    'ask jobs to stop',
-    () => Object.keys(jobFields),
-    async () => {
-      return (await import('./cancel.ts')).runCancel;
-    },
-  )
+  add(program, 'cancel', 'ask jobs to stop', jobFields, async () => (await import('./cancel.ts')).runCancel)
     .argument('<jobs...>', jobArgument)
     .option('--reason <text>', 'reason shown to people')
     .option('--grace <duration>', 'time between the request and the kill, e.g. 30s')
     .option('--wait', 'wait until they have stopped');
-  addRetryAndWait(program, add);
-}
-
-function addRetryAndWait(program: Command, add: AddCommand): void {
-  add<RetryOptions>(
-    program,
-    'retry',
-    'submit a finished job again, with the values it had',
-    () => Object.keys(jobFields),
-    async () => (await import('./retry.ts')).runRetry,
-  )
+  const retry = async () => (await import('./retry.ts')).runRetry;
+  add(program, 'retry', 'submit a finished job again, with the values it had', jobFields, retry)
     .argument('<job>', jobArgument)
     .option('--set <k=v>', 'change a hyperparameter, or resources.<k> (repeat)', collect)
     .option('--gpus <n>', 'GPUs')
     .option('--idempotency-key <key>', 'retry once under this key, however often it is said')
     .option('-w, --follow', 'print its log until it ends, and exit as it did');
-  add<WaitOptions>(
-    program,
-    'wait',
-    'wait until jobs have ended, and exit as they did',
-    () => Object.keys(jobFields),
-    async () => (await import('./wait.ts')).runWait,
-  )
+  const wait = async () => (await import('./wait.ts')).runWait;
+  add(program, 'wait', 'wait until jobs have ended, and exit as they did', jobFields, wait)
     .argument('<jobs...>', jobArgument)
     .option('--timeout <duration>', 'give up after, e.g. 2h: exit code 101, the jobs go on')
     .option('--any', 'until one of them has ended');
 }
 
 function addJobs(program: Command, add: AddCommand): void {
-  const jobs = add<JobsOptions>(
-    program,
-    'jobs',
-    'list jobs, newest first',
-    () => Object.keys(jobFields),
-    async () => {
-      return (await import('./jobs.ts')).runJobs;
-    },
-  )
+  const list = async () => (await import('./jobs.ts')).runJobs;
+  const jobs = add(program, 'jobs', 'list jobs, newest first', jobFields, list)
     .allowExcessArguments() // a mistyped subcommand is told so, with a suggestion
     .option('--state <state>', 'only in this state, e.g. running (repeat)', collect)
     .option('--model <name>', 'only with this model')
@@ -103,24 +61,19 @@ function addJobs(program: Command, add: AddCommand): void {
     .option('-n, --limit <count>', 'how many', '20')
     .option('-a, --all', 'all of them')
     .option(...headerFlag);
-  add<ShowOptions>(
+  add(
     jobs,
     'show',
     'show a job on one page',
-    ({ spec, config }) => (spec ? [] : Object.keys(config ? valueFields : jobPageFields)),
+    ({ spec, config }) => (spec ? {} : config ? valueFields : jobPageFields),
     async () => (await import('./show.ts')).runShow,
   )
     .argument('<job>', jobArgument)
     .option('--spec', 'print the spec as YAML, to be submitted again')
     .option('--config', 'print every value with its source')
     .option(...headerFlag);
-  add<EditOptions>(
-    jobs,
-    'edit',
-    'change the name, tags, notes or priority of a job',
-    () => Object.keys(jobFields),
-    async () => (await import('./edit.ts')).runJobsEdit,
-  )
+  const edit = async () => (await import('./edit.ts')).runJobsEdit;
+  add(jobs, 'edit', 'change the name, tags, notes or priority of a job', jobFields, edit)
     .argument('<job>', jobArgument)
     .option('--name <text>', 'name')
     .option('--tag <tag>', "label; replaces all of them (repeat; '' for none)", collect)

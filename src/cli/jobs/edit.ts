@@ -1,13 +1,13 @@
 // `astraml jobs edit`: changes what is said of a job, and its priority while it waits.
 import type { Cli } from '../cli.ts';
 import { exitCodes, usage } from '../failure.ts';
-import { jobAnswer, type JobLine } from '../fields.ts';
 import { cell } from '../output.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { jobAnswer, type JobLine } from './fields.ts';
 import { findJob } from './find.ts';
 import { jobName } from './outcome.ts';
 
-export type EditOptions = { name?: string; tag?: string[]; notes?: string; priority?: string };
+type EditOptions = { name?: string; tag?: string[]; notes?: string; priority?: string };
 
 type Edited = JobLine & { tags: string[]; notes: string | null; priority: number };
 

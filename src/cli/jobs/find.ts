@@ -1,6 +1,7 @@
 // How a job is named on the command line: its id, its number (`42`, `p-demo/42`), or `@last`, the project's newest.
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
+import { jobAnswer, type JobLine } from './fields.ts';
 
 const newest = '@last';
 
@@ -45,4 +46,11 @@ async function ask<Job>(cli: Cli, where: Where, selection: string): Promise<Job 
   const query = `query($project: ID!, $number: Int!) { project(id: $project) { job(number: $number) ${selection} } }`;
   const found = await cli.request<Found<Job>>(query, where);
   return found.project?.job;
+}
+
+/** The jobs as they are now, in their order, without those that are gone. */
+export async function readJobs(cli: Cli, jobs: { id: string }[], signal: AbortSignal): Promise<JobLine[]> {
+  const query = `query($id: ID!) { job(id: $id) ${jobAnswer} }`;
+  const read = await Promise.all(jobs.map(({ id }) => cli.request<{ job: JobLine | null }>(query, { id }, { signal })));
+  return read.flatMap(({ job }) => job ?? []);
 }

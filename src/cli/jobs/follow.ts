@@ -1,9 +1,12 @@
 // Following a job: its log as it comes, its changes of state, and Ctrl-C, which detaches and leaves the job alone.
 import type { Cli } from '../cli.ts';
-import { Detached } from '../failure.ts';
-import { type JobLine, jobLineFields, lineFields, type LogLine, select } from '../fields.ts';
-import { cell, stateGlyph } from '../output.ts';
-import { jobName, shortName } from './outcome.ts';
+import { Detached, exitCodeOfState, exitCodes } from '../failure.ts';
+import { select } from '../fields.ts';
+import { cell, pick, stateGlyph } from '../output.ts';
+import { cleanLine } from '../text.ts';
+import { type JobLine, jobLineFields, lineFields, type LogLine } from './fields.ts';
+import { readJobs } from './find.ts';
+import { jobName, outcomeLines, shortName } from './outcome.ts';
 
 /** Runs `work` until it is done; Ctrl-C ends it by the signal it is given, with a line that says what goes on. */
 export async function detachable<T>(message: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
@@ -97,4 +100,29 @@ export async function followState(
 export function noteState(cli: Cli, job: JobLine): void {
   const why = job.stateReason ? `  ${cell(job.stateReason.message)}` : '';
   cli.out.note(`${stateGlyph(cli.out, job.state)} ${jobName(job)} ${job.state}${why}`);
+}
+
+/** The log on stdout, changes of state on stderr, then how it ended; as JSON one object a line. */
+export async function followToEnd(cli: Cli, job: JobLine): Promise<number> {
+  const { out } = cli;
+  const [ended] = await detachable(detachedMessage(cli, job), async (signal) => {
+    const log = followLog(cli, job.id, {}, signal, async (line) => {
+      if (out.json) await out.print(JSON.stringify({ __typename: 'LogLine', ...line }));
+      else await out.print(cleanLine(line.text, out.colours));
+    });
+    const state = followState(cli, job.id, signal, (now) => {
+      if (!(now.state in exitCodeOfState) && now.state !== job.state) noteState(cli, now);
+    });
+    await Promise.all([log, state]);
+    return readJobs(cli, [job], signal);
+  });
+  if (!ended) return exitCodes.notFound;
+  if (out.json) await out.print(jobEvent(cli, ended));
+  else for (const line of outcomeLines(cli, ended)) await out.print(line);
+  return exitCodeOfState[ended.state] ?? exitCodes.unexpected;
+}
+
+/** A job among lines: `__typename` tells them apart. */
+export function jobEvent(cli: Cli, job: JobLine): string {
+  return JSON.stringify({ __typename: 'Job', ...pick(job, cli.out.json) });
 }

@@ -1,14 +1,16 @@
 // `astraml jobs`: the newest jobs of a project, or of all projects when none is named.
 import { closest } from '../../errors.ts';
-import type { Variables } from '../../client/client.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
-import { jobAnswer, jobFields, type JobLine, type Metric, select } from '../fields.ts';
-import { jobName } from './outcome.ts';
+import { select } from '../fields.ts';
+import { toCount } from '../flags.ts';
 import { cell, stateCell } from '../output.ts';
+import { type Page, pageFields, readAll } from '../pages.ts';
 import { formatAge, formatNumber } from '../text.ts';
+import { jobAnswer, jobFields, type JobLine, type Metric } from './fields.ts';
+import { jobName } from './outcome.ts';
 
-export type JobsOptions = {
+type JobsOptions = {
   state?: string[];
   model?: string;
   tag?: string[];
@@ -22,10 +24,8 @@ type ListedJob = JobLine & {
   metrics: Metric[];
   resources: { gpus: number };
 };
-type Answer = { project?: { jobs: Page } | null; jobs?: Page };
-type Page = { nodes: ListedJob[]; pageInfo: { hasNextPage: boolean; endCursor: string | null } };
+type JobList = { jobs: Page<ListedJob> };
 
-const pageSize = 100;
 const states = ['QUEUED', 'STARTING', 'RUNNING', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT'];
 /** What scripts call their loss, best first. */
 const lossNames = ['train/loss', 'loss', 'eval/loss'];
@@ -47,23 +47,18 @@ export async function runJobs(cli: Cli, options: JobsOptions, operands: string[]
 async function listJobs(cli: Cli, filter: object, limit: number): Promise<ListedJob[]> {
   const { project } = cli;
   const losses = `(names: ${JSON.stringify(lossNames)}) { name last { value } }`;
-  const answer = cli.out.json ? jobAnswer : select({ ...jobFields, metrics: losses });
-  const list = `jobs(first: $first, after: $after, filter: $filter) { nodes ${answer} pageInfo { hasNextPage endCursor } }`;
+  const fields = cli.out.json ? jobAnswer : select({ ...jobFields, metrics: losses });
+  const selection = `jobs(first: $first, after: $after, filter: $filter) { nodes ${fields} ${pageFields} }`;
   const query = project
-    ? `query($project: ID!, $first: Int!, $after: String, $filter: JobFilter) { project(id: $project) { ${list} } }`
-    : `query($first: Int!, $after: String, $filter: JobFilter) { ${list} }`;
-  const jobs: ListedJob[] = [];
-  let after: string | null = null;
-  do {
-    const first = Math.min(pageSize, limit - jobs.length);
-    const variables: Variables = { project: project ?? undefined, first, after, filter };
-    const found: Answer = await cli.request<Answer>(query, variables);
-    const page: Page | undefined = project ? found.project?.jobs : found.jobs;
-    if (!page) throw new Failure(exitCodes.notFound, `Project ${project} does not exist, or you may not see it.`);
-    jobs.push(...page.nodes);
-    after = page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null;
-  } while (after !== null && jobs.length < limit);
-  return jobs;
+    ? `query($project: ID!, $first: Int!, $after: String, $filter: JobFilter) { project(id: $project) { ${selection} } }`
+    : `query($first: Int!, $after: String, $filter: JobFilter) { ${selection} }`;
+  return readAll(async (page) => {
+    const variables = { project: project ?? undefined, filter, ...page };
+    const answer = await cli.request<JobList & { project?: JobList | null }>(query, variables);
+    const list = project ? answer.project : answer;
+    if (list) return list.jobs;
+    throw new Failure(exitCodes.notFound, `Project ${project} does not exist, or you may not see it.`);
+  }, limit);
 }
 
 async function printJobs(cli: Cli, jobs: ListedJob[], { header }: JobsOptions): Promise<void> {
@@ -105,12 +100,4 @@ function toStates(text: string): string[] {
       near ? `Did you mean "${near.toLowerCase()}"?` : `Known: ${states.join(', ').toLowerCase()}.`,
     );
   });
-}
-
-/** A whole number from 1 on, of a flag. */
-export function toCount(flag: string, text: string, { min = 1, max = Infinity } = {}): number {
-  const count = Number(text);
-  if (/^\d+$/.test(text) && count >= min && count <= max) return count;
-  const range = max === Infinity ? `from ${min} on` : `from ${min} to ${max}`;
-  throw usage(`${flag} takes a whole number ${range}, got "${text}".`);
 }

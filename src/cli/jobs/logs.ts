@@ -1,16 +1,25 @@
 // `astraml logs`: the lines of a job, from its end or behind a cursor, and with --follow those to come.
-import type { Cli } from '../cli.ts';
 import { closest } from '../../errors.ts';
+import type { Cli } from '../cli.ts';
 import { exitCodeOfState, exitCodes, Failure, usage } from '../failure.ts';
-import { jobLineFields, lineFields, type JobLine, type LogLine, select } from '../fields.ts';
-import { findJob } from './find.ts';
-import { detachable, detachedMessage, followLog, followState, noteState, warnOfGap } from './follow.ts';
-import { toCount } from './jobs.ts';
-import { outcomeLines } from './outcome.ts';
+import { select } from '../fields.ts';
+import { toCount } from '../flags.ts';
 import { pick } from '../output.ts';
 import { cleanLine } from '../text.ts';
+import { type JobLine, jobLineFields, lineFields, type LogLine } from './fields.ts';
+import { findJob } from './find.ts';
+import {
+  detachable,
+  detachedMessage,
+  type FollowedLine,
+  followLog,
+  followState,
+  noteState,
+  warnOfGap,
+} from './follow.ts';
+import { outcomeLines } from './outcome.ts';
 
-export type LogsOptions = {
+type LogsOptions = {
   follow?: boolean;
   lines?: string;
   stream?: string[];
@@ -26,7 +35,6 @@ type LogPage = {
   gaps: { fromSeq: number; toSeq: number; reason: string }[];
   pageInfo: { hasNextPage: boolean; hasPreviousPage: boolean; startCursor: string | null; endCursor: string | null };
 };
-type ShownLine = LogLine & { cursor: string | null };
 type Range = { after: string | null; last: number | null; filter: object };
 
 const defaultLines = 200;
@@ -72,8 +80,8 @@ async function readLines(cli: Cli, job: JobLine, range: Range, options: LogsOpti
 }
 
 /** The last lines, page by page towards the beginning. */
-async function readTail(cli: Cli, job: JobLine, { last, filter }: Range): Promise<ShownLine[]> {
-  const lines: ShownLine[] = [];
+async function readTail(cli: Cli, job: JobLine, { last, filter }: Range): Promise<FollowedLine[]> {
+  const lines: FollowedLine[] = [];
   let before: string | null = null;
   while (lines.length < (last ?? 0)) {
     const size = Math.min(pageSize, (last ?? 0) - lines.length);
@@ -85,8 +93,8 @@ async function readTail(cli: Cli, job: JobLine, { last, filter }: Range): Promis
   return lines;
 }
 
-async function readOn(cli: Cli, job: JobLine, { after, filter }: Range): Promise<ShownLine[]> {
-  const lines: ShownLine[] = [];
+async function readOn(cli: Cli, job: JobLine, { after, filter }: Range): Promise<FollowedLine[]> {
+  const lines: FollowedLine[] = [];
   for (let from = after; ;) {
     const page: LogPage = await readPage(cli, job, { after: from, first: pageSize, filter });
     lines.push(...shown(page));
@@ -107,13 +115,13 @@ async function readPage(cli: Cli, { id }: JobLine, page: object): Promise<LogPag
   return job.logs;
 }
 
-function shown({ edges }: LogPage): ShownLine[] {
+function shown({ edges }: LogPage): FollowedLine[] {
   return edges.map(({ cursor, node }) => ({ cursor, ...node }));
 }
 
 /** First what is there, each line with its own cursor, then on behind it as lines come. */
 async function follow(cli: Cli, job: JobLine, range: Range, options: LogsOptions): Promise<JobLine> {
-  const show = async (line: ShownLine) => {
+  const show = async (line: FollowedLine) => {
     if (cli.out.json) await cli.out.print(JSON.stringify(pick(line, cli.out.json)));
     else await printLine(cli, line, options);
   };

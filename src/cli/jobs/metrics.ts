@@ -2,22 +2,15 @@
 // fill and close.
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
-import {
-  jobLineFields,
-  type JobLine,
-  type Metric,
-  metricFields,
-  type MetricValue,
-  select,
-  windowFields,
-} from '../fields.ts';
+import { select } from '../fields.ts';
+import { cell, type Output, pick } from '../output.ts';
+import { formatNumber } from '../text.ts';
+import { type JobLine, jobLineFields, type Metric, metricFields, type MetricValue, windowFields } from './fields.ts';
 import { findJob } from './find.ts';
 import { detachable, detachedMessage } from './follow.ts';
 import { jobName } from './outcome.ts';
-import { cell, type Output, pick } from '../output.ts';
-import { formatNumber } from '../text.ts';
 
-export type MetricsOptions = { name?: string[]; watch?: boolean; header?: boolean };
+type MetricsOptions = { name?: string[]; watch?: boolean; header?: boolean };
 
 type Window = {
   id: string;

@@ -1,8 +1,8 @@
 // How a job ended, as people read it: what, after how long, why, what to do, where to look.
 import type { Cli } from '../cli.ts';
-import type { JobLine } from '../fields.ts';
 import { stateGlyph } from '../output.ts';
 import { cleanText, formatDuration } from '../text.ts';
+import type { JobLine } from './fields.ts';
 
 /** The name of a job for people: `p-demo/42`. */
 export function jobName(job: Pick<JobLine, 'number' | 'project'>): string {
@@ -12,6 +12,11 @@ export function jobName(job: Pick<JobLine, 'number' | 'project'>): string {
 /** The shortest name that finds the job in a command to come. */
 export function shortName(cli: Cli, job: Pick<JobLine, 'number' | 'project'>): string {
   return cli.lastingProject === job.project.id ? String(job.number) : jobName(job);
+}
+
+/** A job and its state in one line. */
+export function stateLine({ out }: Cli, job: JobLine): string {
+  return out.tty ? `${stateGlyph(out, job.state)} ${jobName(job)} ${job.state}` : `${jobName(job)}\t${job.state}`;
 }
 
 /** Lines that say how a job ended. */

@@ -1,17 +1,16 @@
 // `astraml retry`: submits a finished job again with its own values, but those that flags change.
-import { randomUUID } from 'node:crypto';
 import { toInput } from '../../spec/input.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, usage } from '../failure.ts';
-import { jobAnswer, type JobLine } from '../fields.ts';
+import { toCount } from '../flags.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { applySet, type Json } from '../submit/spec-file.ts';
-import { followToEnd } from '../submit/submit.ts';
+import { applySet, type Json } from '../spec-file.ts';
+import { jobAnswer, type JobLine } from './fields.ts';
 import { findJob } from './find.ts';
-import { toCount } from './jobs.ts';
+import { followToEnd } from './follow.ts';
 import { jobName } from './outcome.ts';
 
-export type RetryOptions = { set?: string[]; gpus?: string; idempotencyKey?: string; follow?: boolean };
+type RetryOptions = { set?: string[]; gpus?: string; idempotencyKey?: string; follow?: boolean };
 
 const retryMutation = `mutation($input: RetryJobInput!) {
   retryJob(input: $input) { __typename ... on RetryJobPayload { replayed job ${jobAnswer} } ...Problem }
@@ -20,7 +19,7 @@ const retryMutation = `mutation($input: RetryJobInput!) {
 export async function runRetry(cli: Cli, options: RetryOptions, [name = '']: string[]): Promise<number> {
   const changes = changesOf(options);
   const { id } = await findJob<{ id: string }>(cli, name, '{ id }');
-  const input = { id, ...changes, idempotencyKey: options.idempotencyKey ?? `cli-${randomUUID()}` };
+  const input = { id, ...changes, idempotencyKey: options.idempotencyKey ?? `cli-${crypto.randomUUID()}` };
   type Answer = { retryJob: { job: JobLine; replayed: boolean } | Problem };
   const { retryJob: result } = await cli.request<Answer>(retryMutation, { input }, { patient: true });
   if (!('job' in result)) throw refusedBy(result);

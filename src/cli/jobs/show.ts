@@ -1,15 +1,16 @@
 // `astraml jobs show`: a job on one page, or its spec back as YAML, or every value with its source.
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
-import { jobPageFields, lineFields, type JobLine, type LogLine, type Metric, select, type Value } from '../fields.ts';
+import { select } from '../fields.ts';
+import { cell, stateCell } from '../output.ts';
+import { cleanLine, cleanText, formatAge, formatDuration } from '../text.ts';
+import { printValues, type Value } from '../values.ts';
+import { type JobLine, jobPageFields, lineFields, type LogLine, type Metric } from './fields.ts';
 import { findJob } from './find.ts';
 import { metricRows } from './metrics.ts';
 import { jobName, outcomeLines } from './outcome.ts';
-import { cell, stateCell } from '../output.ts';
-import { printValues } from '../submit/preview.ts';
-import { cleanLine, cleanText, formatAge, formatDuration } from '../text.ts';
 
-export type ShowOptions = { spec?: boolean; config?: boolean; header?: boolean };
+type ShowOptions = { spec?: boolean; config?: boolean; header?: boolean };
 
 type Attempt = {
   number: number;

@@ -2,14 +2,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cli } from '../cli.ts';
 import { exitCodeOfState, exitCodes } from '../failure.ts';
-import { jobAnswer, type JobLine } from '../fields.ts';
-import { stateGlyph } from '../output.ts';
-import { toSeconds } from '../submit/spec-flags.ts';
-import { findJob } from './find.ts';
+import { toSeconds } from '../flags.ts';
+import { jobAnswer, type JobLine } from './fields.ts';
+import { findJob, readJobs } from './find.ts';
 import { detachable, followState, noteState } from './follow.ts';
-import { jobName } from './outcome.ts';
+import { stateLine } from './outcome.ts';
 
-export type WaitOptions = { timeout?: string; any?: boolean };
+type WaitOptions = { timeout?: string; any?: boolean };
 
 /** The exit code is that of the first named job that did not succeed; 101 when the time ran out before. */
 export async function runWait(cli: Cli, { timeout, any = false }: WaitOptions, names: string[]): Promise<number> {
@@ -44,19 +43,11 @@ async function waitFor(
   await Promise.race([any ? Promise.race(waits) : Promise.all(waits), ...time]);
   stop.abort();
   await Promise.allSettled(waits);
-  const query = `query($id: ID!) { job(id: $id) ${jobAnswer} }`;
-  const ids = jobs.flatMap(({ id }) => (ended.has(id) ? [id] : []));
-  const read = await Promise.all(ids.map((id) => cli.request<{ job: JobLine | null }>(query, { id }, { signal })));
-  return read.flatMap(({ job }) => job ?? []);
+  const done = jobs.filter(({ id }) => ended.has(id));
+  return readJobs(cli, done, signal);
 }
 
 function timedOut(cli: Cli, timeout: string | undefined): number {
   cli.out.warn(`Not ended after ${timeout ?? ''}; the jobs go on.`);
   return exitCodes.waitedTooLong;
-}
-
-function stateLine(cli: Cli, job: JobLine): string {
-  return cli.out.tty
-    ? `${stateGlyph(cli.out, job.state)} ${jobName(job)} ${job.state}`
-    : [jobName(job), job.state].join('\t');
 }

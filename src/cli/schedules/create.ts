@@ -1,28 +1,11 @@
 // Creating a schedule: from `schedules create`, and from `submit` when file or flags say when.
-import { randomUUID } from 'node:crypto';
-import { toInput } from '../../spec/input.ts';
-import type { Spec } from '../../spec/shape.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
-import { scheduleFields, select } from '../fields.ts';
+import { select } from '../fields.ts';
 import { cell } from '../output.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
+import { type Schedule, scheduleFields } from './fields.ts';
 import type { ScheduleInput } from './input.ts';
-
-export type Schedule = {
-  id: string;
-  name: string;
-  project: { id: string };
-  cron: string;
-  description: string;
-  timezone: string;
-  onOverlap: string;
-  startingDeadlineSeconds: number;
-  defaultsVersion: string;
-  pausedAt: string | null;
-  nextRuns: string[];
-  lastJob: { number: number; state: string; project: { id: string } } | null;
-};
 
 const mutation = `mutation($input: CreateScheduleInput!) {
   createSchedule(input: $input) {
@@ -34,9 +17,9 @@ const mutation = `mutation($input: CreateScheduleInput!) {
 
 export async function sendSchedule(
   cli: Cli,
-  { spec, schedule, idempotencyKey }: { spec: Spec; schedule: ScheduleInput; idempotencyKey?: string | undefined },
+  { spec, schedule, idempotencyKey }: { spec: object; schedule: ScheduleInput; idempotencyKey: string | undefined },
 ): Promise<number> {
-  const input = { ...schedule, spec: toInput(spec), idempotencyKey: idempotencyKey ?? `cli-${randomUUID()}` };
+  const input = { ...schedule, spec, idempotencyKey: idempotencyKey ?? `cli-${crypto.randomUUID()}` };
   type Payload = { __typename: 'CreateSchedulePayload'; schedule: Schedule; replayed: boolean };
   const { createSchedule: result } = await cli.request<{ createSchedule: Payload | Problem }>(
     mutation,

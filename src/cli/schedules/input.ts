@@ -1,8 +1,8 @@
 // The part of a job spec file that stands under `schedule:`, with flags over it, as `createSchedule` takes it.
 import { closest, type Issue } from '../../errors.ts';
 import { usage } from '../failure.ts';
-import { isObject, type Json } from '../submit/spec-file.ts';
-import { toSeconds } from '../submit/spec-flags.ts';
+import { toSeconds } from '../flags.ts';
+import { isObject, type Json } from '../spec-file.ts';
 
 export type ScheduleFlags = { cron?: string; tz?: string; onOverlap?: string; startingDeadline?: string };
 

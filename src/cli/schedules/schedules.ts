@@ -1,26 +1,26 @@
 // `astraml schedules`: jobs that are submitted again and again. A schedule is named by its name in the project or by id.
-import { randomUUID } from 'node:crypto';
 import { closest } from '../../errors.ts';
-import { toInput } from '../../spec/input.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure } from '../failure.ts';
-import { cronFields, type JobLine, jobAnswer, scheduleFields, schedulePageFields, select } from '../fields.ts';
-import { toCount } from '../jobs/jobs.ts';
+import { select } from '../fields.ts';
+import { toCount } from '../flags.ts';
+import { jobAnswer, type JobLine } from '../jobs/fields.ts';
 import { jobName } from '../jobs/outcome.ts';
 import { cell, stateCell } from '../output.ts';
+import { type Page, pageFields, readAll } from '../pages.ts';
 import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { requireSpec } from '../submit/spec-file.ts';
-import { mergeSpec, type SpecFlags } from '../submit/spec-flags.ts';
-import { printSchedule, type Schedule, sendSchedule } from './create.ts';
+import { requireSpec } from '../spec-file.ts';
+import { mergeSpec, type SpecFlags } from '../spec-flags.ts';
+import { printSchedule, sendSchedule } from './create.ts';
+import { cronFields, type Schedule, scheduleFields, schedulePageFields } from './fields.ts';
 import { flagInput, missingCron, type ScheduleFlags, splitSchedule } from './input.ts';
 
-export type ScheduleListOptions = { header?: boolean };
-export type ScheduleCreateOptions = ScheduleFlags &
+type CreateOptions = ScheduleFlags &
   Pick<SpecFlags, 'model' | 'dataset' | 'set'> & { file: string; name?: string; idempotencyKey?: string };
-export type ScheduleUpdateOptions = ScheduleFlags & { file?: string; name?: string };
-export type CronPreviewOptions = { tz?: string; limit: string };
+type UpdateOptions = ScheduleFlags & { file?: string; name?: string };
+type PreviewOptions = { tz?: string; limit: string };
 
-export async function runSchedules(cli: Cli, options: ScheduleListOptions): Promise<number> {
+export async function runSchedules(cli: Cli, options: { header?: boolean }): Promise<number> {
   const schedules = await listSchedules<Schedule>(cli, select(scheduleFields));
   if (cli.out.json) await cli.out.printJson(schedules);
   else if (schedules.length > 0) {
@@ -35,11 +35,11 @@ export async function runSchedules(cli: Cli, options: ScheduleListOptions): Prom
   return exitCodes.done;
 }
 
-export async function runSchedulesCreate(cli: Cli, options: ScheduleCreateOptions): Promise<number> {
+export async function runSchedulesCreate(cli: Cli, options: CreateOptions): Promise<number> {
   const { name: _, ...flags } = options; // it names the schedule, not its jobs
   const { template, schedule, issues } = splitSchedule(await mergeSpec(cli, flags, []), options);
   const wanted = { ...schedule, ...(options.name === undefined ? {} : { name: options.name }) };
-  const spec = requireSpec(template, [...issues, ...missingCron(wanted)]);
+  const spec = await requireSpec(template, [...issues, ...missingCron(wanted)]);
   return sendSchedule(cli, { spec, schedule: wanted, idempotencyKey: options.idempotencyKey });
 }
 
@@ -79,13 +79,13 @@ export async function runSchedulesShow(cli: Cli, _options: object, [name = '']: 
 
 export async function runSchedulesUpdate(
   cli: Cli,
-  { file, name, ...flags }: ScheduleUpdateOptions,
+  { file, name, ...flags }: UpdateOptions,
   [operand = '']: string[],
 ): Promise<number> {
   const named = name === undefined ? {} : { name };
   if (file === undefined) return change(cli, operand, { ...flagInput(flags), ...named });
   const { template, schedule, issues } = splitSchedule(await mergeSpec(cli, { file }, []), flags);
-  return change(cli, operand, { ...schedule, ...named, spec: toInput(requireSpec(template, issues)) });
+  return change(cli, operand, { ...schedule, ...named, spec: await requireSpec(template, issues) });
 }
 
 export const runSchedulesPause = (cli: Cli, _options: object, [name = '']: string[]) =>
@@ -109,7 +109,7 @@ async function change(cli: Cli, name: string, fields: object): Promise<number> {
 
 export async function runSchedulesTrigger(
   cli: Cli,
-  { idempotencyKey = `cli-${randomUUID()}` }: { idempotencyKey?: string },
+  { idempotencyKey = `cli-${crypto.randomUUID()}` }: { idempotencyKey?: string },
   [name = '']: string[],
 ): Promise<number> {
   const { id } = await findSchedule<{ id: string }>(cli, name, '{ id }');
@@ -149,7 +149,7 @@ export async function runSchedulesDelete(cli: Cli, _options: object, [name = '']
 }
 
 /** An expression in words, then its next due times: in UTC, and as the clocks of its time zone show them. */
-export async function runSchedulesPreview(cli: Cli, options: CronPreviewOptions, [cron = '']: string[]) {
+export async function runSchedulesPreview(cli: Cli, options: PreviewOptions, [cron = '']: string[]) {
   const first = toCount('-n', options.limit, { max: 50 });
   const query = `query($cron: String!, $timezone: String!, $first: Int!) {
     previewCron(cron: $cron, timezone: $timezone, first: $first) ${select(cronFields)}
@@ -200,18 +200,12 @@ async function findSchedule<Found>(cli: Cli, name: string, selection: string): P
 
 async function listSchedules<Found>(cli: Cli, selection: string): Promise<Found[]> {
   const projectId = cli.requireProject();
-  const query = `query($projectId: ID!, $after: String) { project(id: $projectId) {
-    schedules(first: 100, after: $after) { nodes ${selection} pageInfo { hasNextPage endCursor } } } }`;
-  type Page = { nodes: Found[]; pageInfo: { hasNextPage: boolean; endCursor: string | null } };
-  const found: Found[] = [];
-  for (let after: string | null = null; ;) {
-    const answer: { project: { schedules: Page } | null } = await cli.request(query, { projectId, after });
-    if (!answer.project) {
-      throw new Failure(exitCodes.notFound, `Project ${projectId} does not exist, or you may not see it.`);
-    }
-    const { nodes, pageInfo } = answer.project.schedules;
-    found.push(...nodes);
-    if (!pageInfo.hasNextPage) return found;
-    after = pageInfo.endCursor;
-  }
+  const query = `query($projectId: ID!, $first: Int!, $after: String) { project(id: $projectId) {
+    schedules(first: $first, after: $after) { nodes ${selection} ${pageFields} } } }`;
+  return readAll(async (page) => {
+    type Answer = { project: { schedules: Page<Found> } | null };
+    const { project } = await cli.request<Answer>(query, { projectId, ...page });
+    if (project) return project.schedules;
+    throw new Failure(exitCodes.notFound, `Project ${projectId} does not exist, or you may not see it.`);
+  });
 }

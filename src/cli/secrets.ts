@@ -1,18 +1,37 @@
-// `astraml secrets`: what the jobs of a project may know. A value comes from a terminal that does not show it, from stdin
-// or from a variable, never from the command line, and is printed nowhere.
+// `astraml secrets`: what the jobs of a project may know. A value comes from a terminal that does
+// not show it, from stdin or from a variable, and is printed nowhere. No flag takes one: the shell
+// keeps its command lines, and every list of processes shows them.
 import { buffer } from 'node:stream/consumers';
-import type { Cli } from '../cli.ts';
-import { exitCodes, Failure, usage } from '../failure.ts';
-import { secretFields, select } from '../fields.ts';
-import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { cleanText, formatAge } from '../text.ts';
+import type { Command } from 'commander';
+import type { Cli } from './cli.ts';
+import { type AddCommand, withGlobals } from './command.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+import { leafFields, select } from './fields.ts';
+import { headerFlag } from './flags.ts';
+import { printWarnings, type Problem, problemFragment, refusedBy } from './problem.ts';
+import { cleanText, formatAge } from './text.ts';
 
-export type SecretListOptions = { header?: boolean };
-export type SecretSetOptions = { fromEnv?: string };
+const secretFields = leafFields('id name version createdAt updatedAt lastUsedAt');
 
 type Secret = { id: string; name: string; version: number; updatedAt: string; lastUsedAt: string | null };
 
-export async function runSecrets(cli: Cli, options: SecretListOptions): Promise<number> {
+export function addSecretCommands(program: Command, add: AddCommand): void {
+  const about = "set a project's secrets; nobody reads them back";
+  const secrets = withGlobals(program.command('secrets').description(about));
+  add(secrets, 'list', 'names, versions and last use', secretFields, () => runSecrets, { isDefault: true }).option(
+    ...headerFlag,
+  );
+  const set = 'set the value: typed unseen, or read from stdin, of which one line end at its end is dropped';
+  add(secrets, 'set', set, secretFields, () => runSecretsSet)
+    .argument('<name>', 'upper-case letters, digits and underscores, e.g. HF_TOKEN')
+    .option('--from-env <variable>', 'take the value of this environment variable, as it is');
+  add(secrets, 'delete', 'delete a secret for ever', leafFields('deletedId'), () => runSecretsDelete).argument(
+    '<name>',
+    'name of the secret',
+  );
+}
+
+async function runSecrets(cli: Cli, options: { header?: boolean }): Promise<number> {
   const projectId = cli.requireProject();
   const query = `query($projectId: ID!) { project(id: $projectId) { secrets ${select(secretFields)} } }`;
   const { project } = await cli.request<{ project: { secrets: Secret[] | null } | null }>(query, { projectId });
@@ -45,7 +64,7 @@ function age(cli: Cli, time: string): string {
   return cli.out.tty ? formatAge(time, Date.now()) : time;
 }
 
-export async function runSecretsSet(cli: Cli, { fromEnv }: SecretSetOptions, [name = '']: string[]): Promise<number> {
+async function runSecretsSet(cli: Cli, { fromEnv }: { fromEnv?: string }, [name = '']: string[]): Promise<number> {
   const projectId = cli.requireProject();
   if (fromEnv === undefined) cli.nameServer(); // before the value is typed
   const value = fromEnv === undefined ? await readValue(name) : fromVariable(fromEnv);
@@ -57,13 +76,13 @@ export async function runSecretsSet(cli: Cli, { fromEnv }: SecretSetOptions, [na
     input: { projectId, name, value },
   });
   if (!('secret' in result)) throw refusedBy(result);
-  for (const { message } of result.warnings) cli.out.warn(`warning: ${cleanText(message)}`);
+  printWarnings(cli, result.warnings);
   if (cli.out.json) await cli.out.printJson(result.secret);
   else await cli.out.print(`${result.secret.name} version ${result.secret.version}`);
   return exitCodes.done;
 }
 
-export async function runSecretsDelete(cli: Cli, _options: object, [name = '']: string[]): Promise<number> {
+async function runSecretsDelete(cli: Cli, _options: object, [name = '']: string[]): Promise<number> {
   const mutation = `mutation($input: DeleteSecretInput!) {
     deleteSecret(input: $input) { __typename ... on DeletePayload { deletedId } ...Problem }
   } ${problemFragment}`;

@@ -1,20 +1,31 @@
 // `astraml policies`: what a project gives its jobs by default and what they may not ask for. A rule is changed by sending
 // all of them with the revision that was read, so that nobody's change is lost.
-import { closest } from '../../errors.ts';
-import { toInput } from '../../spec/input.ts';
-import type { Cli } from '../cli.ts';
-import { exitCodes, Failure, usage } from '../failure.ts';
-import { policyFields, ruleFields, select, violationFields, type Warning } from '../fields.ts';
-import { cell } from '../output.ts';
-import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { splitSchedule } from '../schedules/input.ts';
-import { isObject, parseValue, readYamlFile, requireSpec, wrongContent } from '../submit/spec-file.ts';
-import { mergeSpec } from '../submit/spec-flags.ts';
-import { cleanText } from '../text.ts';
+import type { Command } from 'commander';
+import { closest } from '../errors.ts';
+import type { Cli } from './cli.ts';
+import { type AddCommand, withGlobals } from './command.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+import { leafFields, select } from './fields.ts';
+import { headerFlag, toNumber } from './flags.ts';
+import { cell } from './output.ts';
+import { printWarnings, type Problem, problemFragment, refusedBy, type Warning } from './problem.ts';
+import { splitSchedule } from './schedules/input.ts';
+import { isObject, parseValue, readYamlFile, requireSpec, wrongContent } from './spec-file.ts';
+import { mergeSpec } from './spec-flags.ts';
 
-export type PolicyListOptions = { header?: boolean };
-export type PolicyFileOptions = { file: string; header?: boolean; dryRun?: boolean };
-export type RuleOptions = {
+const ruleFields = leafFields('path default hasDefault min max allowed required enforcement message');
+const policyFields = {
+  ...leafFields('id revision'),
+  project: '{ id }',
+  rules: select(ruleFields),
+  createdAt: '',
+  createdBy: '{ id name }',
+};
+const violationFields = { ...leafFields('path value kind message'), rule: select(ruleFields) };
+const refusedJobFields = leafFields('id number name state createdAt');
+
+type FileOptions = { file: string; header?: boolean; dryRun?: boolean };
+type RuleOptions = {
   default?: string;
   min?: string;
   max?: string;
@@ -40,7 +51,37 @@ type Rule = {
 type Policy = { revision: number; project: { id: string }; rules: Rule[] };
 type Violation = { path: string; value: unknown; kind: string; message: string };
 
-export async function runPolicies(cli: Cli, options: PolicyListOptions): Promise<number> {
+export function addPolicyCommands(program: Command, add: AddCommand): void {
+  const about = "show and set a project's policy: what its jobs get and may ask for";
+  const policies = withGlobals(program.command('policies').description(about));
+  const dryRunFlag = ['--dry-run', 'change nothing; print which of the last 100 jobs would be refused'] as const;
+  const answerFields = ({ dryRun }: { dryRun?: boolean }) => (dryRun ? refusedJobFields : policyFields);
+  add(policies, 'list', 'rules in force', ruleFields, () => runPolicies, { isDefault: true }).option(...headerFlag);
+  add(policies, 'set', 'set the rule of one path', answerFields, () => runPoliciesSet)
+    .argument('<path>', 'path of the job spec, e.g. hyperparams.epochs')
+    .option('--default <value>', 'default of the project: JSON where it parses, else text')
+    .option('--min <number>', 'smallest value allowed')
+    .option('--max <number>', 'largest value allowed')
+    .option('--allowed <values>', 'values allowed, comma-separated or as a JSON list')
+    .option('--required', 'every job must set the path itself')
+    .option('--warn', 'a job that violates the rule is accepted with a warning')
+    .option('--deny', 'a job that violates the rule is refused (as a new rule does)')
+    .option(...dryRunFlag)
+    .option('--message <text>', 'what is said when the rule is violated');
+  add(policies, 'unset', 'remove the rule of one path', policyFields, () => runPoliciesUnset).argument(
+    '<path>',
+    'path of the rule',
+  );
+  const test = 'print what a job spec violates; exit code 6 when it does';
+  add(policies, 'test', test, violationFields, () => runPoliciesTest)
+    .requiredOption('-f, --file <file>', 'job spec, JSON or YAML; - is stdin')
+    .option(...headerFlag);
+  add(policies, 'apply', 'replace all rules by those of a file', answerFields, () => runPoliciesApply)
+    .requiredOption('-f, --file <file>', 'list of rules, JSON or YAML; - is stdin')
+    .option(...dryRunFlag);
+}
+
+async function runPolicies(cli: Cli, options: { header?: boolean }): Promise<number> {
   const { revision, rules, project } = await readPolicy(cli);
   if (cli.out.json) await cli.out.printJson(rules);
   else {
@@ -67,7 +108,7 @@ export async function runPolicies(cli: Cli, options: PolicyListOptions): Promise
 }
 
 /** Replaces the rule of one path, or adds it. */
-export async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']: string[]): Promise<number> {
+async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']: string[]): Promise<number> {
   const change = ruleOf(path, options);
   const { project, revision, rules } = await readPolicy(cli);
   // What is not said stays as it is; `unset` removes the rule.
@@ -90,19 +131,13 @@ function ruleOf(path: string, options: RuleOptions): object {
   return {
     path,
     ...(given === undefined ? {} : { default: parseValue(given) }),
-    ...(min === undefined ? {} : { min: toBound('--min', min) }),
-    ...(max === undefined ? {} : { max: toBound('--max', max) }),
+    ...(min === undefined ? {} : { min: toNumber('--min', min) }),
+    ...(max === undefined ? {} : { max: toNumber('--max', max) }),
     ...(allowed === undefined ? {} : { allowed: toList(allowed) }),
     ...(required === undefined ? {} : { required }),
     ...(warn || deny ? { enforcement: warn ? 'WARN' : 'DENY' } : {}),
     ...(message === undefined ? {} : { message }),
   };
-}
-
-function toBound(flag: string, text: string): number {
-  const bound = Number(text);
-  if (text.trim() !== '' && Number.isFinite(bound)) return bound;
-  throw usage(`${flag} takes a number, got "${text}".`);
 }
 
 /** `a,b`, or a JSON list where values hold commas. */
@@ -111,7 +146,7 @@ function toList(text: string): unknown[] {
   return Array.isArray(whole) ? whole : text.split(',').map((item) => parseValue(item.trim()));
 }
 
-export async function runPoliciesUnset(cli: Cli, _options: object, [path = '']: string[]): Promise<number> {
+async function runPoliciesUnset(cli: Cli, _options: object, [path = '']: string[]): Promise<number> {
   const { project, revision, rules } = await readPolicy(cli);
   const others = rules.filter((rule) => rule.path !== path);
   if (others.length === rules.length) {
@@ -124,7 +159,7 @@ export async function runPoliciesUnset(cli: Cli, _options: object, [path = '']: 
 }
 
 /** All rules from a file: a list of them, or an object that holds it as `rules`. */
-export async function runPoliciesApply(cli: Cli, { file, dryRun }: PolicyFileOptions): Promise<number> {
+async function runPoliciesApply(cli: Cli, { file, dryRun }: FileOptions): Promise<number> {
   const content = await readYamlFile(file);
   const rules = isObject(content) ? content['rules'] : content;
   if (!Array.isArray(rules)) throw wrongContent(file, content, 'a policy is a list of rules, or an object with rules');
@@ -140,8 +175,8 @@ function asInput(rule: unknown): unknown {
 }
 
 /** Prints what a job spec violates; exit code 6 when it is anything. */
-export async function runPoliciesTest(cli: Cli, { file, header }: PolicyFileOptions): Promise<number> {
-  const spec = requireSpec(splitSchedule(await mergeSpec(cli, { file }, []), {}).template);
+async function runPoliciesTest(cli: Cli, { file, header }: FileOptions): Promise<number> {
+  const spec = await requireSpec(splitSchedule(await mergeSpec(cli, { file }, []), {}).template);
   const query = `query($spec: JobSpecInput!) {
     previewJob(spec: $spec) {
       policyRevision
@@ -154,7 +189,7 @@ export async function runPoliciesTest(cli: Cli, { file, header }: PolicyFileOpti
     warnings: Warning[];
     errors: (Problem & { violations?: Violation[] })[];
   };
-  const { previewJob } = await cli.request<{ previewJob: Preview }>(query, { spec: toInput(spec) });
+  const { previewJob } = await cli.request<{ previewJob: Preview }>(query, { spec });
   const other = previewJob.errors.find(({ violations }) => !violations);
   if (other) throw refusedBy(other);
   const violations = previewJob.errors.flatMap((error) => error.violations ?? []);
@@ -164,7 +199,7 @@ export async function runPoliciesTest(cli: Cli, { file, header }: PolicyFileOpti
     await cli.out.table(['PATH', 'VALUE', 'KIND', 'MESSAGE'], rows, { header });
   }
   const warned = previewJob.warnings.filter(({ code }) => code === 'POLICY_WARNING');
-  for (const { message } of warned) cli.out.warn(`warning: ${cleanText(message)}`);
+  printWarnings(cli, warned);
   const count = violations.length === 0 ? 'no violation' : `${violations.length} violation(s)`;
   cli.out.note(`${file}: ${count} of policy revision ${previewJob.policyRevision ?? ''}.`);
   return violations.length > 0 ? exitCodes.refused : exitCodes.done;
@@ -184,7 +219,7 @@ type NewRules = { projectId: string; rules: unknown[]; ifRevision?: number };
 async function tryRules(cli: Cli, input: NewRules): Promise<number> {
   const mutation = `mutation($input: SetPolicyInput!) {
     setPolicy(input: $input) {
-      ... on PolicyPayload { policy { project { id } } refusedJobs { id number name state createdAt } } ...Problem
+      ... on PolicyPayload { policy { project { id } } refusedJobs ${select(refusedJobFields)} } ...Problem
     }
   } ${problemFragment}`;
   type Refused = { id: string; number: number; name: string; state: string; createdAt: string };

@@ -1,15 +1,23 @@
 // `astraml events`: who did what, from the newest back to a number of events or a time.
-import { closest } from '../../errors.ts';
-import type { Cli } from '../cli.ts';
-import { exitCodes, Failure, usage } from '../failure.ts';
-import { select } from '../fields.ts';
-import { findJob } from '../jobs/find.ts';
-import { toCount } from '../jobs/jobs.ts';
-import { cell } from '../output.ts';
-import { parseDuration } from '../text.ts';
-import { eventFields } from './commands.ts';
+import type { Command } from 'commander';
+import { closest } from '../errors.ts';
+import type { Cli } from './cli.ts';
+import type { AddCommand } from './command.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+import { leafFields, select } from './fields.ts';
+import { collect, headerFlag, toCount } from './flags.ts';
+import { findJob } from './jobs/find.ts';
+import { cell } from './output.ts';
+import { parseDuration } from './text.ts';
 
-export type EventsOptions = {
+const eventFields = {
+  ...leafFields('id type time'),
+  actor: '{ id name }',
+  job: '{ id number }',
+  ...leafFields('message data'),
+};
+
+type EventsOptions = {
   since?: string;
   type?: string[];
   limit?: string;
@@ -38,7 +46,19 @@ const otherTypes =
 const pageSize = 100;
 const defaultLimit = '50';
 
-export async function runEvents(cli: Cli, options: EventsOptions, [name]: string[]): Promise<number> {
+export function addEventsCommand(program: Command, add: AddCommand): void {
+  const about = 'who did what: to a job, a project or the platform, oldest first';
+  add(program, 'events', about, eventFields, () => runEvents)
+    .argument('[job]', 'number (42, p-demo/42), id (job_…) or @last (default: the whole project)')
+    .option('--since <when>', 'only since, e.g. 24h, 2026-11-23 or 2026-11-23T12:00:00Z')
+    .option('--type <type>', 'only of this type, e.g. token-created (repeat)', collect)
+    .option('-n, --limit <count>', 'how many of the newest (default: 50; with --since: all)')
+    .option('-a, --all', 'all of them')
+    .option('--platform', 'those of the whole platform instead: tokens for all projects, defaults')
+    .option(...headerFlag);
+}
+
+async function runEvents(cli: Cli, options: EventsOptions, [name]: string[]): Promise<number> {
   if (options.platform && name !== undefined) throw usage('events: name a job, or say --platform, not both.');
   const since = options.since === undefined ? -Infinity : toTime(options.since);
   const everything = options.all || (options.since !== undefined && options.limit === undefined);

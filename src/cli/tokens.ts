@@ -1,17 +1,24 @@
 // `astraml tokens` and `astraml whoami`: access tokens, by those who may administer them, and the one in use.
-import { randomUUID } from 'node:crypto';
-import { closest } from '../../errors.ts';
-import type { Cli } from '../cli.ts';
-import { exitCodes, Failure, usage } from '../failure.ts';
-import { select } from '../fields.ts';
-import { cell } from '../output.ts';
-import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { toSeconds } from '../submit/spec-flags.ts';
-import { formatAge } from '../text.ts';
-import { tokenFields } from './commands.ts';
+import type { Command } from 'commander';
+import { closest } from '../errors.ts';
+import type { Cli } from './cli.ts';
+import { type AddCommand, withGlobals } from './command.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+import { leafFields, select } from './fields.ts';
+import { collect, headerFlag, toSeconds } from './flags.ts';
+import { cell } from './output.ts';
+import { type Problem, problemFragment, refusedBy } from './problem.ts';
+import { formatAge } from './text.ts';
 
-export type TokenListOptions = { platform?: boolean; header?: boolean };
-export type NewTokenOptions = { scope?: string[]; name?: string; expires?: string; platform?: boolean };
+const tokenFields = {
+  ...leafFields('id name prefix scopes'),
+  project: '{ id }',
+  projects: '{ id }',
+  ...leafFields('createdAt expiresAt lastUsedAt'),
+};
+
+type ListOptions = { platform?: boolean; header?: boolean };
+type CreateOptions = { scope?: string[]; name?: string; expires?: string; platform?: boolean };
 
 type Token = {
   id: string;
@@ -28,7 +35,31 @@ type Token = {
 
 const scopes = ['READ', 'WRITE', 'ADMIN', 'RUNNER'];
 
-export async function runTokens(cli: Cli, { platform, header }: TokenListOptions): Promise<number> {
+export function addTokenCommands(program: Command, add: AddCommand): void {
+  const seen = { ...tokenFields, server: '' };
+  add(program, 'whoami', 'who you are to the gateway, and what you may do', seen, () => runWhoami);
+  const tokens = withGlobals(program.command('tokens').description('access tokens: list, create and revoke them'));
+  add(tokens, 'list', 'tokens of a project', tokenFields, () => runTokens, { isDefault: true })
+    .option('--platform', 'those of the whole platform instead')
+    .option(...headerFlag);
+  const created = { ...tokenFields, secret: '' };
+  add(tokens, 'create', 'create a token; its text is printed this once', created, () => runTokensCreate)
+    .option('--scope <scope>', 'read, write, admin or runner (repeat; default: read)', collect)
+    .option('--name <text>', 'name for people (default: its scopes)')
+    .option('--expires <duration>', 'stop working after, e.g. 90d (default: never)')
+    .option('--platform', 'for the whole platform instead of a project')
+    .addHelpText(
+      'after',
+      '\nA token of scope runner claims jobs of the named projects only (-p p-a,p-b), with --platform of all projects.',
+    );
+  const revoked = leafFields('deletedId schedules');
+  add(tokens, 'revoke', 'revoke tokens at once, with all that they have open', revoked, () => runTokensRevoke).argument(
+    '<ids...>',
+    'ids of tokens (tok_…)',
+  );
+}
+
+async function runTokens(cli: Cli, { platform, header }: ListOptions): Promise<number> {
   const tokens = await (platform ? listOfPlatform(cli) : listOfProject(cli));
   const now = Date.now();
   const age = (time: string | null) => (time === null ? '' : cli.out.tty ? `${formatAge(time, now)} ago` : time);
@@ -68,11 +99,11 @@ async function listOfProject(cli: Cli): Promise<Token[]> {
 }
 
 /** The text alone is the answer, so that a script can keep it. */
-export async function runTokensCreate(cli: Cli, options: NewTokenOptions): Promise<number> {
+async function runTokensCreate(cli: Cli, options: CreateOptions): Promise<number> {
   const chosen = (options.scope ?? ['read']).flatMap((text) => text.split(',').map(toScope));
   const seconds = options.expires === undefined ? null : toSeconds('--expires', options.expires);
   const input = {
-    idempotencyKey: `cli-${randomUUID()}`,
+    idempotencyKey: `cli-${crypto.randomUUID()}`,
     ...(options.platform ? {} : forProjects(cli.requireProject(), chosen)),
     name: options.name ?? chosen.join('-').toLowerCase(),
     scopes: chosen,
@@ -108,7 +139,7 @@ function toScope(text: string): string {
   throw usage(`--scope: "${text}" is no scope of a token.`, hint);
 }
 
-export async function runTokensRevoke(cli: Cli, _options: object, ids: string[]): Promise<number> {
+async function runTokensRevoke(cli: Cli, _options: object, ids: string[]): Promise<number> {
   const mutation = `mutation($input: RevokeTokenInput!) {
     revokeToken(input: $input) { __typename ... on DeletePayload { deletedId schedules { id name project { id } } } ...Problem }
   } ${problemFragment}`;
@@ -129,7 +160,7 @@ export async function runTokensRevoke(cli: Cli, _options: object, ids: string[])
   return exitCodes.done;
 }
 
-export async function runWhoami(cli: Cli): Promise<number> {
+async function runWhoami(cli: Cli): Promise<number> {
   const query = `{ viewer { token ${select(tokenFields)} } }`;
   const { viewer } = await cli.request<{ viewer: { token: Token } }>(query);
   const { token } = viewer;

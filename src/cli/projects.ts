@@ -1,16 +1,18 @@
 // `astraml projects`: the projects of a gateway, by those who may administer them.
-import type { Cli } from '../cli.ts';
-import { exitCodes, Failure, usage } from '../failure.ts';
-import { select } from '../fields.ts';
-import { cell } from '../output.ts';
-import { type Page, pageFields, readAll } from '../pages.ts';
-import { type Problem, problemFragment, refusedBy } from '../problem.ts';
-import { formatAge } from '../text.ts';
-import { projectFields } from './commands.ts';
+import type { Command } from 'commander';
+import type { Cli } from './cli.ts';
+import { type AddCommand, withGlobals } from './command.ts';
+import { exitCodes, Failure, usage } from './failure.ts';
+import { leafFields, select } from './fields.ts';
+import { headerFlag } from './flags.ts';
+import { cell } from './output.ts';
+import { type Page, pageFields, readAll } from './pages.ts';
+import { type Problem, problemFragment, refusedBy } from './problem.ts';
+import { formatAge } from './text.ts';
 
-export type ProjectListOptions = { header?: boolean };
-export type NewProjectOptions = { name?: string; command?: string };
-export type ArchiveOptions = { undo?: boolean };
+const projectFields = leafFields('id name command createdAt archivedAt viewerScopes');
+
+type ProjectOptions = { name?: string; command?: string };
 
 type Project = {
   id: string;
@@ -21,12 +23,32 @@ type Project = {
   viewerScopes: string[];
 };
 
-export async function runProjects(cli: Cli, { header }: ProjectListOptions): Promise<number> {
-  const query = `query($after: String) {
-    viewer { projects(first: 100, after: $after) { nodes ${select(projectFields)} ${pageFields} } }
+export function addProjectCommands(program: Command, add: AddCommand): void {
+  const projects = withGlobals(program.command('projects').description('list projects, create and change them'));
+  const byDefault = ['[project]', 'project (default: -p, else the one that is set)'] as const;
+  add(projects, 'list', 'projects that you can see', projectFields, () => runProjects, { isDefault: true }).option(
+    ...headerFlag,
+  );
+  add(projects, 'create', 'create a project', projectFields, () => runProjectsCreate)
+    .argument('<project>', 'its key, e.g. p-demo')
+    .option('--name <text>', 'name for people (default: the key)')
+    .option('--command <words>', "command of jobs that give none, e.g. 'python train.py'");
+  add(projects, 'show', 'show a project', projectFields, () => runProjectsShow).argument(...byDefault);
+  add(projects, 'set', 'change a project', projectFields, () => runProjectsSet)
+    .argument(...byDefault)
+    .option('--name <text>', 'name for people')
+    .option('--command <words>', "command of jobs that give none; '' for none");
+  add(projects, 'archive', 'make a project read-only; its jobs stay', projectFields, () => runProjectsArchive)
+    .argument('<project>', 'project, e.g. p-demo')
+    .option('--undo', 'bring it back');
+}
+
+async function runProjects(cli: Cli, { header }: { header?: boolean }): Promise<number> {
+  const query = `query($first: Int!, $after: String) {
+    viewer { projects(first: $first, after: $after) { nodes ${select(projectFields)} ${pageFields} } }
   }`;
   type Answer = { viewer: { projects: Page<Project> } };
-  const projects = await readAll(async (after) => (await cli.request<Answer>(query, { after })).viewer.projects);
+  const projects = await readAll(async (page) => (await cli.request<Answer>(query, page)).viewer.projects);
   const now = Date.now();
   const age = (time: string | null) => (time === null ? '' : cli.out.tty ? formatAge(time, now) : time);
   const rows = projects.map((project) => [
@@ -43,12 +65,12 @@ export async function runProjects(cli: Cli, { header }: ProjectListOptions): Pro
   return exitCodes.done;
 }
 
-export async function runProjectsCreate(cli: Cli, options: NewProjectOptions, [id]: string[]): Promise<number> {
+async function runProjectsCreate(cli: Cli, options: ProjectOptions, [id]: string[]): Promise<number> {
   const command = options.command === undefined ? undefined : toWords(options.command);
   return change(cli, 'createProject', 'CreateProjectInput', { id, name: options.name, command });
 }
 
-export async function runProjectsShow(cli: Cli, _options: object, [named]: string[]): Promise<number> {
+async function runProjectsShow(cli: Cli, _options: object, [named]: string[]): Promise<number> {
   const id = named ?? cli.requireProject();
   const query = `query($id: ID!) { project(id: $id) ${select(projectFields)} }`;
   const { project } = await cli.request<{ project: Project | null }>(query, { id });
@@ -57,7 +79,7 @@ export async function runProjectsShow(cli: Cli, _options: object, [named]: strin
   return exitCodes.done;
 }
 
-export async function runProjectsSet(cli: Cli, options: NewProjectOptions, [named]: string[]): Promise<number> {
+async function runProjectsSet(cli: Cli, options: ProjectOptions, [named]: string[]): Promise<number> {
   if (options.name === undefined && options.command === undefined) {
     throw usage('projects set: say at least one of --name and --command.');
   }
@@ -67,7 +89,7 @@ export async function runProjectsSet(cli: Cli, options: NewProjectOptions, [name
   return change(cli, 'updateProject', 'UpdateProjectInput', input);
 }
 
-export async function runProjectsArchive(cli: Cli, { undo }: ArchiveOptions, [id]: string[]): Promise<number> {
+async function runProjectsArchive(cli: Cli, { undo }: { undo?: boolean }, [id]: string[]): Promise<number> {
   return change(cli, 'updateProject', 'UpdateProjectInput', { id, archived: undo !== true });
 }
 

@@ -1,8 +1,8 @@
 // The flags of `submit` over the spec file, each at its place in the spec.
-import type { Cli } from '../cli.ts';
-import { allUsage, usage } from '../failure.ts';
+import type { Cli } from './cli.ts';
+import { allUsage, usage } from './failure.ts';
+import { toNumber, toSeconds } from './flags.ts';
 import { applySet, type Json, readSpecFile, setPath, splitAssignment } from './spec-file.ts';
-import { parseDuration } from '../text.ts';
 
 export type SpecFlags = {
   file?: string;
@@ -76,7 +76,7 @@ export async function mergeSpec(cli: Cli, flags: SpecFlags, command: string[]): 
     ...Object.entries(places).map(([flag, { kind, path }]) => () => {
       const value = flags[flag as ValueFlag];
       if (value !== undefined)
-        setPath(spec, path.split('.'), kind === 'number' ? toNumber(flag, String(value)) : value);
+        setPath(spec, path.split('.'), kind === 'number' ? toNumber(dashed(flag), String(value)) : value);
     }),
     () => {
       if (flags.earlyStopping === false) setPath(spec, ['hyperparams', 'early_stopping', 'enabled'], false);
@@ -93,17 +93,9 @@ export async function mergeSpec(cli: Cli, flags: SpecFlags, command: string[]): 
   return spec;
 }
 
-function toNumber(flag: string, text: string): number {
-  const number = Number(text);
-  if (text.trim() !== '' && Number.isFinite(number)) return number;
-  throw usage(`--${flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} takes a number, got "${text}".`);
-}
-
-/** Seconds of a flag's duration. */
-export function toSeconds(flag: string, text: string): number {
-  const seconds = parseDuration(text);
-  if (seconds !== null) return seconds;
-  throw usage(`${flag} takes a duration, got "${text}".`, 'For example 90, 90s, 30m, 2h or 1h30m.');
+/** `batchSize` as it is typed: `--batch-size`. */
+function dashed(flag: string): string {
+  return `--${flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
 /** Variables of flags take the place of the file's of the same name. */

@@ -1,19 +1,27 @@
 // `astraml init`: a job spec to start from, one of the examples that come with the software, each value with its reason.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { closest } from '../../errors.ts';
-import type { Cli } from '../cli.ts';
-import { exitCodes, usage } from '../failure.ts';
-import { findSignIn } from '../signin.ts';
+import type { Command } from 'commander';
+import { closest } from '../errors.ts';
+import type { Cli } from './cli.ts';
+import type { AddCommand } from './command.ts';
+import { exitCodes, usage } from './failure.ts';
+import { leafFields } from './fields.ts';
 
-export type InitOptions = { example?: string; force?: boolean };
+type InitOptions = { example?: string; force?: boolean };
 
-const examples = new URL('../../../examples/specs/', import.meta.url);
+const examples = new URL('../../examples/specs/', import.meta.url);
 const path = 'job.yaml';
 
+export function addInitCommand(program: Command, add: AddCommand): void {
+  const about = 'write job.yaml, a job spec to start from';
+  add(program, 'init', about, leafFields('path example'), () => runInit)
+    .option('--example <name>', 'fine-tuning (default), image-classification, large-batch or hourly-retraining')
+    .option('--force', 'replace a job.yaml that is there');
+}
+
 /** Writes the file into the current folder and prints its path. Never replaces one without --force. */
-export async function runInit(cli: Cli, { example = 'fine-tuning', force = false }: InitOptions): Promise<number> {
-  const { url } = findSignIn({ flags: cli.globals, env: process.env, cwd: process.cwd() });
-  const text = `# yaml-language-server: $schema=${url}/schema/job-spec.json\n${readExample(example)}`;
+async function runInit(cli: Cli, { example = 'fine-tuning', force = false }: InitOptions): Promise<number> {
+  const text = `# yaml-language-server: $schema=${cli.server}/schema/job-spec.json\n${readExample(example)}`;
   try {
     writeFileSync(path, text, { flag: force ? 'w' : 'wx' });
   } catch (error) {

@@ -1,9 +1,7 @@
-// The job spec of a submission: a JSON or YAML file, flags over it, checked as a whole before anything is sent.
+// A job spec: a JSON or YAML file, `--set` over it, checked as a whole before anything is sent.
 import { readFileSync } from 'node:fs';
-import { closest, type Issue } from '../../errors.ts';
-import type { Spec } from '../../spec/shape.ts';
-import { parseSpec } from '../../spec/spec.ts';
-import { exitCodes, Failure, Refused, usage } from '../failure.ts';
+import { closest, type Issue } from '../errors.ts';
+import { exitCodes, Failure, Refused, usage } from './failure.ts';
 
 export type Json = Record<string, unknown>;
 
@@ -133,13 +131,14 @@ export function parseValue(text: string): unknown {
   }
 }
 
-/** The spec when it has no problem and there are no `others`; all of them otherwise. */
-export function requireSpec(content: Json, others: readonly Issue[] = []): Spec {
-  const { spec, issues: ofSpec } = parseSpec(content);
-  if (spec && others.length === 0) return spec;
-  const issues = [...ofSpec, ...others];
+/** The spec as `JobSpecInput`; throws all of its problems and the `others`. */
+export async function requireSpec(content: Json, others: readonly Issue[] = []): Promise<Json> {
+  // Imported at the call: every command line loads this file, and the shape of a spec brings zod.
+  const [{ parseSpec }, { toInput }] = await Promise.all([import('../spec/spec.ts'), import('../spec/input.ts')]);
+  const { spec, issues } = parseSpec(content);
+  if (spec && others.length === 0) return toInput(spec);
   const projectHint = 'Name the project: -p p-demo, ASTRAML_PROJECT, or project_id in the file.';
-  const lines = issues.map((issue) =>
+  const lines = [...issues, ...others].map((issue) =>
     issue.specPath === 'project_id' && issue.code === 'REQUIRED' ? { ...issue, hint: projectHint } : issue,
   );
   const [first] = lines;
