@@ -2,7 +2,7 @@
 // schedule on. Any number of gateways do this at once: a schedule's row is locked while one of its due times is decided,
 // and nobody waits for the lock.
 import { and, asc, eq, isNull, lte, not } from 'drizzle-orm';
-import { stopJob } from '../attempt/attempt.ts';
+import { stopJob } from '../attempt/cancel.ts';
 import { passingFault } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
 import { Refusal } from '../errors.ts';
