@@ -52,7 +52,8 @@ function beforeDashes(argv: readonly string[]): readonly string[] {
   return at < 0 ? argv : argv.slice(0, at);
 }
 
-function createProgram(setExitCode: (code: number) => void): Command {
+/** All commands; `setExitCode` gets the exit code of the one that runs. */
+export function createProgram(setExitCode: (code: number) => void): Command {
   const program = new Command('astraml')
     .description('Submit ML training jobs, follow their logs and metrics live.')
     .version(version, '--version', 'print the version')
