@@ -28,7 +28,9 @@ export type ChangesReading = {
   position: ChangePosition;
   /** True when more changes lie below the horizon. */
   more: boolean;
-  /** True when changes lie above the horizon: they can be read once older transactions have ended. */
+  /**
+   * True when changes lie above the horizon: they can be read once older transactions have ended.
+   */
   pending: boolean;
 };
 

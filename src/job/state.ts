@@ -1,4 +1,5 @@
-// The state machine of a job. Every change of state passes through here, in one transaction with its event.
+// The state machine of a job. `moveJob` in job.ts asks it for every change of state, and writes the
+// change and its event in one transaction.
 //
 //            ┌──────────────────────── next attempt ─────────────────────┐
 //            ▼                                                           │

@@ -7,11 +7,13 @@ import cronstrue from 'cronstrue';
 /**
  * Due times of an expression in a time zone, each a whole minute. When the clocks change:
  *
- * - An expression that names its minutes and hours (`30 2 * * *`, `0 2,14 * * *`, `0 1-3 * * *`) is due once for each time
- *   of day that it names. One that is left out when clocks go forward is due at the first moment after the gap (several
- *   of them: once); one that comes twice when they go back is due the first time only.
- * - An expression with `*` or a step in its minute or hour (`0 * * * *`, `* 2 * * *`) goes on with the time that
- *   passes: left-out times are not due, and times that come twice are due twice. `0 * * * *` is due every hour.
+ * - An expression that names its minutes and hours (`30 2 * * *`, `0 2,14 * * *`, `0 1-3 * * *`) is
+ *   due once for each time of day that it names. Times that are left out when clocks go forward are
+ *   due together, once, at the first moment after the gap. A time that comes twice when clocks go
+ *   back is due the first time only.
+ * - An expression with `*` or a step in its minute or hour (`0 * * * *`, `* 2 * * *`) follows the
+ *   time that passes: left-out times are not due, and times that come twice are due twice.
+ *   `0 * * * *` is due every hour.
  */
 export type Calendar = {
   /** Returns the first due time after an instant; null when none will come. */
