@@ -1,12 +1,13 @@
-// The recommended rules of secretlint as a process that never ends by itself, since secretlint's profiler keeps it alive. Each line
-// on stdin is a text as JSON, or null for the names of all rules; each line on stdout holds names of rules.
+// The recommended rules of secretlint, in a process that the test must kill, because secretlint's
+// profiler keeps it alive. Each line on stdin is a text as JSON, or null for the names of all
+// rules. Each line on stdout holds the names of the rules that match.
 import { createInterface } from 'node:readline';
 import { lintSource } from '@secretlint/core';
 import { creator, rules } from '@secretlint/secretlint-rule-preset-recommend';
 
 const prefix = '@secretlint/secretlint-rule-';
 const preset = { id: `${prefix}preset-recommend`, rule: creator, options: {} };
-/** Some rules look into files of these names only. */
+/** File names to try, since some rules check only files with these names. */
 const files = ['text.txt', '.npmrc', 'package.json'];
 
 async function find(content: string): Promise<string[]> {

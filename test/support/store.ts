@@ -1,5 +1,5 @@
-// A store for tests of single rooms: a fresh database (on a real server where there may be one, else embedded), an
-// in-process bus, the defaults, a project and its actors.
+// A store for tests of single rooms: a new database (on a real server if there is one, else
+// embedded), an in-memory bus, the defaults, a project and its actors.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -78,12 +78,15 @@ export async function newRunner(store: TestStore, name = 'test', gpus = 1, label
       labels,
       gpus: Array.from({ length: gpus }, (_, index) => ({ index, model: 'virtual', memoryBytes: 0 })),
       bootId: 'boot',
-      places: 1_000, // most tests let no attempt end
+      places: 1_000, // most tests end no attempt, so places must not run out
     }),
   );
 }
 
-/** A batch as the holder of an assignment sends it, with the number of its first record; its send has the same number. */
+/**
+ * Makes a batch as the holder of an assignment sends it. `first` is the number of its first record
+ * and of its send.
+ */
 export function batchOf(
   { attemptId, leaseToken }: Pick<Assignment, 'attemptId' | 'leaseToken'>,
   first: number,
