@@ -60,8 +60,8 @@ export async function readChangedJobs(
   const kept = within.slice(0, limit);
   const last = kept.at(-1)?.job;
   const end = last ? changePosition(Number(last.changed), last.id, start) : page.after;
-  // All changes below the horizon were read, so the position moves up to it, which is beyond
-  // `start`: `start` becomes 0.
+  // All changes below the horizon were read. A position with a `start` moves up to the horizon,
+  // which lies at or beyond `start`, so that `start` becomes 0.
   const whole = until ?? (end[2] > 0 ? changePosition(horizon, '', 0) : end);
   return {
     jobs: kept.filter((row) => row.matches).map((row) => row.job),

@@ -34,8 +34,8 @@ export const JobStateEnum = builder.enumType('JobState', {
 });
 
 /**
- * Length of `Job.resolved` by which its cost is computed: a job has about as many values by
- * default, and some have more.
+ * Length of `Job.resolved` by which its cost is computed: a few more than the values that a job
+ * gets by default.
  */
 export const resolvedValues = 50;
 
