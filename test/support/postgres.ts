@@ -75,6 +75,14 @@ export async function createDatabase(
   };
 }
 
+/** One fresh database; `stop` removes it, and ends its server when that is ours. */
+export async function startDatabase(): Promise<{ url: string; stop(): Promise<void> }> {
+  const server = await startPostgres();
+  if (server.ours) return server;
+  const { url, drop } = await createDatabase(server);
+  return { url, stop: drop };
+}
+
 /** The folder with `postgres` and `initdb`: from PATH, else the newest that Debian's packages left. */
 export function findPostgres(): string | undefined {
   const onPath = findProgram('postgres');
