@@ -75,6 +75,9 @@ function startWith(executor: Executor, folder: string, user?: User) {
   };
 }
 
+/** Holds this thread, as a gateway in the same process may do, and leaves the core to others. */
+const block = (ms: number) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+
 const sh = (source: string) => ['/bin/sh', '-c', source];
 const node = (source: string) => [process.execPath, '--eval', source];
 
@@ -213,8 +216,7 @@ for (const { kind, executor, skip, user } of kinds) {
 
       test('prints as much as it likes while nobody reads', async () => {
         const run = await start(node("for (let n = 0; n < 2000; n++) console.log('line ' + n); process.exit(0)"));
-        const stop = performance.now() + 400;
-        while (performance.now() < stop); // what a gateway in the same process may do
+        block(400);
         await run.command.ended;
         assert.ok(run.output.STDOUT.endsWith('line 1999\n'));
       });
@@ -223,8 +225,7 @@ for (const { kind, executor, skip, user } of kinds) {
         const run = await start(
           sh('sleep 0.3; (sleep 30) & i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done'),
         );
-        const stop = performance.now() + 3_000;
-        while (performance.now() < stop); // what a gateway in the same process may do
+        block(3_000);
         await run.command.ended;
         assert.ok(run.output.STDOUT.endsWith('line 299\n'));
         run.command.signal('SIGKILL');
