@@ -26,8 +26,8 @@ export type Door = {
 
 /**
  * A gateway on a free port, with `adminToken` as its administrator; on a fresh database of a real server where there may be
- * one, else embedded. A start of the embedded engine takes 4 s of a core, of a server a tenth: `embedded` is for tests that
- * are about the engine.
+ * one, else embedded. A start of the embedded engine takes three times the work of a server's, and each query more:
+ * `embedded` is for tests that are about the engine.
  */
 export async function openDoor(env: Record<string, string> = {}, options: { engine?: 'embedded' } = {}): Promise<Door> {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-'));
