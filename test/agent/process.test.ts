@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { after, suite, test } from 'node:test';
+import { after, afterEach, suite, test } from 'node:test';
 import { environmentOf } from '../../src/agent/environment.ts';
 import type { AttemptName, CommandOptions, Executor, RunningCommand } from '../../src/agent/executor.ts';
 import { countOomKills } from '../../src/agent/memory.ts';
@@ -31,8 +31,11 @@ import { until } from '../support/until.ts';
 
 const root = realpathSync(mkdtempSync(join(tmpdir(), 'process-')));
 chmodSync(root, 0o711);
+// Its control group goes too, and nobody looks for its processes any more: without groups that is all of /proc, ten times a second.
+afterEach(async () => {
+  for (const run of runs.splice(0)) await untilGone(run);
+});
 after(async () => {
-  for (const run of runs) await untilGone(run); // its control group goes too
   rmSync(root, { recursive: true, force: true });
   await expectNoLeaks();
 });
