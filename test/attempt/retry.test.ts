@@ -24,7 +24,7 @@ import { nextLinesCrc } from '../../src/protocol/record.ts';
 import type { Runner } from '../../src/runner/runner.ts';
 import { skipUnless } from '../support/absent.ts';
 import { isAlive } from '../support/processes.ts';
-import { createProject, jobState, type Stack, startStack, submit } from '../support/stack.ts';
+import { createProject, jobState, type Stack, startStackOnServer, submit } from '../support/stack.ts';
 import { batchOf, newJob, newRunner, openStore, type TestStore } from '../support/store.ts';
 import { until } from '../support/until.ts';
 
@@ -419,7 +419,7 @@ suite('a job', () => {
 suite('the whole product', () => {
   let stack: Stack;
   before(async () => {
-    stack = await startStack({ graceMs: 1_000 });
+    stack = await startStackOnServer({ graceMs: 1_000 });
     await createProject(stack.client, 'p-again');
   });
   after(async () => {

@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { type ClientOptions, WebSocket } from 'ws';
 import { readConfig } from '../../src/config.ts';
 import { type RunningGateway, startGateway } from '../../src/gateway/gateway.ts';
+import { skipUnless } from './absent.ts';
 import { seedDataDir } from './embedded.ts';
+import { startDatabase } from './postgres.ts';
 import { newSecretKeys } from './secret-keys.ts';
 
 export const adminToken = 'x'.repeat(40);
@@ -23,12 +25,15 @@ export type Door = {
 };
 
 /**
- * Starts a gateway on the embedded database and a free port, with `adminToken` as its
- * administrator. Takes 2–3 s.
+ * Starts a gateway on a free port, with `adminToken` as its administrator, on a fresh database of a
+ * real server, else on the embedded engine. The embedded engine takes three times the CPU to start
+ * and more for each query: `engine: 'embedded'` is for tests of the engine.
  */
-export async function openDoor(env: Record<string, string> = {}): Promise<Door> {
+export async function openDoor(env: Record<string, string> = {}, options: { engine?: 'embedded' } = {}): Promise<Door> {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-'));
-  if (!env['DATABASE_URL']) await seedDataDir(folder);
+  const embedded = options.engine === 'embedded' || skipUnless('postgres').skip !== undefined;
+  const database = env['DATABASE_URL'] || embedded ? undefined : await startDatabase();
+  if (embedded && !env['DATABASE_URL']) await seedDataDir(folder);
   const gateway = await startGateway(
     readConfig({
       ASTRAML_DATA_DIR: folder,
@@ -39,6 +44,7 @@ export async function openDoor(env: Record<string, string> = {}): Promise<Door> 
       // From the environment, because the suites of subscriptions run with and without shared
       // execution.
       ASTRAML_SHARED_EXECUTION: process.env['ASTRAML_SHARED_EXECUTION'],
+      DATABASE_URL: database?.url,
       ...env,
     }),
   );
@@ -48,6 +54,7 @@ export async function openDoor(env: Record<string, string> = {}): Promise<Door> 
     gateway,
     async close() {
       await gateway.stop();
+      await database?.stop();
       rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };

@@ -9,6 +9,7 @@ import { type Feeder, openFeeder } from './feeder.ts';
 
 const door = await openDoor(
   process.env['CHILD_ENV'] ? (JSON.parse(process.env['CHILD_ENV']) as Record<string, string>) : {},
+  { engine: 'embedded' },
 );
 const token = await createToken(door.port, { projectId: null, scopes: ['RUNNER'] });
 let feeder: Feeder | undefined;

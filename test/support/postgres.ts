@@ -81,6 +81,14 @@ export async function createDatabase(
   };
 }
 
+/** Makes one fresh database. `stop` removes it, and ends its server when the server is ours. */
+export async function startDatabase(): Promise<{ url: string; stop(): Promise<void> }> {
+  const server = await startPostgres();
+  if (server.ours) return server;
+  const { url, drop } = await createDatabase(server);
+  return { url, stop: drop };
+}
+
 /**
  * Returns the folder with `postgres` and `initdb`: from PATH, else the newest one of Debian's
  * packages.

@@ -7,7 +7,9 @@ import type { Client } from '../../src/client/client.ts';
 import { type Local, startLocal } from '../../src/cli/serve/local.ts';
 import { readConfig } from '../../src/config.ts';
 import { newTokenText } from '../../src/project/token.ts';
+import { skipUnless } from './absent.ts';
 import { seedDataDir } from './embedded.ts';
+import { startDatabase } from './postgres.ts';
 
 export type Stack = Local & {
   readonly url: string;
@@ -18,13 +20,33 @@ export type Stack = Local & {
   stop(): Promise<void>;
 };
 
+type StackOptions = {
+  env?: Record<string, string>;
+  gpus?: number;
+  places?: number;
+  graceMs?: number;
+  dataDir?: string;
+};
+
+/** Starts a stack on a fresh database of a real server where there is one, else embedded. */
+export async function startStackOnServer(options: StackOptions = {}): Promise<Stack> {
+  if (skipUnless('postgres').skip !== undefined) return startStack(options);
+  const database = await startDatabase();
+  const stack = await startStack({ ...options, env: { DATABASE_URL: database.url, ...options.env } });
+  return {
+    ...stack,
+    async stop() {
+      await stack.stop();
+      await database.stop();
+    },
+  };
+}
+
 /**
  * Starts a stack; `env` are variables of the gateway, e.g. DATABASE_URL. End it with `stop`, which
  * removes its folder.
  */
-export async function startStack(
-  options: { env?: Record<string, string>; gpus?: number; places?: number; graceMs?: number; dataDir?: string } = {},
-): Promise<Stack> {
+export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'astraml-stack-')));
   if (!options.env?.['DATABASE_URL']) await seedDataDir(dataDir);
   const token = newTokenText();

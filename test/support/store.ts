@@ -16,7 +16,7 @@ import { decodeBatch, type DecodedBatch, encodeBatch } from '../../src/protocol/
 import { registerRunner, type Runner } from '../../src/runner/runner.ts';
 import { skipUnless } from './absent.ts';
 import { seedDataDir } from './embedded.ts';
-import { createDatabase, startPostgres } from './postgres.ts';
+import { startDatabase } from './postgres.ts';
 
 export type TestStore = Store & { readonly admin: Actor; readonly runnerActor: Actor; close(): Promise<void> };
 
@@ -54,9 +54,8 @@ export async function openStore(options: { engine?: 'embedded' } = {}): Promise<
 
 async function openAny(embedded: boolean) {
   if (!embedded) {
-    const server = await startPostgres();
-    const { url } = await createDatabase(server);
-    return { database: await openDatabase({ url, dataDir: '' }), end: () => server.stop() };
+    const { url, stop } = await startDatabase();
+    return { database: await openDatabase({ url, dataDir: '' }), end: stop };
   }
   const dataDir = await mkdtemp(join(tmpdir(), 'astraml-store-'));
   await seedDataDir(dataDir);
