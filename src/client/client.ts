@@ -1,6 +1,6 @@
 // The API from outside: requests that are repeated where a repeat is safe, and streams that resume where they were cut.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createClient as createSocketClient } from 'graphql-ws';
+import { createClient as createSocketClient } from 'graphql-ws/client';
 
 export type ClientOptions = {
   /** Address of the gateway, e.g. `http://127.0.0.1:4000`. */
