@@ -1,6 +1,6 @@
 // `astraml events`: who did what, from the newest back to a number of events or a time.
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import type { AddCommand } from './command.ts';
 import { exitCodes, Failure, usage } from './failure.ts';

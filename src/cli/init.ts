@@ -1,7 +1,7 @@
 // `astraml init`: a job spec to start from, one of the examples that come with the software, each value with its reason.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import type { AddCommand } from './command.ts';
 import { exitCodes, usage } from './failure.ts';

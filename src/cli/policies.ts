@@ -1,7 +1,7 @@
 // `astraml policies`: what a project gives its jobs by default and what they may not ask for. A rule is changed by sending
 // all of them with the revision that was read, so that nobody's change is lost.
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { exitCodes, Failure, usage } from './failure.ts';

@@ -1,6 +1,7 @@
 // A job spec: a JSON or YAML file, `--set` over it, checked as a whole before anything is sent.
 import { readFileSync } from 'node:fs';
-import { closest, type Issue } from '../errors.ts';
+import { closest } from '../closest.ts';
+import type { Issue } from '../errors.ts';
 import { exitCodes, Failure, Refused, usage } from './failure.ts';
 
 export type Json = Record<string, unknown>;

@@ -1,6 +1,6 @@
 // `astraml tokens` and `astraml whoami`: access tokens, by those who may administer them, and the one in use.
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { exitCodes, Failure, usage } from './failure.ts';

@@ -1,7 +1,8 @@
 // When a schedule is due: cron expressions in a time zone. Pure; croner knows the calendar, here stands what we take of
 // it. Nothing reads a clock.
 import { Cron } from 'croner';
-import { closest, type Issue, quote } from '../errors.ts';
+import { closest } from '../closest.ts';
+import { type Issue, quote } from '../errors.ts';
 import cronstrue from 'cronstrue';
 
 /**

@@ -1,5 +1,5 @@
 // `astraml logs`: the lines of a job, from its end or behind a cursor, and with --follow those to come.
-import { closest } from '../../errors.ts';
+import { closest } from '../../closest.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodeOfState, exitCodes, Failure, usage } from '../failure.ts';
 import { select } from '../fields.ts';

@@ -1,5 +1,6 @@
 // The part of a job spec file that stands under `schedule:`, with flags over it, as `createSchedule` takes it.
-import { closest, type Issue } from '../../errors.ts';
+import { closest } from '../../closest.ts';
+import type { Issue } from '../../errors.ts';
 import { usage } from '../failure.ts';
 import { toSeconds } from '../flags.ts';
 import { isObject, type Json } from '../spec-file.ts';

@@ -1,5 +1,5 @@
 // `astraml schedules`: jobs that are submitted again and again. A schedule is named by its name in the project or by id.
-import { closest } from '../../errors.ts';
+import { closest } from '../../closest.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure } from '../failure.ts';
 import { select } from '../fields.ts';
