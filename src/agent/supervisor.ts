@@ -8,14 +8,13 @@ import type { Acknowledgement, Assignment, Directive } from '../protocol/control
 import type { RunnerRecord } from '../protocol/record.ts';
 import type { Outcome, RunningAttempt, WhenCut } from './attempt.ts';
 import { environmentOf } from './environment.ts';
-import type { CommandEnd, Executor, Guard, RunningCommand } from './executor.ts';
+import type { CommandEnd, Executor, Guard, RunningCommand, User } from './executor.ts';
 import { CommandOutput } from './output.ts';
 import { Redactor, secretValues } from './redact.ts';
 import { describeCommand, describeLeft, notStarted } from './sentences.ts';
 import { Spool } from './spool.ts';
 import { RecordSender } from './record-sender.ts';
 import { sampleUsage } from './usage.ts';
-import type { User } from './user.ts';
 import { Workspace } from './workspace.ts';
 
 export type SupervisorOptions = {
