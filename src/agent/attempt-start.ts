@@ -18,48 +18,37 @@ export function startAttempt(
   const { attempts, executor, workDir, url, token, graceMs, whenCut = 'continue', spoolBytes } = options;
   const { host, onTrouble } = options;
   const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
-  const { user, refusal } = userFor(options.users, assignment, virtualGpus);
-  const place = describePlace(options, assignment, virtualGpus);
-  const heartbeatMs = registration.heartbeatSeconds * 1000;
-  const leaseMs = registration.leaseSeconds * 1000;
+  const settings = {
+    workDir,
+    place: describePlace(options, assignment, virtualGpus),
+    virtualGpus,
+    ...userFor(options.users, assignment, virtualGpus),
+    heartbeatMs: registration.heartbeatSeconds * 1000,
+    leaseMs: registration.leaseSeconds * 1000,
+    whenCut,
+    graceMs,
+    spoolBytes,
+  };
   if (attempts.in === 'own process') {
     const { runnerId } = registration;
     const redisUrl = attempts.redisUrl ?? registration.redisUrl ?? '';
     return spawnSupervisor(assignment, {
+      ...settings,
       url,
       token,
       redisUrl,
       runnerId,
-      workDir,
-      place,
-      virtualGpus,
       groupFolder: attempts.groupFolder,
-      user,
-      refusal,
-      heartbeatMs,
-      leaseMs,
-      whenCut,
-      graceMs,
-      spoolBytes,
     });
   }
   return new Supervisor({
+    ...settings,
     assignment,
     executor,
-    workDir,
     gatewayUrl: url,
-    place,
-    virtualGpus,
     append: (stream, batch) => attempts.bus.append(stream, batch),
     renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
-    heartbeatMs,
-    leaseMs,
-    whenCut,
-    graceMs,
-    spoolBytes,
     host,
-    user,
-    refusal,
     onTrouble,
   });
 }
