@@ -1,5 +1,5 @@
-// What idle runners cost: many wait for work at one gateway while jobs are submitted one after the other. Transactions are
-// counted by Postgres, so that the figures of any commit can stand side by side.
+// Cost of idle runners: many wait for work at one gateway while jobs are submitted one after the
+// other. Postgres counts the transactions, so that figures of any two commits can be compared.
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { claimAnswer, registerAnswer } from '../src/protocol/control.ts';
@@ -9,7 +9,7 @@ import { deploy, profileArgs, project, readNumbers } from './support/deployment.
 import { cpuSeconds, figure, ownCpuSeconds, printMachine, printTable, quantile } from './support/measure.ts';
 
 const options = readNumbers({ runners: 200, jobs: 50, pause: 100 });
-/** As runners do. */
+/** Seconds that a claim waits, as with real runners. */
 const waitSeconds = 20;
 
 printMachine();
@@ -19,7 +19,7 @@ const claimedAt = new Map<string, number>();
 const ending = new AbortController();
 try {
   const waiting = Promise.all(Array.from({ length: options.runners }, (_, index) => wait(index)));
-  waiting.catch(() => {}); // whatever fails, its first error is what is printed
+  waiting.catch(() => {}); // no unhandled rejection: `await waiting` below throws the error
   await sleep(3_000);
   const idle = await measure(() => sleep(10_000));
   const submitted = new Map<string, number>();
@@ -43,7 +43,7 @@ try {
   await bench.stop();
 }
 
-/** A runner with one GPU that waits for one job, keeps it, and asks for no more. */
+/** Signs on a runner with one GPU, which waits for one job, keeps it, and claims no more. */
 async function wait(index: number): Promise<void> {
   const gpus = [{ index: 0, model: 'virtual', memoryBytes: 0 }];
   const sign = { name: `idle-${index}`, version: '0', labels: [], gpus, bootId: 'boot' };
@@ -70,7 +70,7 @@ async function measure(work: () => Promise<unknown>): Promise<Cost> {
 }
 
 async function readCounters(): Promise<Omit<Cost, 'seconds'>> {
-  await sleep(1_100); // Postgres publishes a session's counters once a second
+  await sleep(1_100); // Postgres publishes the counters of a session once a second
   const [row] = await sql<{ transactions: string }[]>`
     select xact_commit + xact_rollback as transactions from pg_stat_database where datname = current_database()`;
   return {

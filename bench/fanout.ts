@@ -1,5 +1,6 @@
-// Server CPU per delivery: one log line at a time to many subscribers, each on a socket of its own, beside a raw `ws`
-// broadcast of the same bytes, graphql-yoga with its documented recipe, and Mercurius. Redis carries the events of all.
+// Server CPU per delivery: one log line at a time goes to many subscribers, each on its own socket.
+// Compared with a raw `ws` broadcast of the same bytes, graphql-yoga as its documentation shows it,
+// and Mercurius. Redis carries the events of all.
 import { join } from 'node:path';
 import { channels, uplinkShard } from '../src/bus/bus.ts';
 import { connect } from '../src/bus/redis-connection.ts';
@@ -21,7 +22,10 @@ const peerQuery = `subscription ($jobId: ID!) { jobLogs(jobId: $jobId) ${selecti
 const ownQuery = `subscription ($jobId: ID!) { jobLogs(jobId: $jobId, last: 0) ${selection} }`;
 const text = (index: number) => `${index} `.padEnd(options.bytes, 'x');
 
-/** Events before each figure is taken: what an event costs with nobody there is subtracted, and must not be the cost of a cold start. */
+/**
+ * Events before each measurement. The cost of an event without subscribers is subtracted, and must
+ * not be that of a cold start.
+ */
 const warmUp = 40;
 
 printMachine();
@@ -80,14 +84,14 @@ async function measureOurs(name: string, to: typeof bench): Promise<Result> {
   };
   const url = `${to.url.replace('http', 'ws')}/graphql`;
   const subscription = { query: ownQuery, variables: { jobId: job?.id }, token: to.token };
-  // The first batch says that the stream is live.
+  // `firstMessages` is 1, since the first batch only tells that the stream is live.
   const result = await measure({ name, process: to.gateway, url, subscription, firstMessages: 1 }, emit);
   await stop();
   await bus.close();
   return result;
 }
 
-/** Sends to everybody what one of our messages holds, byte for byte. */
+/** Measures a server that sends the payload of our messages, byte for byte, to all sockets. */
 async function measureRaw(redisUrl: string): Promise<Result> {
   const [process, port] = await startPeer('raw', redisUrl);
   const server = { name: 'raw ws', process, url: `ws://127.0.0.1:${port}`, subscription: null, firstMessages: 0 };
@@ -148,7 +152,10 @@ async function startPeer(name: string, redisUrl: string): Promise<[Child, number
   return [child, port];
 }
 
-/** Each event is delivered to all before the next. What the events cost with nobody there is not the deliveries'. */
+/**
+ * Measures a server. Each event is delivered to all subscribers before the next. The cost of the
+ * same events without subscribers is subtracted.
+ */
 async function measure(server: Server, emit: (index: number) => Promise<void>): Promise<Result> {
   const { process: measured, firstMessages } = server;
   const cpu = () => ownCpuSeconds(measured.pid) ?? NaN;

@@ -1,5 +1,6 @@
-// Log lines per second on the real path (spools and uplinks of runners → Redis streams → the gateway's consumer →
-// commit → acknowledged), beside COPY of the same lines into one table and pipelined XADD of the same batches.
+// Log lines per second on the real path: spools and uplinks of runners, Redis streams, the consumer
+// of the gateway, commit, acknowledgement. Compared with COPY of the same lines into one table and
+// pipelined XADD of the same batches.
 import { join } from 'node:path';
 import postgres from 'postgres';
 import { Spool } from '../src/agent/spool.ts';
@@ -48,7 +49,10 @@ function recordOf(text: string): RunnerRecord {
   return { type: 'line', time: Date.now(), stream: 'STDOUT', text };
 }
 
-/** The same lines, a row each, into a table without an index or a reference: as cheap as Postgres takes rows. */
+/**
+ * Copies the same lines, one row each, into a table without index or reference, the cheapest way
+ * into Postgres.
+ */
 async function copy(texts: readonly string[], assignments: readonly Assignment[]): Promise<Run> {
   const sql = postgres(bench.databaseUrl, { max: 1, onnotice: () => {} });
   try {
@@ -74,7 +78,7 @@ async function copy(texts: readonly string[], assignments: readonly Assignment[]
   }
 }
 
-/** The same batches as entries of a stream that nobody reads. */
+/** Adds the same batches to a Redis stream without readers. */
 async function addAll(texts: readonly string[], assignments: readonly Assignment[]): Promise<Run> {
   const connection = connect(bench.redis.url, () => {});
   const batches = assignments.flatMap((assignment) => encodeAll(texts, assignment));
@@ -94,7 +98,10 @@ async function addAll(texts: readonly string[], assignments: readonly Assignment
   }
 }
 
-/** Batches that were encoded before, one of each attempt in flight: what the gateway takes when runners cost nothing. */
+/**
+ * Sends batches that were encoded before, one of each attempt in flight: the limit of the gateway
+ * when runners cost nothing.
+ */
 async function sendBatches(
   texts: readonly string[],
   runnerId: string,
@@ -126,7 +133,10 @@ async function sendBatches(
   return run;
 }
 
-/** Spools that are full when the gateway comes back: the supervisor's own code reads, encodes and sends them. */
+/**
+ * Sends spools that are full when the gateway returns: the code of the supervisor reads, encodes
+ * and sends them.
+ */
 async function sendSpools(
   texts: readonly string[],
   runnerId: string,
@@ -137,7 +147,7 @@ async function sendSpools(
     assignments.map((_, index) => Spool.create(join(bench.folder, `spool-${round}-${index}`))),
   );
   for (const spool of spools) for (const text of texts) spool.append(recordOf(text));
-  await new Promise((resolve) => setTimeout(resolve, 1_000)); // they are on disk
+  await new Promise((resolve) => setTimeout(resolve, 1_000)); // until the spools are on disk
   const uplinks = new Map<string, RecordSender>();
   const stop = await hear(bus, runnerId, (answer) => uplinks.get(answer.attemptId)?.acknowledge(answer));
   const run = await measure(async () => {

@@ -1,5 +1,6 @@
-// From the moment a runner has read a line to the moment a client has it: through Redis, a commit and Redis again, to a
-// websocket. Beside it, alternating, what no design could save: a publish that comes back, and a commit.
+// Time from the reading of a line by a runner to its arrival at a client: through Redis, a commit
+// and Redis again to a websocket. In turns with it, the least that any design needs: a publish that
+// comes back, and a commit.
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -14,7 +15,10 @@ import { claimJobs, deploy, readNumbers } from './support/deployment.ts';
 import { figure, printMachine, printTable, quantile } from './support/measure.ts';
 
 const options = readNumbers({ samples: 200 });
-/** The uplink gathers for 100 ms unless the attempt was idle: a line that comes later is sent at once. */
+/**
+ * Pause before each line, in milliseconds. The uplink gathers lines for 100 ms, but sends a line at
+ * once after an idle time of this length.
+ */
 const idleMs = 110;
 
 printMachine();
@@ -91,7 +95,7 @@ try {
   await bench.stop();
 }
 
-/** Milliseconds until `work` says that it is done. */
+/** Returns the milliseconds until `work` calls `done`. */
 function timed(work: (done: () => void) => Promise<unknown>): Promise<number> {
   const startedAt = performance.now();
   return new Promise((resolve, reject) => {

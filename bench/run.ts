@@ -1,4 +1,5 @@
-// `npm run bench -- <name> [options]`: runs one benchmark. Those beside peers install bench/node_modules when needed.
+// `npm run bench -- <name> [options]`: runs one benchmark. A benchmark with peers installs
+// bench/node_modules when needed.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -52,7 +53,10 @@ function printHelp(): void {
   console.log('\nEach uses a Postgres and a Redis of its own. How to read the figures: bench/README.md');
 }
 
-/** The peers want another graphql than we do: they have a package and a lock of their own. */
+/**
+ * Installs the peers, which need another version of graphql, from a package and lock file of their
+ * own.
+ */
 function installPeers(): void {
   if (existsSync(join(import.meta.dirname, 'node_modules', 'mercurius'))) return;
   console.log('Installing the peers (npm ci in bench/) …');

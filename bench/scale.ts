@@ -1,4 +1,5 @@
-// How cost grows: per delivery with the number of subscribers, per page of history with the number of stored lines.
+// Growth of cost: per delivery with the number of subscribers, and per page of history with the
+// number of stored lines.
 import { channels, uplinkShard } from '../src/bus/bus.ts';
 import { memoryBus } from '../src/bus/memory.ts';
 import { redisBus } from '../src/bus/redis.ts';
@@ -98,7 +99,7 @@ async function measurePages(counts: readonly number[]): Promise<void> {
   printTable([`stored lines; a page of ${linesPerPage}`, ...heads], rows);
 }
 
-/** Straight into the database, as intake stores them. */
+/** Stores lines with `appendLog`, as the intake does, without a runner. */
 async function storeLines(jobId: string, count: number): Promise<void> {
   const [database, bus] = [await openDatabase({ url: bench.databaseUrl, dataDir: '' }), memoryBus()];
   const time = Date.now();

@@ -1,5 +1,5 @@
-// Jobs submitted per second over HTTP, each with an idempotency key, beside postgres.js writing the same rows (key, job,
-// stream, event in one transaction) at the same concurrency.
+// Jobs submitted per second over HTTP, each with an idempotency key. Compared with postgres.js,
+// which writes the same rows (key, job, stream, event in one transaction) at the same concurrency.
 import { randomUUID } from 'node:crypto';
 import { Agent, request } from 'node:http';
 import postgres from 'postgres';
@@ -49,7 +49,7 @@ async function submitOne(): Promise<void> {
   if (!answer.includes('"state":"QUEUED"')) throw new Error(`The job was refused: ${answer.slice(0, 500)}`);
 }
 
-/** By node:http: fetch would cost the machine more than the gateway does. */
+/** Posts by node:http, because fetch would take more CPU than the gateway. */
 function post(body: unknown): Promise<string> {
   const text = JSON.stringify(body);
   const headers = {
@@ -67,7 +67,7 @@ function post(body: unknown): Promise<string> {
   });
 }
 
-/** What one submission wrote, without the columns that Postgres fills in. */
+/** Returns the rows that one submission wrote, without the columns that Postgres fills in. */
 async function readRows() {
   const [job] = await sql<Row[]>`select * from job order by created_at limit 1`;
   const [key] = await sql<Row[]>`select * from idempotency_key where object_id = ${String(job?.id)}`;

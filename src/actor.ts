@@ -1,4 +1,5 @@
-// Actor: who asks, for which projects, with which scopes. Every rule about "may they?" is one of the functions here.
+// Actor: the holder of a token, with its project and scopes. Every rule about permission is a
+// function in this file.
 import { notFound, Refusal } from './errors.ts';
 
 export const tokenScopes = ['READ', 'WRITE', 'ADMIN', 'RUNNER'] as const;
@@ -17,7 +18,10 @@ export type Actor = {
   readonly expiresAt: Date | null;
 };
 
-/** ADMIN includes WRITE, WRITE includes READ; RUNNER stands alone. */
+/**
+ * Adds the scopes that others include: ADMIN includes WRITE, WRITE includes READ. RUNNER includes
+ * none.
+ */
 export function withIncluded(scopes: readonly TokenScope[]): Set<TokenScope> {
   const all = new Set(scopes);
   if (all.has('ADMIN')) all.add('WRITE');
@@ -25,21 +29,21 @@ export function withIncluded(scopes: readonly TokenScope[]): Set<TokenScope> {
   return all;
 }
 
-/** Whether the actor may see anything of the project. */
+/** Whether the actor may read the project. */
 export function canSee(actor: Actor, projectId: string): boolean {
   return actor.scopes.has('READ') && (actor.projectId === null || actor.projectId === projectId);
 }
 
 /**
- * Throws unless the actor has the scope in the project: NOT_FOUND for a project it may not see (as for one that does
- * not exist), PERMISSION_DENIED for one that it may see.
+ * Throws unless the actor has the scope in the project: NOT_FOUND when it may not see the project,
+ * as for one that does not exist; PERMISSION_DENIED when it may see it but lacks the scope.
  */
 export function requireScope(actor: Actor, projectId: string, scope: TokenScope, path?: string[]): void {
   if (!canSee(actor, projectId)) throw notFound('Project', projectId, path);
   if (!actor.scopes.has(scope)) throw permissionDenied(scope, path);
 }
 
-/** Throws PERMISSION_DENIED unless the actor's token is one of the whole platform with this scope. */
+/** Throws PERMISSION_DENIED unless the token is one of the whole platform and has this scope. */
 export function requirePlatformScope(actor: Actor, scope: TokenScope, path?: string[]): void {
   if (actor.projectId !== null || !actor.scopes.has(scope)) throw permissionDenied(scope, path);
 }
@@ -52,7 +56,7 @@ function permissionDenied(scope: TokenScope, path?: string[]): Refusal {
   });
 }
 
-/** Throws UNAUTHENTICATED for nobody. */
+/** Returns the actor; throws UNAUTHENTICATED for null. */
 export function requireActor(actor: Actor | null): Actor {
   if (actor) return actor;
   throw new Refusal('UNAUTHENTICATED', 'This needs an access token.', {
@@ -60,7 +64,10 @@ export function requireActor(actor: Actor | null): Actor {
   });
 }
 
-/** Whom an operation is counted for: its token, or all who have none together. */
+/**
+ * Returns the account to which an operation is charged: its token, or `nobody` for all callers
+ * without one.
+ */
 export function accountOf(actor: Actor | null): string {
   return actor?.tokenId ?? 'nobody';
 }

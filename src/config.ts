@@ -1,17 +1,17 @@
-// Environment → Config, checked once. All problems are reported at once, secrets masked. The variables themselves are in
-// variables.ts.
+// Reads and checks the environment once, and reports all problems together, with secrets masked.
+// variables.ts lists the variables.
 import { readFileSync } from 'node:fs';
 import { type SecretKey, type ValuesOf, type Variable, variables } from './variables.ts';
 
 export type { SecretKey } from './variables.ts';
 
-/** Connections of requests, beside those that last. */
+/** Default room for connections beside the websockets, e.g. HTTP requests. */
 const connectionsBesideSockets = 4_000;
 
 export type Config = {
   host: string;
   port: number;
-  /** Null until the gateway listens and knows its address. */
+  /** Null for the address on which the gateway listens, which is known only then. */
   publicUrl: string | null;
   hosts: string[] | null;
   corsOrigins: string[];
@@ -21,7 +21,7 @@ export type Config = {
   runnerRedisUrl: string | null;
   bootstrapRunnerToken: string | null;
   bootstrapToken: string | null;
-  /** The first encrypts, all decrypt; empty for none. */
+  /** The first key encrypts, all keys decrypt; empty when none is set. */
   secretKeys: SecretKey[];
   graphiql: boolean;
   console: boolean;
@@ -33,7 +33,7 @@ export type Config = {
   maxInFlight: number;
   maxResultBytes: number;
   maxInFlightBytes: number;
-  /** 0 for no limit. */
+  /** 0 switches the limit off. */
   rateLimitPoints: number;
   rateLimitWindowSeconds: number;
   sharedExecution: boolean;
@@ -48,12 +48,12 @@ export type Config = {
   metricWindowDays: number;
   leaseSeconds: number;
   shutdownSeconds: number;
-  /** 0 for none. */
+  /** 0 switches the port off. */
   metricsPort: number;
   logLevel: string;
 };
 
-/** All problems of the environment, one a line. */
+/** Error with all problems of the environment, one per line. */
 export class ConfigError extends Error {
   constructor(problems: string[]) {
     super(
@@ -63,7 +63,10 @@ export class ConfigError extends Error {
   }
 }
 
-/** Reads the environment; throws one ConfigError that names every problem. An empty variable counts as unset. */
+/**
+ * Reads the environment. Throws one ConfigError that names every problem. An empty variable counts
+ * as unset.
+ */
 export function readConfig(env: Record<string, string | undefined>): Config {
   const problems: string[] = [];
   const values = Object.fromEntries(

@@ -1,10 +1,11 @@
-// Global ids: TypeIDs, a type's prefix and a UUIDv7 in Crockford base32, e.g. `job_01kb8xw3rte9p8c3q0v5m2a7df`.
-// They sort by time of creation, say what they name, and `Query.node` needs nothing but the id.
+// Global ids: TypeIDs, which are the prefix of a type and a UUIDv7 in Crockford base32, e.g.
+// `job_01kb8xw3rte9p8c3q0v5m2a7df`. They sort by time of creation, and the prefix tells
+// `Query.node` where to look.
 import { randomUUIDv7 } from 'node:crypto';
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
 
-/** A new id; 26 characters follow the prefix and its underscore. */
+/** Makes an id: the prefix, an underscore and 26 characters. */
 export function newId(prefix: string): string {
   let bits = BigInt(`0x${randomUUIDv7().replaceAll('-', '')}`);
   let text = '';
@@ -12,7 +13,7 @@ export function newId(prefix: string): string {
   return `${prefix}_${text}`;
 }
 
-/** Prefix of a TypeID; undefined for anything else, e.g. a project key. */
+/** Returns the prefix of a TypeID; undefined for other texts, e.g. a project key. */
 export function idPrefix(id: string): string | undefined {
   return /^([a-z]+)_[0-9a-hjkmnp-tv-z]{26}$/.exec(id)?.[1];
 }

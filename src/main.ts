@@ -1,4 +1,5 @@
-// The binary's entry: runs the command line and ends with its exit code once all output is out.
+// Entry of the binary. Runs the command line and ends with its exit code once all output is
+// written.
 import { enableCompileCache } from 'node:module';
 
 enableCompileCache();

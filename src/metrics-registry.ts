@@ -1,10 +1,10 @@
-// What the gateway counts, each figure named and explained here only, in Prometheus terms. They are figures to watch and
-// proof that rare paths were taken; nothing in the product reads them back. One set a process, as Prometheus expects.
+// Prometheus metrics of the gateway, each named and explained here only. They are for people and
+// tests; no code of the gateway reads them back. A process has one set, as Prometheus expects.
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 export const registry = new Registry();
 
-/** Intake: what runners sent, and what became of it. Counted after the commit. */
+/** Records and batches from runners, and their outcomes. Counted after the commit. */
 export const intakeFigures = {
   records: counter('records_total', 'Records of runners that were stored.'),
   duplicates: counter('duplicate_records_total', 'Records that had been stored before and were dropped.'),
@@ -34,7 +34,7 @@ export const replays = counter('replays_total', 'Mutations answered with the fir
 
 const lagBuckets = [0.005, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60];
 
-/** Live streams: how many follow, and what that costs. */
+/** Live streams: the number of followers, and the work that they cause. */
 export const liveFigures = {
   followers: gauge('followers', 'Subscriptions that follow a topic.'),
   feeds: gauge('feeds', 'Topics that are followed: one feed each.'),
@@ -68,13 +68,15 @@ new Gauge({
   },
 });
 
-/** Counts what `read` tells among the buffered bytes, until the returned function is called. */
+/**
+ * Adds `read` to the sources of the gauge of buffered bytes, until the returned function is called.
+ */
 export function watchBuffers(read: () => number): () => void {
   buffers.add(read);
   return () => void buffers.delete(read);
 }
 
-/** Connections that last, and what they carry. */
+/** Long connections, i.e. websockets and event streams, and their buffers. */
 export const connectionFigures = {
   connections: gauge('connections', 'TCP connections that are open, WebSockets and event streams among them.'),
   sockets: gauge('sockets', 'WebSockets that are open.'),
@@ -84,7 +86,10 @@ export const connectionFigures = {
   capped: counter('capped_total', 'Connections, sockets and operations refused because of a cap, by cap.', ['cap']),
 };
 
-/** Requests: `door` is graphql_post, graphql_get, graphql_socket, event_stream, rest, runner, claim, page or probe. */
+/**
+ * Requests by `door`: graphql_post, graphql_get, graphql_socket, event_stream, rest, runner, claim,
+ * page or probe.
+ */
 export const requestFigures = {
   inFlight: gauge('requests_in_flight', 'Requests that are being answered; event streams and claims apart.', ['door']),
   seconds: histogram(
@@ -96,7 +101,7 @@ export const requestFigures = {
   bugs: counter('bugs_total', 'Errors that nobody foresaw; each is in the log, with a reference.'),
 };
 
-/** What the gateway does by itself, and what it stands on. */
+/** Background loops of the gateway, and the Postgres and Redis that it uses. */
 export const workFigures = {
   steps: counter('loop_steps_total', 'Steps of background loops, by loop and outcome: done or failed.', [
     'loop',

@@ -1,17 +1,21 @@
-// Turns: all long work of the process shares them, one of 10 ms in each round of the event loop. However many operations
-// have long work at once, connections, probes and short operations are served between two turns.
+// Turns for long work. All of it shares one turn of 10 ms in each round of the event loop, so that
+// connections, probes and short operations are served between two turns, however many long
+// operations run.
 
-/** How long work goes on before others are served. */
+/** Length of a turn, in milliseconds. */
 const turnMs = 10;
-/** Operations that go on in one turn, at most: what each does before it asks again is not known before. */
+/**
+ * Upper bound of operations that go on in one turn, since the work of each until its next `giveWay`
+ * is unknown.
+ */
 const maxPerTurn = 8;
 
 let turnEndsAt = 0;
 const waiting: (() => void)[] = [];
 
 /**
- * Undefined while the current turn lasts, else a promise of the next one. Long work asks after each piece of some
- * milliseconds at most: `const turn = giveWay(); if (turn) await turn;`.
+ * Returns undefined while the current turn lasts, else a promise of the next turn. Long work calls
+ * it after each piece of a few milliseconds: `const turn = giveWay(); if (turn) await turn;`.
  */
 export function giveWay(): Promise<void> | undefined {
   if (performance.now() < turnEndsAt) return undefined;
@@ -25,15 +29,18 @@ function beginTurn(): void {
   goOn(maxPerTurn);
 }
 
-/** Lets the one that has waited longest go on, and after its first piece the next one, as long as the turn lasts. */
-function goOn(left: number): void {
+/**
+ * Resumes the operation that has waited longest; after its first piece the next one, until the turn
+ * ends.
+ */
+function goOn(remaining: number): void {
   waiting.shift()?.();
   if (waiting.length === 0) return;
-  if (left > 1 && performance.now() < turnEndsAt) queueMicrotask(() => goOn(left - 1));
+  if (remaining > 1 && performance.now() < turnEndsAt) queueMicrotask(() => goOn(remaining - 1));
   else setImmediate(beginTurn);
 }
 
-/** Items one after the other, in turns: whoever completes them gives way in between. Hand a short list over as it is. */
+/** Yields the items one by one, in turns. Short lists need no turns: pass them on as they are. */
 export async function* inTurns<T>(items: readonly T[]): AsyncGenerator<T, void, undefined> {
   for (const item of items) {
     const turn = giveWay();

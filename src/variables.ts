@@ -1,9 +1,9 @@
-// The variables of a gateway, each once: its name, what its text must be, its default, what it is for and an example.
-// Validation (config.ts), docs/configuration.md and `.env.example` come from this table.
+// Table of the gateway's variables: name, parser, default, meaning and example of each. config.ts,
+// docs/configuration.md and `.env.example` are made from it.
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import { z } from 'zod';
 
-/** A whole number from `min` to `max`, which is refused in our own words. */
+/** Parser of a whole number from `min` to `max`, with an error message for people. */
 export const whole = (min: number, max = Number.MAX_SAFE_INTEGER) => {
   const error =
     max === Number.MAX_SAFE_INTEGER
@@ -13,7 +13,7 @@ export const whole = (min: number, max = Number.MAX_SAFE_INTEGER) => {
 };
 const port = whole(0, 65_535);
 const positive = whole(1);
-/** One of these words, likewise. */
+/** Parser of one of these words, with an error message for people. */
 export const oneOf = <const Options extends readonly [string, ...string[]]>(options: Options) =>
   z.enum(options, { error: `must be one of ${options.join(', ')}` });
 const flag = oneOf(['true', 'false']).transform((text) => text === 'true');
@@ -23,7 +23,7 @@ const httpUrl = address(/^https?$/, 'http:// or https://');
 const postgresUrl = address(/^postgres(ql)?$/, 'postgres:// or postgresql://');
 export const redisUrl = address(/^rediss?$/, 'redis:// or rediss://');
 const token = z.string().min(32, 'must have at least 32 characters').nullable();
-/** Texts with commas between them. */
+/** Parser of a comma-separated list. */
 export const list = z.string().transform((text) =>
   text
     .split(',')
@@ -31,7 +31,10 @@ export const list = z.string().transform((text) =>
     .filter((item) => item !== ''),
 );
 
-/** A key that encrypts the data keys of secrets. A KeyObject: whoever prints it sees no key. */
+/**
+ * A key that encrypts the data keys of secrets. Its type is KeyObject, which shows no key when it
+ * is printed.
+ */
 export type SecretKey = { id: string; key: KeyObject };
 
 const secretKeys = list.transform((items, context): SecretKey[] => {
@@ -47,18 +50,20 @@ const secretKeys = list.transform((items, context): SecretKey[] => {
 });
 
 export type Variable<Schema extends z.ZodType = z.ZodType> = {
-  /** Reads the text of the variable; null for one that is unset and has no default. */
+  /** Parses the text of the variable; gets null when it is unset and has no default. */
   schema: Schema;
-  /** Text that stands in when the variable is unset; null for none. */
+  /** Text to parse when the variable is unset; null for none. */
   default: string | null;
-  /** One sentence or two, in Markdown of code spans only. */
+  /** One or two sentences, in Markdown with code spans only. */
   meaning: string;
   example: string;
-  /** Masked in messages, and `<NAME>_FILE` is read in its place. */
+  /**
+   * True for a secret: messages mask its value, and `<NAME>_FILE` may name a file that holds it.
+   */
   secret?: boolean;
 };
 
-/** What a table of variables holds once all are read. */
+/** Parsed values of a table of variables, by name. */
 export type ValuesOf<Table extends Record<string, Variable>> = {
   [Name in keyof Table]: z.output<Table[Name]['schema']>;
 };
@@ -250,7 +255,7 @@ export const variables = {
   ),
 } as const;
 
-/** A variable of a table. */
+/** Makes an entry of a table of variables. */
 export function variable<Schema extends z.ZodType>(
   schema: Schema,
   fallback: string | null,

@@ -1,4 +1,4 @@
-// The version of this software, as package.json has it.
+// The version of this software, from package.json.
 import packageJson from '../package.json' with { type: 'json' };
 
 export const { version } = packageJson;

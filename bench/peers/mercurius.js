@@ -1,4 +1,4 @@
-// Mercurius with its subscriptions over Redis (mqemitter-redis), as its documentation shows them.
+// Mercurius with subscriptions over Redis (mqemitter-redis), as its documentation shows them.
 import Fastify from 'fastify';
 import mercurius from 'mercurius';
 import redis from 'mqemitter-redis';

@@ -1,4 +1,4 @@
-// The floor: a `ws` server that sends each Redis message to every socket as it is.
+// The least possible work: a `ws` server that sends each Redis message unchanged to every socket.
 import { Redis } from 'ioredis';
 import { WebSocketServer } from 'ws';
 

@@ -1,4 +1,4 @@
-// The part of our schema that the fan-out asks for, as a peer would write it.
+// The part of our schema that the fan-out queries, as a peer would write it.
 export const typeDefs = /* GraphQL */ `
   enum LogStream {
     STDOUT

@@ -1,5 +1,5 @@
-// What the benchmarks measure: a gateway process (`astraml serve`) on a Postgres and a Redis of their own. Postgres is
-// durable, as in production: a commit waits for the disk.
+// Deployment under measurement: a gateway process (`astraml serve`) with its own Postgres and
+// Redis. Postgres is durable, as in production: a commit waits for the disk.
 import { rmSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,12 +28,15 @@ export type Deployment = {
   readonly token: string;
   readonly runnerToken: string;
   readonly client: Client;
-  /** A folder for files; removed at the end. */
+  /** Folder for files, removed by `stop`. */
   readonly folder: string;
   stop(): Promise<void>;
 };
 
-/** Starts all of it, with the project `p-bench`. `nodeArgs` are options of the gateway's node, e.g. `--cpu-prof`; `env` its variables. */
+/**
+ * Starts a deployment with the project `p-bench`. `nodeArgs` are options for the gateway's node,
+ * e.g. `--cpu-prof`; `env` holds its variables.
+ */
 export async function deploy(options: { nodeArgs?: string[]; env?: Record<string, string> } = {}): Promise<Deployment> {
   const [postgres, redis] = await Promise.all([startPostgres({ durable: true }), startRedis()]);
   const { url: databaseUrl } = await createDatabase(postgres);
@@ -88,7 +91,7 @@ export async function deploy(options: { nodeArgs?: string[]; env?: Record<string
   };
 }
 
-/** Submits jobs and claims them all by one runner that is signed on by hand. */
+/** Submits jobs, and claims all of them for one runner without a process. */
 export async function claimJobs(
   { url, client, runnerToken }: Deployment,
   count: number,
@@ -108,7 +111,10 @@ export async function claimJobs(
   return { runnerId, assignments };
 }
 
-/** Whole numbers from the command line, e.g. `{ lines: 1000 }` for `--lines` with that default. */
+/**
+ * Reads whole numbers from the command line: `{ lines: 1000 }` defines `--lines` with the default
+ * 1000.
+ */
 export function readNumbers<Name extends string>(defaults: Record<Name, number>): Record<Name, number> {
   const names = Object.keys(defaults) as Name[];
   const { values } = parseArgs({
@@ -124,7 +130,10 @@ export function readNumbers<Name extends string>(defaults: Record<Name, number>)
   return Object.fromEntries(names.map((name) => [name, read(name)])) as Record<Name, number>;
 }
 
-/** `--profile <folder>` writes a CPU profile of the gateway there, once it ends. */
+/**
+ * Returns node options for `--profile <folder>`: the gateway writes a CPU profile into the folder
+ * when it ends.
+ */
 export function profileArgs(): string[] {
   const at = process.argv.indexOf('--profile');
   const folder = at > 0 ? process.argv[at + 1] : undefined;

@@ -1,10 +1,11 @@
-// Figures and how they are printed: CPU seconds of processes (from /proc, Linux only), quantiles, a plain table.
+// Measurements and their output: CPU seconds of processes (from /proc, Linux only), quantiles, a
+// plain table.
 import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg } from 'node:os';
 
-const ticksPerSecond = 100; // USER_HZ, the same on every Linux that Node runs on
+const ticksPerSecond = 100; // USER_HZ, the same on every Linux on which Node runs
 
-/** CPU seconds that a process has used, with the children it waited for and those that run; null without /proc. */
+/** Returns the CPU seconds of a process and its children, running or ended; null without /proc. */
 export function cpuSeconds(pid: number | undefined): number | null {
   if (pid === undefined) return null;
   try {
@@ -18,7 +19,7 @@ export function cpuSeconds(pid: number | undefined): number | null {
   }
 }
 
-/** CPU seconds of all threads of one process, to the nanosecond; null without /proc. */
+/** Returns the CPU seconds of all threads of a process, to the nanosecond; null without /proc. */
 export function ownCpuSeconds(pid: number): number | null {
   try {
     const threads = readdirSync(`/proc/${pid}/task`);
@@ -31,7 +32,7 @@ export function ownCpuSeconds(pid: number): number | null {
   }
 }
 
-/** Memory of a process in bytes (resident); null without /proc. */
+/** Returns the resident memory of a process in bytes; null without /proc. */
 export function residentBytes(pid: number): number | null {
   try {
     const kib = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
@@ -46,7 +47,7 @@ function fieldsOf(pid: number | string): string[] {
   return text.slice(text.lastIndexOf(')') + 2).split(' ');
 }
 
-/** utime, stime, cutime, cstime: the first `count` of them. */
+/** Returns the sum of the first `count` of utime, stime, cutime and cstime, in ticks. */
 function ticksOf(pid: number, count: 2 | 4): number {
   return fieldsOf(pid)
     .slice(11, 11 + count)
@@ -57,17 +58,17 @@ function parentOf(pid: string): number | undefined {
   try {
     return Number(fieldsOf(pid)[1]);
   } catch {
-    return undefined; // it ended meanwhile
+    return undefined; // the process ended meanwhile
   }
 }
 
-/** The value below which this share of all lies. */
+/** Returns the value below which this share of the values lies. */
 export function quantile(values: readonly number[], share: number): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
 }
 
-/** A number with three significant digits and thousands apart. */
+/** Returns a number with three significant digits and separated thousands. */
 export function figure(value: number | null, unit = ''): string {
   if (value === null || Number.isNaN(value)) return '–';
   const digits = value === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
@@ -75,7 +76,7 @@ export function figure(value: number | null, unit = ''): string {
   return rounded.toLocaleString('en-US', { maximumFractionDigits: Math.min(digits, 6) }) + unit;
 }
 
-/** Prints rows under their heads, numbers to the right. */
+/** Prints rows under their heads, numbers aligned to the right. */
 export function printTable(heads: readonly string[], rows: readonly (readonly string[])[]): void {
   const all = [heads, ...rows];
   const widths = heads.map((_, column) => Math.max(...all.map((row) => (row[column] ?? '').length)));
@@ -84,7 +85,7 @@ export function printTable(heads: readonly string[], rows: readonly (readonly st
   for (const row of all) console.log(line(row).join('  '));
 }
 
-/** What the figures of a run depend on, in one line. */
+/** Prints the machine and its load, on which the figures depend, in one line. */
 export function printMachine(): void {
   const load = loadavg()[0] ?? 0;
   const busy = load > availableParallelism() / 2 ? '; other work runs beside this: only ratios mean something' : '';

@@ -1,11 +1,12 @@
-// Many websockets that count what comes and look at nothing: a client must cost less than the server that is measured.
+// Many websockets that count messages without parsing them, since a client must cost less than the
+// server under measurement.
 import { once } from 'node:events';
 import { WebSocket } from 'ws';
 
 export type Subscribers = {
-  /** Resolves when every socket has received so many messages since it began. */
+  /** Resolves when every socket has received `messages` messages since it opened. */
   until(messages: number): Promise<void>;
-  /** Bytes of the newest message. */
+  /** Size of the newest message, in bytes. */
   lastBytes(): number;
   close(): Promise<void>;
 };
@@ -15,7 +16,10 @@ export type Subscription = { query: string; variables: Record<string, unknown>; 
 const openAtOnce = 50;
 const patienceMs = 60_000;
 
-/** Opens sockets, each with one subscription, or plain ones for null; resolves when each is open. */
+/**
+ * Opens `count` sockets, each with one subscription, or plain ones for null; resolves when all are
+ * open.
+ */
 export async function openSubscribers(
   url: string,
   count: number,

@@ -1,7 +1,7 @@
 // Ends attempts, and moves their jobs on: to an end, back into the queue at once, or back into the
 // queue after a pause. Every function needs the lock of the job. Leases, waits and starts expire by
 // the database's clock alone.
-import { and, asc, eq, isNull, lt, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, isNull, lt, sql, type SQL } from 'drizzle-orm';
 import { channels } from '../bus/bus.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';

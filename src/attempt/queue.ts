@@ -1,6 +1,6 @@
 // Reads the input of placement: the queued jobs, the free GPUs of each runner, and the GPUs that
 // each project uses.
-import { and, asc, desc, eq, gt, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, isNull, lte, or, sql, type SQL } from 'drizzle-orm';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';

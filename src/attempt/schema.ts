@@ -10,20 +10,21 @@ import {
 } from '../graphql/mutation.ts';
 import { NodeInterface, registerNode } from '../graphql/node.ts';
 import { getJob, type Job, loadJobs } from '../job/job.ts';
-import { type JobPlan } from '../submission/plan.ts';
-import { JobPayloadRef } from '../submission/edit-schema.ts';
 import { JobRef, JobStateEnum } from '../job/schema.ts';
-import { JobPreviewRef, SubmitJobPayloadRef } from '../submission/schema.ts';
 import type { ReasonCode, StateReason } from '../job/state.ts';
 import { commit } from '../live/commit.ts';
 import { loadRunners } from '../runner/runner.ts';
 import { GpuRef, RunnerRef } from '../runner/schema.ts';
 import { WarningRef } from '../spec/schema.ts';
 import type { Warning } from '../spec/spec.ts';
-import { type Attempt, cancelJob, loadActiveAttempts, loadAttempts, loadAttemptsOfJobs } from './attempt.ts';
+import { JobPayloadRef } from '../submission/edit-schema.ts';
+import type { JobPlan } from '../submission/plan.ts';
+import { JobPreviewRef, SubmitJobPayloadRef } from '../submission/schema.ts';
+import { type Attempt, loadActiveAttempts, loadAttempts, loadAttemptsOfJobs } from './attempt.ts';
+import { cancelJob } from './cancel.ts';
 import { type Cluster, explainWait, fit, type Request } from './place.ts';
 import { countBefore, listQueue, readCluster, requestOf } from './queue.ts';
-import { waitReason, type WaitReads } from './wait.ts';
+import { type WaitReads, waitReason } from './wait.ts';
 
 const JobStateReasonCode = builder.enumType('JobStateReasonCode', {
   description: 'Why a job is in its state.',

@@ -3,8 +3,8 @@
 import { sql } from 'drizzle-orm';
 import { bigint, boolean, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
-import { job } from '../job/table.ts';
 import type { JobState, ReasonCode } from '../job/state.ts';
+import { job } from '../job/table.ts';
 import { runner } from '../runner/table.ts';
 
 export const attempt = pgTable(

@@ -1,4 +1,5 @@
-// What every command is given: the global flags, the output, and the gateway, which is looked for only when it is asked.
+// `Cli`, the object that every command gets: the global flags, the output, and requests to the
+// gateway. The sign-in is read only at the first request.
 import { type Client, createClient, type RequestOptions, type Variables } from '../client/client.ts';
 import { createOutput, type Output } from './output.ts';
 import { findSignIn, noProject, notSignedIn, type SignIn } from './signin.ts';
@@ -6,7 +7,9 @@ import { findSignIn, noProject, notSignedIn, type SignIn } from './signin.ts';
 export type Globals = {
   project?: string;
   server?: string;
-  /** `*` for all fields, `` to list them, else their names. */
+  /**
+   * `*` prints all fields, an empty text lists their names, else the names of the fields to print.
+   */
   json?: string;
   quiet?: boolean;
   color?: boolean;
@@ -18,27 +21,36 @@ export type Cli = {
   readonly out: Output;
   /** Address of the gateway. */
   readonly server: string;
-  /** The project that is named outside of the command's own arguments; null for none. */
+  /** Project from --project, the environment or client.json; null for none. */
   readonly project: string | null;
-  /** The project that the next command knows without a flag; null for none. */
+  /**
+   * Project from the environment or client.json, which the next command uses without a flag; null
+   * for none.
+   */
   readonly lastingProject: string | null;
   requireProject(): string;
-  /** Says once on stderr which gateway is about to be changed. */
+  /** Prints the address of the gateway to stderr, once per command, before a change. */
   nameServer(): void;
-  /** Reads, or a mutation that may be repeated, which names the gateway first; says so when it waits for the gateway. */
+  /**
+   * Sends a query, or a mutation that may be repeated; a mutation calls `nameServer` first. Prints
+   * a note when the gateway does not answer within 2 s.
+   */
   request<Data>(query: string, variables?: Variables, options?: RequestOptions & { patient?: boolean }): Promise<Data>;
   follow: Client['follow'];
 };
 
-/** How long a command tries to reach the gateway; a submission is worth more patience than a look. */
+/**
+ * Milliseconds for which a command tries to reach the gateway; a `patient` request, e.g. a
+ * submission, tries longer.
+ */
 const tryMs = 5_000;
 const patientTryMs = 30_000;
 const sayAfterMs = 2_000;
 
 export function openCli(globals: Globals, json: readonly string[] | null): Cli {
   const out = createOutput({ stdout: process.stdout, stderr: process.stderr, quiet: globals.quiet === true, json });
-  let found: SignIn | undefined;
-  const signIn = () => (found ??= findSignIn({ flags: globals, env: process.env, cwd: process.cwd() }));
+  let cachedSignIn: SignIn | undefined;
+  const signIn = () => (cachedSignIn ??= findSignIn({ flags: globals, env: process.env, cwd: process.cwd() }));
   const connect = (retryForMs: number): Client => {
     const { url, token } = signIn();
     if (!token) throw notSignedIn(url);

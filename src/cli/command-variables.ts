@@ -1,4 +1,5 @@
-// The variables that every command reads, each once. Flags win over them. docs/configuration.md comes from this table.
+// Table of the variables that every command reads; flags beat them. docs/configuration.md is made
+// from it.
 
 export const commandVariables: Record<string, { meaning: string }> = {
   ASTRAML_URL: {

@@ -1,14 +1,18 @@
-// What all commands have in common: how one is added, the flags that each of them takes.
+// Adds commands and the flags that every command takes.
 import { type Command, Help, Option } from 'commander';
 import type { Cli } from './cli.ts';
 import type { Fields } from './fields.ts';
 
-/** What a command does: its exit code comes back. `options` are its own flags as commander read them. */
+/**
+ * Runs a command and resolves with its exit code. `options` are its own flags as commander parsed
+ * them.
+ */
 type Run<Options> = (cli: Cli, options: Options, operands: string[]) => Promise<number>;
 
 /**
- * Adds a command. `fields` are what `--json` can print; null for a command without JSON. `load`
- * runs at the call: it imports the work where that is large, e.g. of `jobs`.
+ * Adds a command. `fields` are the fields that `--json` can print; null for a command without JSON.
+ * `load` imports the code of the command when it is called, so that help does not load large parts
+ * such as `jobs`.
  */
 export type AddCommand = <Options extends object>(
   parent: Command,
@@ -21,7 +25,10 @@ export type AddCommand = <Options extends object>(
 
 const globalGroup = 'Global options:';
 
-/** The flags that every command takes, before or after its name. `local` commands talk to no gateway that runs. */
+/**
+ * Adds the global flags, which may stand before or after the name of a command. A `local` command,
+ * e.g. `dev`, talks to no running gateway and gets only some of them.
+ */
 export function withGlobals(command: Command, { local = false } = {}): Command {
   const remote = [
     new Option('-p, --project <id>', 'project, e.g. p-demo'),
@@ -36,7 +43,7 @@ export function withGlobals(command: Command, { local = false } = {}): Command {
   return command.addHelpOption(new Option('-h, --help', 'show this help').helpGroup(globalGroup));
 }
 
-/** The help with the global flags at its end. */
+/** Help that lists the global flags last. */
 class GlobalsLast extends Help {
   override groupItems<Item extends Command | Option>(
     unsorted: Item[],

@@ -1,6 +1,6 @@
-// `astraml defaults`: what a job gets when nobody says, with -p in that project, and how
-// administrators publish versions. `astraml migrate`: what a job spec would get from another
-// version.
+// `astraml defaults` shows the values that a job gets without a spec of its own, with -p those of
+// that project, and publishes versions. `astraml migrate` shows the values that a job spec would
+// get from another version.
 import type { Command } from 'commander';
 import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
@@ -85,13 +85,13 @@ async function published(cli: Cli, version: string | undefined): Promise<Value[]
 }
 
 function notPublished(version: string, published: { version: string }[]): Failure {
-  const known = published.map((item) => item.version);
-  const near = closest(version, known);
-  const hint = near ? `Did you mean "${near}"?` : `Published: ${known.join(', ')}.`;
+  const versions = published.map((item) => item.version);
+  const near = closest(version, versions);
+  const hint = near ? `Did you mean "${near}"?` : `Published: ${versions.join(', ')}.`;
   return new Failure(exitCodes.notFound, `Defaults ${version} are not published.`, hint);
 }
 
-/** As a job spec file nests them: what `defaults publish -f` takes. */
+/** Prints values nested as in a job spec file, which `defaults publish -f` takes. */
 async function printYaml(cli: Cli, values: Value[]): Promise<void> {
   const { stringify } = await import('yaml');
   const nested: Json = {};
@@ -106,7 +106,8 @@ async function runDiff(cli: Cli, options: { header?: boolean }, [from = '', to =
     '{ defaultsVersions { version } }',
   );
   for (const version of [from, to]) {
-    if (!defaultsVersions.some((known) => known.version === version)) throw notPublished(version, defaultsVersions);
+    if (!defaultsVersions.some((published) => published.version === version))
+      throw notPublished(version, defaultsVersions);
   }
   const query = `query($from: String!, $to: String!) { defaultsDiff(from: $from, to: $to) ${select(changeFields)} }`;
   const { defaultsDiff: changes } = await cli.request<{ defaultsDiff: Change[] }>(query, { from, to });

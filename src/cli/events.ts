@@ -1,4 +1,4 @@
-// `astraml events`: who did what, from the newest back to a number of events or a time.
+// `astraml events`: the newest events, up to a number of them or back to a time.
 import type { Command } from 'commander';
 import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
@@ -63,8 +63,8 @@ async function runEvents(cli: Cli, options: EventsOptions, [name]: string[]): Pr
   const since = options.since === undefined ? -Infinity : toTime(options.since);
   const everything = options.all || (options.since !== undefined && options.limit === undefined);
   const limit = everything ? Infinity : toCount('-n', options.limit ?? defaultLimit);
-  const known = name === undefined ? [...jobTypes, ...otherTypes] : jobTypes;
-  const types = options.type?.flatMap((text) => text.split(',').map((type) => toType(type.trim(), known)));
+  const typeNames = name === undefined ? [...jobTypes, ...otherTypes] : jobTypes;
+  const types = options.type?.flatMap((text) => text.split(',').map((type) => toType(type.trim(), typeNames)));
   const events = await readNewest(readerOf(cli, options, name), { since, limit, types });
   if (cli.out.json) await cli.out.printJson(events);
   else if (events.length === 0) cli.out.note('No event.');
@@ -76,7 +76,7 @@ function toRow({ time, actor, type, job, message }: Event): string[] {
   return [time, cell(actor?.name ?? 'system'), type, job ? String(job.number) : '', cell(message)];
 }
 
-/** The newest events, page by page towards the beginning, in their order. */
+/** Reads the newest events page by page towards the past, and returns them oldest first. */
 async function readNewest(
   read: ReadPage,
   { since, limit, types }: { since: number; limit: number; types: string[] | undefined },
@@ -106,9 +106,9 @@ function readerOf(cli: Cli, { platform }: EventsOptions, name: string | undefine
     };
   }
   if (name !== undefined) {
-    let found: Promise<{ id: string }> | undefined;
+    let jobId: Promise<{ id: string }> | undefined;
     return async (page) => {
-      const { id } = await (found ??= findJob<{ id: string }>(cli, name, '{ id }'));
+      const { id } = await (jobId ??= findJob<{ id: string }>(cli, name, '{ id }'));
       const query = `query($id: ID!, ${head}) { job(id: $id) { events${list} } }`;
       const { job } = await cli.request<{ job: { events: EventPage } | null }>(query, { id, ...page });
       if (job) return job.events;
@@ -124,16 +124,18 @@ function readerOf(cli: Cli, { platform }: EventsOptions, name: string | undefine
   };
 }
 
-function toType(text: string, known: readonly string[]): string {
+function toType(text: string, typeNames: readonly string[]): string {
   const type = text.toUpperCase().replaceAll('-', '_');
-  if (known.includes(type)) return type;
+  if (typeNames.includes(type)) return type;
   const shown = (name: string) => name.toLowerCase().replaceAll('_', '-');
-  const near = closest(type, known);
-  const hint = near ? `Did you mean "${shown(near)}"?` : `Known: ${known.map(shown).join(', ')}.`;
+  const near = closest(type, typeNames);
+  const hint = near ? `Did you mean "${shown(near)}"?` : `Known: ${typeNames.map(shown).join(', ')}.`;
   throw usage(`--type: "${text}" is no type of such an event.`, hint);
 }
 
-/** Milliseconds since the Unix epoch: a time, or as long ago as a duration. */
+/**
+ * Returns milliseconds since the Unix epoch, of a timestamp or of a duration before now, e.g. `2h`.
+ */
 function toTime(text: string): number {
   const seconds = parseDuration(text);
   if (seconds !== null) return Date.now() - seconds * 1000;

@@ -1,4 +1,5 @@
-// What went wrong, as an exit code and as text. The exit codes are a promise to scripts: they stand here only.
+// Errors of commands: their exit codes and their texts. Exit codes are a promise to scripts and are
+// defined only here.
 import type { ApiError } from '../client/client.ts';
 import { type Issue, shorten } from '../errors.ts';
 import { cleanText } from './text.ts';
@@ -17,10 +18,10 @@ export const exitCodes = {
   detached: 130,
 } as const;
 
-/** Exit code of the end of a job, for commands that mirror it. */
+/** Exit code for the final state of a job, for commands that mirror it, e.g. `wait`. */
 export const exitCodeOfState: Record<string, number> = { SUCCEEDED: 0, FAILED: 100, CANCELLED: 103, TIMED_OUT: 104 };
 
-/** A failure that we foresaw: its message says what happened, its hint what to do. */
+/** An expected failure: its message says what happened, its hint what to do. */
 export class Failure extends Error {
   readonly exitCode: number;
   readonly hint: string | null;
@@ -33,30 +34,30 @@ export class Failure extends Error {
   }
 }
 
-/** A mistake on the command line. */
+/** Makes the failure of a mistake on the command line. */
 export function usage(message: string, hint: string | null = null): Failure {
   return new Failure(exitCodes.usage, message, hint);
 }
 
-/** Does each task, and throws what was wrong with the command line in them as one mistake. */
+/** Runs each task, and throws the usage mistakes of all of them as one failure. */
 export function allUsage(tasks: readonly (() => void)[]): void {
-  const found: Failure[] = [];
+  const failures: Failure[] = [];
   for (const task of tasks) {
     try {
       task();
     } catch (error) {
       if (!(error instanceof Failure) || error.exitCode !== exitCodes.usage) throw error;
-      found.push(error);
+      failures.push(error);
     }
   }
-  const [first, ...others] = found;
+  const [first, ...others] = failures;
   if (!first) return;
   if (others.length === 0) throw first;
-  const lines = found.map(({ message, hint }) => `  ${message}${hint ? ` ${hint}` : ''}`);
-  throw usage(`The command line has ${found.length} problems:\n${lines.join('\n')}`);
+  const lines = failures.map(({ message, hint }) => `  ${message}${hint ? ` ${hint}` : ''}`);
+  throw usage(`The command line has ${failures.length} problems:\n${lines.join('\n')}`);
 }
 
-/** An input that was refused, here or by the gateway, with every problem of it. */
+/** An input that the gateway or a check before it refused, with every problem. */
 export class Refused extends Failure {
   readonly issues: readonly Pick<Issue, 'message' | 'hint' | 'specPath'>[];
 
@@ -72,7 +73,7 @@ export class Refused extends Failure {
   }
 }
 
-/** Ctrl-C while following: the job goes on. */
+/** Ctrl-C while a job is followed: the command ends, the job goes on. */
 export class Detached extends Failure {
   constructor(message: string) {
     super(exitCodes.detached, message);
@@ -80,7 +81,7 @@ export class Detached extends Failure {
   }
 }
 
-/** Exit code of an error code of the API. */
+/** Returns the exit code for an error code of the API. */
 export function exitCodeOf(code: string): number {
   switch (code) {
     case 'NOT_FOUND':
@@ -110,11 +111,12 @@ export function exitCodeOf(code: string): number {
   }
 }
 
-/** Exit code of an error, and what to print to stderr for it. */
+/** Returns the exit code of an error and the text to print to stderr. */
 export function explain(error: unknown, debug: boolean): { exitCode: number; text: string } {
   const { exitCode, lines } = describe(error);
   if (debug && error instanceof Error) lines.push(stackOf(error));
-  // Here for every error, whoever made it: paths, names and what a gateway says may hold control sequences.
+  // Each line is cleaned here, since paths, names and messages of a gateway may hold control
+  // sequences.
   return { exitCode, text: lines.map(cleanText).join('\n') };
 }
 
@@ -140,7 +142,7 @@ function describe(error: unknown): { exitCode: number; lines: string[] } {
     return { exitCode: exitCodeOf(error.code), lines: [`error: ${error.message}`, ...hintLine(hint)] };
   }
   const message = error instanceof Error ? error.message : String(error);
-  // Known by name: their room is loaded only by the command that needs it.
+  // Compared by name, because an import of the classes would load their rooms.
   if (error instanceof Error && (error.name === 'ConfigError' || error.name === 'CannotStart')) {
     return { exitCode: exitCodes.usage, lines: [`error: ${message}`] };
   }
@@ -150,12 +152,12 @@ function describe(error: unknown): { exitCode: number; lines: string[] } {
   };
 }
 
-/** By its name: the class comes with all of GraphQL, 150 ms of a start. */
+/** Compared by name, because an import of the class loads GraphQL, which takes 150 ms. */
 function isApiError(error: unknown): error is ApiError {
   return error instanceof Error && error.name === 'ApiError';
 }
 
-/** One problem of a spec: its place, what is wrong, and under it what to do. */
+/** Returns the lines of one problem of a spec: its path and message, then its hint. */
 export function issueLines({ message, hint, specPath }: Pick<Issue, 'message' | 'hint' | 'specPath'>): string[] {
   const place = specPath && !message.startsWith(specPath) ? `${specPath}: ` : '';
   return [`  ${place + message}`, ...(hint ? [`    hint  ${hint}`] : [])];

@@ -1,15 +1,15 @@
-// What commands ask the gateway for, field by field under GraphQL's names, which `--json=` takes
-// too. The fields of a noun stand with the noun.
+// Fields that commands select from the API, under their GraphQL names, which `--json=` takes too.
+// The list of each noun stands beside its commands.
 
-/** A field and what is selected of it. */
+/** Fields by name, each with its selection set; an empty text for a scalar. */
 export type Fields = Record<string, string>;
 
-/** Scalar fields, from their names with a blank between. */
+/** Makes scalar fields from their names, separated by spaces. */
 export function leafFields(names: string): Fields {
   return Object.fromEntries(names.split(' ').map((name) => [name, '']));
 }
 
-/** A selection set of these fields. */
+/** Returns the selection set of the fields. */
 export function select(fields: Fields): string {
   return `{ ${Object.entries(fields)
     .map(([name, inner]) => (inner ? `${name} ${inner}` : name))

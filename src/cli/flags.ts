@@ -1,19 +1,22 @@
-// Flags that several commands have, and how the value of a flag is read. A value that cannot be
-// read is a usage error, which names the flag and what it takes.
+// Flags of several commands, and parsers for their values. An invalid value is a usage error, which
+// names the flag and the values that it takes.
 import { usage } from './failure.ts';
 import { parseDuration } from './text.ts';
 
 export const headerFlag = ['--header', 'print the header also where no terminal reads'] as const;
 
-/** For flags that may be repeated. */
+/** Parser of a flag that may be repeated: collects its values in a list. */
 export function collect(value: string, earlier: string[] | undefined): string[] {
   return [...(earlier ?? []), value];
 }
 
-/** Checks of numbers on the command line. They run together at the call, to name every mistake. */
+/**
+ * Checks of numeric flags. They run together when the command runs, so that one error names every
+ * mistake.
+ */
 export const flagChecks: (() => void)[] = [];
 
-/** Parser of a flag that takes a whole number. */
+/** Makes the parser of a flag that takes a whole number. */
 export function toWhole(flag: string, max: number, min = 0): (text: string) => number {
   return (text) => {
     flagChecks.push(() => toCount(flag, text, { min, max }));
@@ -21,7 +24,7 @@ export function toWhole(flag: string, max: number, min = 0): (text: string) => n
   };
 }
 
-/** A whole number from 1 on, of a flag. */
+/** Returns the whole number of a flag; throws a usage error outside of `min` to `max`. */
 export function toCount(flag: string, text: string, { min = 1, max = Infinity } = {}): number {
   const count = Number(text);
   if (/^\d+$/.test(text) && count >= min && count <= max) return count;
@@ -35,7 +38,7 @@ export function toNumber(flag: string, text: string): number {
   throw usage(`${flag} takes a number, got "${text}".`);
 }
 
-/** Seconds of a flag's duration. */
+/** Returns the seconds of a flag's duration, e.g. 5400 for `1h30m`. */
 export function toSeconds(flag: string, text: string): number {
   const seconds = parseDuration(text);
   if (seconds !== null) return seconds;

@@ -1,4 +1,5 @@
-// `astraml init`: a job spec to start from, one of the examples that come with the software, each value with its reason.
+// `astraml init`: writes a job spec to start from, a copy of an example in which each value has a
+// comment.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { closest } from '../closest.ts';
@@ -19,7 +20,10 @@ export function addInitCommand(program: Command, add: AddCommand): void {
     .option('--force', 'replace a job.yaml that is there');
 }
 
-/** Writes the file into the current folder and prints its path. Never replaces one without --force. */
+/**
+ * Writes the file into the current folder and prints its path. Replaces an existing file only with
+ * --force.
+ */
 async function runInit(cli: Cli, { example = 'fine-tuning', force = false }: InitOptions): Promise<number> {
   const text = `# yaml-language-server: $schema=${cli.server}/schema/job-spec.json\n${readExample(example)}`;
   try {
@@ -35,7 +39,7 @@ async function runInit(cli: Cli, { example = 'fine-tuning', force = false }: Ini
   return exitCodes.done;
 }
 
-/** The example with its own name in place of the file's. */
+/** Returns the example, with its own name in place of the file name. */
 function readExample(name: string): string {
   const names = readdirSync(examples)
     .filter((file) => file.endsWith('.yaml'))

@@ -1,10 +1,10 @@
-// Where output goes: stdout is the answer, stderr all else. For a terminal aligned, coloured and short; for a program
-// tab-separated and complete, or JSON.
+// Output of commands: the answer goes to stdout, everything else to stderr. A terminal gets
+// aligned, coloured, short text; a program gets complete tab-separated text, or JSON.
 import { once } from 'node:events';
 import { styleText } from 'node:util';
 import { cleanLine, cleanText, textWidth } from './text.ts';
 
-/** What we write to: process.stdout and process.stderr, or a test's stand-in. */
+/** An output stream: process.stdout, process.stderr, or a stand-in of a test. */
 export type Sink = { write(text: string): boolean; isTTY?: boolean };
 
 export type OutputOptions = {
@@ -16,18 +16,18 @@ export type OutputOptions = {
 };
 
 export type Output = {
-  /** Whether a person reads the answer. */
+  /** True when the answer goes to a terminal. */
   readonly tty: boolean;
   /** Whether the answer may be coloured. */
   readonly colours: boolean;
   readonly json: readonly string[] | null;
-  /** A line of the answer. */
+  /** Prints a line of the answer to stdout. */
   print(line: string): Promise<void>;
-  /** A line for people on the way: progress, hints. Not under --quiet. */
+  /** Prints a line for people to stderr, e.g. progress or a hint; nothing with --quiet. */
   note(line: string): void;
-  /** A line that must not be missed. */
+  /** Prints a line to stderr, also with --quiet. */
   warn(line: string): void;
-  /** An object or a list of objects as JSON, the chosen fields only. */
+  /** Prints an object or a list of objects as JSON, with the fields that `--json` chose. */
   printJson(value: object | readonly object[], options?: { pretty?: boolean }): Promise<void>;
   table(
     columns: readonly string[],
@@ -42,7 +42,8 @@ export type Style = 'red' | 'green' | 'yellow' | 'cyan' | 'dim' | 'bold';
 export function createOutput({ stdout, stderr, quiet, json }: OutputOptions): Output {
   const tty = stdout.isTTY === true;
   const colours = mayColour(stdout);
-  // The one way to a terminal: whatever stands in a line, only colours get there. A program gets every byte.
+  // The only function that writes the answer. On a terminal, it removes all control sequences but
+  // colours; a program gets every byte.
   const print = async (line: string) => {
     if (!stdout.write(`${tty ? harmless(line) : line}\n`)) await once(stdout, 'drain');
   };
@@ -72,7 +73,7 @@ function harmless(text: string): string {
     .join('\n');
 }
 
-/** NO_COLOR, FORCE_COLOR and TERM=dumb decide, and whether it is a terminal. */
+/** Whether a stream may get colours: by FORCE_COLOR, NO_COLOR and TERM=dumb, else on a terminal. */
 function mayColour(stream: Sink): boolean {
   const { FORCE_COLOR, NO_COLOR, TERM } = process.env;
   if (FORCE_COLOR !== undefined) return !['0', 'false'].includes(FORCE_COLOR);
@@ -83,20 +84,23 @@ function isList(value: object | readonly object[]): value is readonly object[] {
   return Array.isArray(value);
 }
 
-/** The fields with these names, in their order; all of them for null. */
+/** Returns the named fields of an object, in the order of the names; all fields for null. */
 export function pick(value: object, names: readonly string[] | null): object {
   if (!names) return value;
   const fields = new Map(Object.entries(value));
   return Object.fromEntries(names.map((name) => [name, fields.get(name) ?? null]));
 }
 
-/** Lines of a table: aligned for people; for programs tab-separated, nothing cut. Cells may be coloured. */
+/**
+ * Returns the lines of a table: aligned for a terminal; tab-separated and uncut for programs. Cells
+ * may hold colours.
+ */
 export function formatTable(
   columns: readonly string[],
   rows: readonly (readonly string[])[],
   { tty, header }: { tty: boolean; header: boolean },
 ): string[] {
-  // A line end or a tab within a cell would begin another row or cell.
+  // A line end or tab within a cell would begin another row or cell.
   const lines = (header ? [columns, ...rows] : rows).map((cells) =>
     cells.map((text) => text.replace(/[\t\n\r]+/g, ' ')),
   );
@@ -107,7 +111,10 @@ export function formatTable(
   return lines.map((cells) => cells.map(pad).join('  ').trimEnd());
 }
 
-/** A value as a cell: text without control sequences or line ends, everything else as JSON. */
+/**
+ * Returns a value as the text of a cell: strings without control sequences and line ends, other
+ * values as JSON.
+ */
 export function cell(value: unknown): string {
   if (value === null || value === undefined) return '';
   return cleanText(typeof value === 'string' ? value : JSON.stringify(value)).replaceAll('\n', ' ');
@@ -124,13 +131,16 @@ const looks: Record<string, { glyph: string; style: Style }> = {
   CANCELLED: { glyph: '✗', style: 'dim' },
 };
 
-/** Glyph of a state; with a colour where colours are shown, never a colour alone. */
+/**
+ * Returns the glyph of a state, coloured where colours are shown. Each state has another glyph, so
+ * colour alone tells nothing.
+ */
 export function stateGlyph(out: Pick<Output, 'paint'>, state: string): string {
   const { glyph, style } = looks[state] ?? { glyph: '●', style: 'dim' };
   return out.paint(style, glyph);
 }
 
-/** A state for a table: with its glyph for people, bare for programs. */
+/** Returns a state as a cell: with its glyph on a terminal, bare for programs. */
 export function stateCell(out: Output, state: string): string {
   return out.tty ? `${stateGlyph(out, state)} ${out.paint(looks[state]?.style ?? 'dim', state)}` : state;
 }

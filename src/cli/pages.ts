@@ -1,11 +1,14 @@
-// Lists of the API come in pages; commands that print all of one read them to their end.
+// Lists of the API come in pages; a command that prints a whole list reads all of them.
 export type Page<Node> = { nodes: Node[]; pageInfo: { hasNextPage: boolean; endCursor: string | null } };
 
 export const pageFields = 'pageInfo { hasNextPage endCursor }';
 
 const pageSize = 100;
 
-/** Nodes page after page, `limit` at most. `read` asks for the `first` ones after a cursor. */
+/**
+ * Reads up to `limit` nodes, page by page. `read` gets the number of nodes and the cursor after
+ * which they begin.
+ */
 export async function readAll<Node>(
   read: (page: { first: number; after: string | null }) => Promise<Page<Node>>,
   limit = Infinity,

@@ -1,5 +1,6 @@
-// `astraml policies`: what a project gives its jobs by default and what they may not ask for. A rule is changed by sending
-// all of them with the revision that was read, so that nobody's change is lost.
+// `astraml policies`: the defaults and limits of a project's jobs. A change of one rule sends all
+// rules with the revision that was read, so that the gateway refuses it when another change came
+// between.
 import type { Command } from 'commander';
 import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
@@ -111,7 +112,7 @@ async function runPolicies(cli: Cli, options: { header?: boolean }): Promise<num
 async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']: string[]): Promise<number> {
   const change = ruleOf(path, options);
   const { project, revision, rules } = await readPolicy(cli);
-  // What is not said stays as it is; `unset` removes the rule.
+  // Fields without a flag keep their values; `policies unset` removes the rule.
   const before = asInput(rules.find((other) => other.path === path));
   const rule = isObject(before) ? { ...before, ...change } : change;
   const others = rules.filter((other) => other.path !== path).map(asInput);
@@ -120,9 +121,9 @@ async function runPoliciesSet(cli: Cli, options: RuleOptions, [path = '']: strin
 }
 
 function ruleOf(path: string, options: RuleOptions): object {
-  const { default: given, min, max, allowed, required, warn, deny, message } = options;
+  const { default: fallback, min, max, allowed, required, warn, deny, message } = options;
   if (warn && deny) throw usage(`policies set ${path}: --warn and --deny exclude each other.`);
-  const says = [given, min, max, allowed, required, warn, deny].some((option) => option !== undefined);
+  const says = [fallback, min, max, allowed, required, warn, deny].some((option) => option !== undefined);
   if (!says) {
     throw usage(
       `policies set ${path}: say at least one of --default, --min, --max, --allowed, --required, --warn, --deny.`,
@@ -130,7 +131,7 @@ function ruleOf(path: string, options: RuleOptions): object {
   }
   return {
     path,
-    ...(given === undefined ? {} : { default: parseValue(given) }),
+    ...(fallback === undefined ? {} : { default: parseValue(fallback) }),
     ...(min === undefined ? {} : { min: toNumber('--min', min) }),
     ...(max === undefined ? {} : { max: toNumber('--max', max) }),
     ...(allowed === undefined ? {} : { allowed: toList(allowed) }),
@@ -140,7 +141,7 @@ function ruleOf(path: string, options: RuleOptions): object {
   };
 }
 
-/** `a,b`, or a JSON list where values hold commas. */
+/** Parses `a,b`, or a JSON list for values with commas. */
 function toList(text: string): unknown[] {
   const whole = parseValue(text);
   return Array.isArray(whole) ? whole : text.split(',').map((item) => parseValue(item.trim()));
@@ -158,7 +159,7 @@ async function runPoliciesUnset(cli: Cli, _options: object, [path = '']: string[
   return sendRules(cli, { projectId: project.id, rules: others.map(asInput), ifRevision: revision });
 }
 
-/** All rules from a file: a list of them, or an object that holds it as `rules`. */
+/** Sets all rules from a file: a list of rules, or an object with the list under `rules`. */
 async function runPoliciesApply(cli: Cli, { file, dryRun }: FileOptions): Promise<number> {
   const content = await readYamlFile(file);
   const rules = isObject(content) ? content['rules'] : content;
@@ -167,14 +168,17 @@ async function runPoliciesApply(cli: Cli, { file, dryRun }: FileOptions): Promis
   return dryRun ? tryRules(cli, input) : sendRules(cli, input);
 }
 
-/** What `policies list --json` prints is taken too: it tells a default of null from none by `hasDefault`. */
+/**
+ * Turns a rule of a file into input for the API. Also takes the output of `policies list --json`,
+ * where `hasDefault` tells a default of null from no default.
+ */
 function asInput(rule: unknown): unknown {
-  if (!isObject(rule)) return rule; // refused as it is
-  const { hasDefault, default: given, ...others } = rule;
-  return hasDefault === false || given === undefined ? others : { ...others, default: given };
+  if (!isObject(rule)) return rule; // the gateway refuses it
+  const { hasDefault, default: fallback, ...others } = rule;
+  return hasDefault === false || fallback === undefined ? others : { ...others, default: fallback };
 }
 
-/** Prints what a job spec violates; exit code 6 when it is anything. */
+/** Prints the rules that a job spec violates; exit code 6 when there are any. */
 async function runPoliciesTest(cli: Cli, { file, header }: FileOptions): Promise<number> {
   const spec = await requireSpec(splitSchedule(await mergeSpec(cli, { file }, []), {}).template);
   const query = `query($spec: JobSpecInput!) {
@@ -215,7 +219,7 @@ async function readPolicy(cli: Cli): Promise<Policy> {
 
 type NewRules = { projectId: string; rules: unknown[]; ifRevision?: number };
 
-/** Says which of the project's last jobs the rules would refuse, and changes nothing. */
+/** Prints which of the project's last jobs the rules would refuse, and changes nothing. */
 async function tryRules(cli: Cli, input: NewRules): Promise<number> {
   const mutation = `mutation($input: SetPolicyInput!) {
     setPolicy(input: $input) {

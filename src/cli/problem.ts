@@ -1,10 +1,10 @@
-// Typed errors and warnings of the API: data in the answer. An error becomes the refusal that the
-// command ends with, warnings are printed to stderr.
+// Typed errors and warnings in the answers of the API. An error becomes the failure that ends the
+// command; warnings are printed to stderr.
 import type { Cli } from './cli.ts';
 import { Refused } from './failure.ts';
 import { cleanText } from './text.ts';
 
-/** To be added to an operation that spreads `...Problem`. */
+/** GraphQL fragment for operations that spread `...Problem`. */
 export const problemFragment = `fragment Problem on UserError {
   __typename code message hint
   ... on ValidationError { issues { code message hint path specPath } }
@@ -32,7 +32,8 @@ export function refusedBy(problem: Problem): Refused {
   }));
   const forbidden = violations.map((violation, index) => ({
     message: violation.message,
-    hint: index === 0 ? (hint ?? undefined) : undefined, // the gateway's hint is about the first
+    // the hint of the gateway is about the first violation
+    hint: index === 0 ? (hint ?? undefined) : undefined,
     specPath: violation.path,
   }));
   const differing = differingPaths.map((specPath) => ({ message: `${specPath} differs from the first submission.` }));

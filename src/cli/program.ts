@@ -1,5 +1,5 @@
-// The command line: every command, in the order of the help. What is slow to load is imported at
-// the call of a command that needs it, so that `--help` is fast.
+// The command line: every command, in the order of the help. Code that is slow to load is imported
+// when its command runs, so that `--help` is fast.
 import { Command, CommanderError } from 'commander';
 import { version } from '../version.ts';
 import type { Globals } from './cli.ts';
@@ -20,7 +20,10 @@ import { addSubmitCommand } from './submit.ts';
 import { cleanText } from './text.ts';
 import { addTokenCommands } from './tokens.ts';
 
-/** Runs a command line (without `node` and the script) and resolves with its exit code. Everything is said by then. */
+/**
+ * Runs a command line (without `node` and the script) and resolves with its exit code once all
+ * messages are printed.
+ */
 export async function runProgram(argv: readonly string[]): Promise<number> {
   let exitCode: number = exitCodes.done;
   const program = createProgram((code) => (exitCode = code));
@@ -33,7 +36,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     await program.parseAsync(args, { from: 'user' });
     return exitCode;
   } catch (error) {
-    // commander has said itself what it found; help and version are no error
+    // commander has printed the error itself; help and version are no errors
     if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.done : exitCodes.usage;
     const failure = explain(error, beforeDashes(argv).includes('--debug'));
     process.stderr.write(`${failure.text}\n`);
@@ -41,7 +44,10 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** `--json` takes its fields only with `=`: the word after it is not its own. */
+/**
+ * Turns `--json` into `--json=*`: it takes fields only after `=`, so that the next word is not
+ * taken for one.
+ */
 function bareJson(argv: readonly string[]): string[] {
   const own = beforeDashes(argv);
   return [...own.map((arg) => (arg === '--json' ? '--json=*' : arg)), ...argv.slice(own.length)];
@@ -52,7 +58,8 @@ function beforeDashes(argv: readonly string[]): readonly string[] {
   return at < 0 ? argv : argv.slice(0, at);
 }
 
-function createProgram(setExitCode: (code: number) => void): Command {
+/** All commands; `setExitCode` gets the exit code of the one that runs. */
+export function createProgram(setExitCode: (code: number) => void): Command {
   const program = new Command('astraml')
     .description('Submit ML training jobs, follow their logs and metrics live.')
     .version(version, '--version', 'print the version')
@@ -92,13 +99,16 @@ function createProgram(setExitCode: (code: number) => void): Command {
   return program;
 }
 
-/** The global flags, wherever they stand; the one nearest to the command's end counts. */
+/**
+ * Returns the global flags, wherever they stand. A flag after the subcommand beats the same flag
+ * before it.
+ */
 function globalsOf(command: Command): Globals {
   const levels: Globals[] = [];
-  for (let at: Command | null = command; at; at = at.parent) levels.unshift(at.opts<Globals>());
-  const given = levels.flatMap((level) => Object.entries(level).filter(([, value]) => value !== undefined));
-  // commander gives a flag that begins with no- the value true where it is absent
-  return { ...Object.fromEntries(given), color: levels.every(({ color }) => color !== false) };
+  for (let level: Command | null = command; level; level = level.parent) levels.unshift(level.opts<Globals>());
+  const presentFlags = levels.flatMap((level) => Object.entries(level).filter(([, value]) => value !== undefined));
+  // commander sets a flag that begins with `no-` to true when it is absent.
+  return { ...Object.fromEntries(presentFlags), color: levels.every(({ color }) => color !== false) };
 }
 
 function forbidColour(): void {

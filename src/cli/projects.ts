@@ -1,4 +1,4 @@
-// `astraml projects`: the projects of a gateway, by those who may administer them.
+// `astraml projects`: lists, creates and changes projects.
 import type { Command } from 'commander';
 import type { Cli } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
@@ -116,7 +116,7 @@ async function print(cli: Cli, project: Project): Promise<void> {
   await cli.out.table(['', ''], rows, { header: false });
 }
 
-/** Words as a shell would split them, with '…', "…" and \; nothing is expanded. */
+/** Splits a text into words as a shell does, with '…', "…" and \; expands nothing. */
 export function toWords(text: string): string[] {
   const words: string[] = [];
   const pattern = /\s*((?:'[^']*'|"(?:\\["\\]|[^"])*"|\\.|[^\s'"\\])+)\s*/gy;

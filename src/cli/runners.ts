@@ -1,4 +1,4 @@
-// `astraml runners`: which machines take jobs, and how many of their GPUs and places are busy.
+// `astraml runners`: the machines that run jobs, with their busy GPUs and places.
 import type { Command } from 'commander';
 import type { Cli } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
@@ -24,7 +24,7 @@ type Runner = {
   places: number;
   placesBusy: number;
   labels: string[];
-  /** Null for all; without those that one may not see. */
+  /** Projects that the caller may see of those that the runner serves; null when it serves all. */
   projects: { id: string }[] | null;
   lastSeenAt: string;
 };

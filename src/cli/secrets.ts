@@ -1,6 +1,6 @@
-// `astraml secrets`: what the jobs of a project may know. A value comes from a terminal that does
-// not show it, from stdin or from a variable, and is printed nowhere. No flag takes one: the shell
-// keeps its command lines, and every list of processes shows them.
+// `astraml secrets`: the secrets of a project's jobs. A value comes from a hidden prompt, from
+// stdin or from a variable, and is never printed. No flag takes it, because shells keep command
+// lines and lists of processes show them.
 import { buffer } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import type { Cli } from './cli.ts';
@@ -59,14 +59,14 @@ async function runSecrets(cli: Cli, options: { header?: boolean }): Promise<numb
   return exitCodes.done;
 }
 
-/** For people how long ago, for programs when. */
+/** Returns the age of a time on a terminal, the time itself for programs. */
 function age(cli: Cli, time: string): string {
   return cli.out.tty ? formatAge(time, Date.now()) : time;
 }
 
 async function runSecretsSet(cli: Cli, { fromEnv }: { fromEnv?: string }, [name = '']: string[]): Promise<number> {
   const projectId = cli.requireProject();
-  if (fromEnv === undefined) cli.nameServer(); // before the value is typed
+  if (fromEnv === undefined) cli.nameServer(); // before the prompt for the value
   const value = fromEnv === undefined ? await readValue(name) : fromVariable(fromEnv);
   const mutation = `mutation($input: SetSecretInput!) {
     setSecret(input: $input) { __typename ... on SecretPayload { secret ${select(secretFields)} warnings { message } } ...Problem }
@@ -88,7 +88,8 @@ async function runSecretsDelete(cli: Cli, _options: object, [name = '']: string[
   } ${problemFragment}`;
   type Payload = { __typename: 'DeletePayload'; deletedId: string };
   const input = { projectId: cli.requireProject(), name };
-  // Said again after a lost answer it would find nothing: that it is gone is what was wanted, but who knows by whom.
+  // Not repeated: after a lost answer a repeat would get NOT_FOUND, which hides whether this
+  // command deleted the secret.
   const { deleteSecret: result } = await cli.request<{ deleteSecret: Payload | Problem }>(
     mutation,
     { input },
@@ -120,7 +121,7 @@ async function askValue(name: string): Promise<string> {
 
 async function readStdin(): Promise<string> {
   const bytes = await buffer(process.stdin);
-  const text = decode(bytes).replace(/\r?\n$/, ''); // what echo and editors add
+  const text = decode(bytes).replace(/\r?\n$/, ''); // line end that echo and editors add
   if (text !== '') return text;
   throw usage('stdin is empty: nothing was set.', 'For example: printf %s "$TOKEN" | astraml secrets set NAME');
 }

@@ -1,11 +1,14 @@
-// SIGINT and SIGTERM for the commands that stay up.
+// SIGINT and SIGTERM for commands that run until they are stopped.
 
-/** Resolves at the first signal; a second one ends the process at once. */
+/** Resolves at the first signal; a second one exits the process at once. */
 export function signalled(): Promise<void> {
   return signalledTwice(1).first;
 }
 
-/** Resolve at the first and at the second signal; one beyond the last that is expected ends the process at once. */
+/**
+ * Returns promises of the first and the second signal. A signal beyond `expected` exits the process
+ * at once.
+ */
 export function signalledTwice(expected = 2): { first: Promise<void>; second: Promise<void> } {
   const first = Promise.withResolvers<void>();
   const second = Promise.withResolvers<void>();

@@ -1,5 +1,6 @@
-// Which gateway, as whom and for which project, strongest first: flags, environment, the client.json that `astraml dev`
-// writes into its data folder. A token is sent only to the server that it was given for.
+// Finds gateway, token and project: from flags, else the environment, else the client.json that
+// `astraml dev` writes into its data folder. A token is sent only to the server for which it was
+// given.
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
@@ -15,12 +16,13 @@ export type SignInSources = {
 
 const clientFile = z.object({ url: z.url(), token: z.string().min(1), project: z.string().optional() });
 
-/** Where `astraml dev` listens unless it is told otherwise. */
+/** Default address of `astraml dev`. */
 const localUrl = 'http://127.0.0.1:4000';
 
 /**
- * `token` is null when none is known for the server: whether that matters is the command's to say. The address in a file is
- * used with that file's token only: a file that came with somebody's folder must not be sent a token of the environment.
+ * Returns the sign-in; `token` is null when none is known for the server, and the command decides
+ * whether it needs one. The address in a file is used only with the token of that file: a file that
+ * came with a downloaded folder must not get the token of the environment.
  */
 export function findSignIn({ flags, env, cwd }: SignInSources): SignIn {
   const file = readClientFile(env, cwd);
@@ -41,7 +43,7 @@ export function findSignIn({ flags, env, cwd }: SignInSources): SignIn {
     );
   }
   const url = checkUrl(named ?? file?.url ?? localUrl);
-  // The file's token and project belong to the file's server: another one must not see them.
+  // The token and project in the file belong to its server, and are not used for another one.
   const own = file && new URL(file.url).origin === new URL(url).origin ? file : null;
   return {
     url,
@@ -89,7 +91,8 @@ function readClientFile(env: Record<string, string | undefined>, cwd: string): C
       'Run this elsewhere, or delete the file.',
     );
   }
-  // ssh's rule; it also passes over a file that came with somebody's repository.
+  // ssh has the same rule. It also refuses a client.json from a cloned repository, which others can
+  // read.
   if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
     throw new Failure(exitCodes.notAllowed, `${path} holds a token and can be read by others.`, `chmod 600 ${path}`);
   }

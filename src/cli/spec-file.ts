@@ -1,4 +1,5 @@
-// A job spec: a JSON or YAML file, `--set` over it, checked as a whole before anything is sent.
+// Reads a job spec from a JSON or YAML file with `--set` over it, and checks it as a whole before
+// it is sent.
 import { readFileSync } from 'node:fs';
 import { closest } from '../closest.ts';
 import type { Issue } from '../errors.ts';
@@ -13,7 +14,7 @@ export async function readSpecFile(path: string): Promise<Json> {
   throw wrongContent(path, content, 'a job spec is an object with model, dataset, …');
 }
 
-/** Reads a file of JSON, which is YAML too, or YAML; `-` is stdin. A syntax error has its line and column. */
+/** Reads a JSON or YAML file; `-` is stdin. A syntax error names line and column. */
 export async function readYamlFile(path: string): Promise<unknown> {
   const name = nameOf(path);
   const text = readText(path, name);
@@ -25,7 +26,7 @@ export async function readYamlFile(path: string): Promise<unknown> {
   return document.toJS() as unknown;
 }
 
-/** YAML takes `"model":}` for an empty model: what calls itself JSON is read as JSON. */
+/** Parses a file named .json as JSON, because YAML takes `"model":}` for an empty model. */
 function parseJson(text: string, name: string): unknown {
   try {
     return JSON.parse(text);
@@ -37,17 +38,17 @@ function parseJson(text: string, name: string): unknown {
   }
 }
 
-/** A file that holds something else than is `expected`. */
+/** Makes the failure of a file whose content is not as `expected`. */
 export function wrongContent(path: string, content: unknown, expected: string): Failure {
-  const found = content === null ? 'nothing' : Array.isArray(content) ? 'a list' : `a ${typeof content}`;
-  return new Failure(exitCodes.refused, `${nameOf(path)} holds ${found}; ${expected}.`);
+  const kind = content === null ? 'nothing' : Array.isArray(content) ? 'a list' : `a ${typeof content}`;
+  return new Failure(exitCodes.refused, `${nameOf(path)} holds ${kind}; ${expected}.`);
 }
 
 function nameOf(path: string): string {
   return path === '-' ? 'stdin' : path;
 }
 
-/** The place first, then what is wrong there and the line itself. */
+/** Returns the text of a syntax error: its place, the problem, and the line itself. */
 function syntaxError(
   name: string,
   { message, linePos }: { message: string; linePos?: { line: number; col: number }[] },
@@ -67,7 +68,7 @@ function readText(path: string, name: string): string {
   }
 }
 
-/** Sets a value at a path of the spec, over what the file says. */
+/** Sets a value at a path of the spec, replacing that of the file. */
 export function setPath(spec: Json, path: readonly string[], value: unknown): void {
   const [key = '', ...rest] = path;
   if (rest.length === 0) {
@@ -80,12 +81,14 @@ export function setPath(spec: Json, path: readonly string[], value: unknown): vo
   setPath(container, rest, value);
 }
 
-/** Also for a key that an object has from birth. */
+/** Sets a field, also one such as `__proto__` that assignment would not make. */
 function define(target: Json, key: string, value: unknown): void {
   Object.defineProperty(target, key, { value, enumerable: true, configurable: true, writable: true });
 }
 
-/** Fields of the spec file, as `--set` may name them with a dot. */
+/**
+ * Fields of the spec file that hold others: `--set` names these with a dot, e.g. `resources.gpus`.
+ */
 const objectFields = ['hyperparams', 'resources', 'metrics'];
 const plainFields = [
   ...['project_id', 'model', 'dataset', 'augmentation', 'command', 'env', 'name', 'tags', 'notes'],
@@ -93,7 +96,10 @@ const plainFields = [
   'defaults_version',
 ];
 
-/** `--set k=v`: k is a hyperparameter or a dotted path of the spec; v is JSON where it parses, else text. */
+/**
+ * Applies `--set key=value`. The key is a hyperparameter or a dotted path of the spec; the value is
+ * JSON if it parses, else text.
+ */
 export function applySet(spec: Json, assignment: string): void {
   const [key, text] = splitAssignment('--set', assignment);
   const [first = '', ...rest] = key.split('.');
@@ -116,14 +122,14 @@ function pathOf(first: string, rest: string[]): string[] {
   return ['hyperparams', first];
 }
 
-/** `K=V` in its two parts. */
+/** Splits `K=V` into its two parts. */
 export function splitAssignment(flag: string, text: string): [string, string] {
-  const at = text.indexOf('=');
-  if (at < 1) throw usage(`${flag} takes name=value, got "${text}".`);
-  return [text.slice(0, at), text.slice(at + 1)];
+  const separator = text.indexOf('=');
+  if (separator < 1) throw usage(`${flag} takes name=value, got "${text}".`);
+  return [text.slice(0, separator), text.slice(separator + 1)];
 }
 
-/** JSON where it parses, else text. */
+/** Returns the JSON value of the text, or the text itself if it does not parse. */
 export function parseValue(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -132,9 +138,9 @@ export function parseValue(text: string): unknown {
   }
 }
 
-/** The spec as `JobSpecInput`; throws all of its problems and the `others`. */
+/** Returns the spec as `JobSpecInput`. Throws all of its problems together with `others`. */
 export async function requireSpec(content: Json, others: readonly Issue[] = []): Promise<Json> {
-  // Imported at the call: every command line loads this file, and the shape of a spec brings zod.
+  // Imported here, because every command loads this file and the spec loads zod.
   const [{ parseSpec }, { toInput }] = await Promise.all([import('../spec/spec.ts'), import('../spec/input.ts')]);
   const { spec, issues } = parseSpec(content);
   if (spec && others.length === 0) return toInput(spec);

@@ -1,4 +1,4 @@
-// The flags of `submit` over the spec file, each at its place in the spec.
+// Flags of `submit` that beat the spec file, each with its path in the spec.
 import type { Cli } from './cli.ts';
 import { allUsage, usage } from './failure.ts';
 import { toNumber, toSeconds } from './flags.ts';
@@ -38,7 +38,7 @@ type Kind = 'text' | 'number' | 'list';
 type DurationFlag = keyof typeof durations;
 type ValueFlag = Exclude<keyof SpecFlags, 'file' | 'set' | 'env' | 'secret' | 'earlyStopping' | DurationFlag>;
 
-/** Flags that take a duration, each with its name and its path. */
+/** Flags that take a duration, each with its name and its path in the spec. */
 const durations = {
   timeout: ['--timeout', 'timeout_seconds'],
   queueTimeout: ['--queue-timeout', 'queue_timeout_seconds'],
@@ -66,7 +66,10 @@ const places: Record<ValueFlag, { kind: Kind; path: string }> = {
   defaultsVersion: { kind: 'text', path: 'defaults_version' },
 };
 
-/** The content of the job spec, not checked yet; throws once for all flags that cannot be read. The project of a flag beats the file's, the file's any other. */
+/**
+ * Returns the unchecked job spec of file and flags; throws one error for all invalid flags. The
+ * project comes from -p, else the file, else the environment or client.json.
+ */
 export async function mergeSpec(cli: Cli, flags: SpecFlags, command: string[]): Promise<Json> {
   const spec = flags.file === undefined ? {} : await readSpecFile(flags.file);
   const project = cli.globals.project ?? spec['project_id'] ?? cli.project;
@@ -93,25 +96,29 @@ export async function mergeSpec(cli: Cli, flags: SpecFlags, command: string[]): 
   return spec;
 }
 
-/** `batchSize` as it is typed: `--batch-size`. */
+/** Returns the flag of a field, e.g. `--batch-size` for `batchSize`. */
 function dashed(flag: string): string {
   return `--${flag.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
-/** Variables of flags take the place of the file's of the same name. */
+/** Merges environment variables: one of a flag replaces one of the file with the same name. */
 function mergeEnv(inFile: unknown, { env = [], secret = [] }: SpecFlags): unknown {
   const literals = new Map(env.map((assignment) => splitAssignment('--env', assignment)));
-  const given = [
+  const fromFlags = [
     ...[...literals].map(([name, value]) => ({ name, from: { value } })),
     ...[...new Set(secret)].map((name) => ({ name: secretName(name), from: { secret: name } })),
   ];
-  const named = new Set(given.map(({ name }) => name));
-  if (inFile !== undefined && inFile !== null && !Array.isArray(inFile)) return inFile; // refused as it is
+  const named = new Set(fromFlags.map(({ name }) => name));
+  // `requireSpec` refuses it
+  if (inFile !== undefined && inFile !== null && !Array.isArray(inFile)) return inFile;
   const kept = (inFile ?? []).filter((entry: unknown) => !named.has(String((entry as Json | null)?.['name'])));
-  return [...kept, ...given];
+  return [...kept, ...fromFlags];
 }
 
-/** The text is not repeated: behind the name may stand what must not be seen. */
+/**
+ * Returns the name of a secret. The error for `NAME=value` does not repeat the text, which may hold
+ * the value.
+ */
 function secretName(text: string): string {
   if (!text.includes('=')) return text;
   throw usage('--secret takes the name of a secret alone.', 'Its value is set with astraml secrets set.');

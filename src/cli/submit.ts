@@ -1,6 +1,6 @@
-// `astraml submit`: a job from a file, flags or both; submitted once however often the network
-// fails, and followed to its end with --follow. --dry-run submits nothing: it prints each value with
-// its source, or why the job would be refused.
+// `astraml submit`: submits a job from a file, flags or both, once however often the network fails;
+// --follow follows it to its end. --dry-run submits nothing: it prints each value with its source,
+// or why the job would be refused.
 import type { Command } from 'commander';
 import type { Cli } from './cli.ts';
 import type { AddCommand } from './command.ts';
@@ -116,7 +116,7 @@ async function runSubmit(cli: Cli, options: SubmitOptions, operands: string[]): 
   return exitCodes.done;
 }
 
-/** The spec says when: what is created is a schedule, and the jobs are its own. */
+/** Creates a schedule instead of a job, because the spec or a flag gives a cron expression. */
 function submitSchedule(cli: Cli, spec: object, schedule: ScheduleInput, options: SubmitOptions): Promise<number> {
   const { follow, expectedSpecHash, idempotencyKey } = options;
   const flag = follow ? '--follow' : expectedSpecHash ? '--expected-spec-hash' : null;
@@ -124,10 +124,13 @@ function submitSchedule(cli: Cli, spec: object, schedule: ScheduleInput, options
   return sendSchedule(cli, { spec, schedule, idempotencyKey });
 }
 
-/** A command only behind `--`, so that a forgotten dash is not run as a command. */
+/**
+ * Returns the command of the job, which stands after `--`, so that a flag without its dash is not
+ * taken for a command.
+ */
 function commandOf(operands: string[]): string[] {
-  const at = process.argv.indexOf('--');
-  const behind = at < 0 ? 0 : process.argv.length - at - 1;
+  const dashes = process.argv.indexOf('--');
+  const behind = dashes < 0 ? 0 : process.argv.length - dashes - 1;
   if (operands.length === behind) return operands;
   throw usage(
     `unexpected argument "${operands[0] ?? ''}"`,
@@ -145,7 +148,7 @@ type Preview = {
   errors: Problem[];
 };
 
-/** Prints the preview; throws the first of its errors, after having said the others. */
+/** Prints the preview. With errors, it prints all but the first to stderr and throws the first. */
 async function runPreview(cli: Cli, spec: object): Promise<number> {
   const query = `query($spec: JobSpecInput!) { previewJob(spec: $spec) ${select(previewFields)} } ${problemFragment}`;
   const { previewJob: preview } = await cli.request<{ previewJob: Preview }>(query, { spec });

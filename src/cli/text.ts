@@ -1,5 +1,6 @@
-// Text for people: what others wrote is made harmless before a terminal sees it (no titles, links, clipboard writes,
-// cursor moves, hidden directions), times and durations are short, numbers readable.
+// Texts for people. Text of others is cleaned before it reaches a terminal, so that it cannot set
+// titles, links or the clipboard, move the cursor or hide its direction. Times, durations and
+// numbers are short.
 import { stripVTControlCharacters } from 'node:util';
 
 /* eslint-disable no-control-regex */
@@ -11,7 +12,10 @@ const whiteControls = /[\t\n\r]+/g;
 /* eslint-enable no-control-regex */
 const hiddenDirections = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
-/** A line of a job for a terminal: of all control sequences only colours are left, and they end with the line. */
+/**
+ * Cleans a line of a log for a terminal: of its control sequences only colours stay, and they end
+ * with the line.
+ */
 export function cleanLine(line: string, colours: boolean): string {
   let coloured = false;
   const text = line
@@ -27,7 +31,7 @@ export function cleanLine(line: string, colours: boolean): string {
   return coloured ? `${text}\x1b[0m` : text;
 }
 
-/** Text of others inside of our own: one line, without any control sequence. */
+/** Cleans text of others within a message: one line without control sequences. */
 export function cleanText(text: string): string {
   return text
     .split('\n')
@@ -35,7 +39,9 @@ export function cleanText(text: string): string {
     .join('\n');
 }
 
-/** Columns that a text takes on a terminal: colours none, CJK and emoji two. */
+/**
+ * Returns the columns of a text on a terminal: 0 for colours, 2 for each CJK character or emoji.
+ */
 export function textWidth(text: string): number {
   let width = 0;
   for (const character of stripVTControlCharacters(text)) {
@@ -56,7 +62,7 @@ const units = [
   ['s', 1],
 ] as const;
 
-/** Two units at most, e.g. `3m 12s`, `2d 4h`, `0.4s`. */
+/** Returns a duration in up to two units, e.g. `3m 12s`, `2d 4h`, `0.4s`. */
 export function formatDuration(ms: number): string {
   if (ms < 950) return `${(Math.max(0, ms) / 1000).toFixed(1)}s`;
   let rest = Math.round(ms / 1000);
@@ -70,14 +76,14 @@ export function formatDuration(ms: number): string {
   return parts.slice(0, 2).join(' ');
 }
 
-/** How long ago, in its largest unit: `3m`. */
+/** Returns the age of a time in its largest unit, e.g. `3m`. */
 export function formatAge(time: string, now: number): string {
   const seconds = Math.max(0, Math.floor((now - Date.parse(time)) / 1000));
   const [unit, size] = units.find(([, length]) => seconds >= length) ?? (['s', 1] as const);
   return `${Math.floor(seconds / size)}${unit}`;
 }
 
-/** Seconds of `90`, `90s`, `2h`, `1h30m`, `1d`; null for anything else. */
+/** Returns the seconds of `90`, `90s`, `2h`, `1h30m` or `1d`; null for other texts. */
 export function parseDuration(text: string): number | null {
   if (/^\d+$/.test(text)) return Number(text);
   if (!/^(\d+(\.\d+)?[dhms])+$/.test(text)) return null;
@@ -88,7 +94,7 @@ export function parseDuration(text: string): number | null {
   return Math.round(seconds);
 }
 
-/** A metric's value in four digits; `NaN` and the infinities are text already. */
+/** Returns the value of a metric with four digits; `NaN` and infinities come as text. */
 export function formatNumber(value: number | string | null): string {
   if (value === null) return '';
   if (typeof value === 'string') return value;

@@ -1,4 +1,5 @@
-// `astraml tokens` and `astraml whoami`: access tokens, by those who may administer them, and the one in use.
+// `astraml tokens` manages access tokens, for administrators; `astraml whoami` shows the one in
+// use.
 import type { Command } from 'commander';
 import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
@@ -26,7 +27,10 @@ type Token = {
   prefix: string;
   scopes: string[];
   project: { id: string } | null;
-  /** Null for the whole platform; without those that one may not see. */
+  /**
+   * Projects that the caller may see of those to which the token is bound; null for the whole
+   * platform.
+   */
   projects: { id: string }[] | null;
   createdAt: string;
   expiresAt: string | null;
@@ -98,7 +102,7 @@ async function listOfProject(cli: Cli): Promise<Token[]> {
   throw new Failure(exitCodes.notAllowed, `Tokens of ${id} are shown to its administrators only.`);
 }
 
-/** The text alone is the answer, so that a script can keep it. */
+/** Creates a token. Only its text goes to stdout, so that a script can store it. */
 async function runTokensCreate(cli: Cli, options: CreateOptions): Promise<number> {
   const chosen = (options.scope ?? ['read']).flatMap((text) => text.split(',').map(toScope));
   const seconds = options.expires === undefined ? null : toSeconds('--expires', options.expires);
@@ -126,7 +130,10 @@ async function runTokensCreate(cli: Cli, options: CreateOptions): Promise<number
   return exitCodes.done;
 }
 
-/** A runner's token is one of the platform, bound to projects. */
+/**
+ * Returns the project fields of the input: a token with RUNNER belongs to the platform and is bound
+ * to projects; any other belongs to one project.
+ */
 function forProjects(named: string, chosen: readonly string[]): { projectId: string } | { projectIds: string[] } {
   return chosen.includes('RUNNER') ? { projectIds: named.split(',').map((id) => id.trim()) } : { projectId: named };
 }

@@ -1,4 +1,5 @@
-// Effective values of a spec, each with its source: what commands ask for and how they print it.
+// Effective values of a spec with their sources: the fields that commands select, and how they are
+// printed.
 import type { Cli } from './cli.ts';
 import { leafFields } from './fields.ts';
 import { cell } from './output.ts';
@@ -12,7 +13,9 @@ export type Value = {
   overrides: { source: string; value: unknown }[];
 };
 
-/** PATH VALUE SOURCE, and what the weaker layers would have given. */
+/**
+ * Prints a table of path, value and source, and the values of weaker layers that were overridden.
+ */
 export async function printValues(cli: Cli, values: Value[], options: { header?: boolean } = {}): Promise<void> {
   const rows = values.map(({ path, value, source, overrides }) => [
     path,

@@ -1,6 +1,7 @@
-// Versioned defaults: what a job gets when nobody says. A version never changes; which one a spec without a version
-// gets is a row in the database, so that deploying a build changes nothing for anybody. Versions are rows too: a gateway
-// resolves with one that was published through another at once.
+// Versioned defaults: the values of a job that neither spec, policy nor project sets. A version
+// never changes. The current one, for specs that name none, is a row in the database, so a new
+// build changes nothing for anybody. Versions are rows as well, so all gateways have a new one at
+// once.
 import { eq } from 'drizzle-orm';
 import { type Actor, requirePlatformScope } from '../actor.ts';
 import { closest } from '../closest.ts';
@@ -19,9 +20,10 @@ import { type BuiltinVersion, builtinVersions, compareVersions } from './version
 export type Defaults = typeof defaultsVersion.$inferSelect & { isCurrent: boolean };
 
 /**
- * Publishes the versions that come with the software where they are missing; on an empty database the newest becomes
- * current, on any other the current one stays. A version of our name that an administrator has published before stays as
- * it is: a version never changes. Throws when one of ours is there with other values.
+ * Publishes the versions that come with the software and are missing. On an empty database the
+ * newest becomes current; on any other the current one stays. A version of the same name that an
+ * administrator published stays as it is. Throws when a version of the software is stored with
+ * other values.
  */
 export async function ensureDefaults(tx: Tx, builtin: readonly BuiltinVersion[] = builtinVersions): Promise<void> {
   for (const { version, documented, platform, notes } of builtin) {
@@ -48,9 +50,10 @@ const versionForm = /^v\d{1,6}(\.\d{1,6}){1,2}(-[a-z0-9]+([.-][a-z0-9]+)*)?$/;
 const maxNotes = 20_000;
 
 /**
- * Publishes a version; needs an administrator of the platform. To publish the same again changes nothing and succeeds.
- * Throws INVALID_INPUT with every problem, ALREADY_EXISTS when the version holds something else, or is not current and
- * shall be: a repeat that comes late must not take back what somebody chose meanwhile.
+ * Publishes a version; needs ADMIN on the platform. Publishing the same again succeeds and changes
+ * nothing. Throws INVALID_INPUT with every problem. Throws ALREADY_EXISTS when the version has
+ * other values, or when it should become current and is not: a late repeat must not undo a later
+ * choice.
  */
 export async function publishDefaults(tx: Tx, actor: Actor, input: NewDefaults): Promise<Defaults> {
   requirePlatformScope(actor, 'ADMIN', ['input']);
@@ -102,8 +105,9 @@ function alreadyPublished(version: string, isSame: boolean): Refusal {
 }
 
 /**
- * Makes a published version the one that specs without a version get; needs an administrator of the platform. Jobs that
- * were submitted keep theirs. Throws NOT_FOUND, or INVALID_STATE for a version that this gateway cannot resolve with.
+ * Makes a published version the current one, which specs without a version get; needs ADMIN on the
+ * platform. Submitted jobs keep theirs. Throws NOT_FOUND, or INVALID_STATE for a version that this
+ * gateway does not support.
  */
 export async function setCurrentDefaults(tx: Tx, actor: Actor, version: string): Promise<Defaults> {
   const path = ['input', 'version'];
@@ -135,17 +139,17 @@ async function moveCurrent(tx: Tx, actor: Actor, version: string): Promise<void>
   });
 }
 
-/** Every published version, in order of their numbers. */
+/** Lists every published version, in order of the version numbers. */
 export async function listDefaults(db: Db): Promise<Defaults[]> {
   const rows = await withCurrent(db);
   return rows.map(toDefaults).sort((a, b) => compareVersions(a.version, b.version));
 }
 
-/** A version, the current one for null; null when it is not published. */
+/** Returns a version, the current one for a null `version`; null when it is not published. */
 export async function getDefaults(db: Db, version: string | null): Promise<Defaults | null> {
-  if (version?.includes('\0')) return null; // text that the database cannot hold
-  const wanted = version === null ? eq(defaultsCurrent.only, true) : eq(defaultsVersion.version, version);
-  const [row] = await withCurrent(db).where(wanted);
+  if (version?.includes('\0')) return null; // Postgres takes no NUL in a text
+  const condition = version === null ? eq(defaultsCurrent.only, true) : eq(defaultsVersion.version, version);
+  const [row] = await withCurrent(db).where(condition);
   return row ? toDefaults(row) : null;
 }
 
@@ -164,9 +168,9 @@ function toDefaults(row: Row): Defaults {
 }
 
 /**
- * Throws UNAVAILABLE for a version that a newer build published with a path that this one has no meaning for. To leave
- * the path out would make another job of the same spec, with another hash, than on an updated gateway; the caller who
- * comes again may meet one.
+ * Throws UNAVAILABLE for a version with a path that this build does not support, since a newer
+ * build published it. Without the path, the same spec would make another job with another hash than
+ * on an updated gateway. A caller that tries again may reach one.
  */
 export function requireUsable(defaults: Defaults): void {
   const unknown = unknownPaths(defaults);
@@ -178,7 +182,7 @@ export function requireUsable(defaults: Defaults): void {
   });
 }
 
-/** What to say to whoever names a version that is not published. */
+/** Returns the hint for a version that is not published: the closest name, or all names. */
 export function versionHint(version: string, published: readonly Pick<Defaults, 'version'>[]): string {
   const known = published.map((defaults) => defaults.version);
   const near = closest(version, known);
@@ -187,7 +191,7 @@ export function versionHint(version: string, published: readonly Pick<Defaults, 
 
 export type DefaultsChange = { path: string; from: unknown; to: unknown };
 
-/** Paths whose values differ, in order; null where a version has none. */
+/** Returns the paths whose values differ, in order; null where a version has none. */
 export function diffDefaults(from: Defaults, to: Defaults): DefaultsChange[] {
   const [left, right] = [defaultsLayer(from), defaultsLayer(to)];
   const paths = [...new Set([...left.keys(), ...right.keys()])].sort();
@@ -196,14 +200,16 @@ export function diffDefaults(from: Defaults, to: Defaults): DefaultsChange[] {
     .filter((change) => canonical(change.from) !== canonical(change.to));
 }
 
-/** The layer of a version: the documented values and the platform's, each with its source. */
+/**
+ * Returns the layer of a version: the documented values and the platform's, each with its source.
+ */
 export function defaultsLayer(defaults: Pick<Defaults, 'documented' | 'platform'>): Layer {
   const entries = (values: Record<string, unknown>, source: LayerValue['source']) =>
     Object.entries(values).map(([path, value]): [string, LayerValue] => [path, { source, value }]);
   return new Map([...entries(defaults.platform, 'PLATFORM'), ...entries(defaults.documented, 'DEFAULT')]);
 }
 
-/** Values of a version, ordered by path. */
+/** Returns the values of a version, ordered by path. */
 export function defaultsValues(defaults: Defaults): ResolvedValue[] {
   return [...defaultsLayer(defaults)]
     .map(([path, value]) => ({ path, ...value, overrides: [] }))

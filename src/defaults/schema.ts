@@ -1,4 +1,4 @@
-// How people ask for the versioned defaults.
+// The versioned defaults in GraphQL.
 import { requireActor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
 import { builder, load } from '../graphql/builder.ts';
@@ -72,10 +72,13 @@ const DefaultsChangeRef = builder.objectRef<DefaultsChange>('DefaultsChange').im
   }),
 });
 
-/** A version, the current one for null. Throws BAD_USER_INPUT for one that is not published; `argument` names it. */
+/**
+ * Returns a version of the defaults, the current one for null. Throws BAD_USER_INPUT for a version
+ * that is not published; `argument` is the name of the argument for the error.
+ */
 export async function requireVersion(db: Db, version: string | null, argument: string): Promise<Defaults> {
-  const found = await getDefaults(db, version);
-  if (found) return found;
+  const defaults = await getDefaults(db, version);
+  if (defaults) return defaults;
   const hint = versionHint(version ?? '', await listDefaults(db));
   throw badInput(`${argument} is not a published version of the defaults.`, [argument], { hint });
 }

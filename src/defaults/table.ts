@@ -1,22 +1,25 @@
-// Published versions of the defaults, and which one is current: a fact that only an administrator's act moves.
+// Tables of the published versions of the defaults, and of the current one. Only a mutation of an
+// administrator changes which one is current.
 import { sql } from 'drizzle-orm';
 import { boolean, check, jsonb, pgTable, text } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
 
 export const defaultsVersion = pgTable('defaults_version', {
   version: text().primaryKey(),
-  /** Values by path: those that the documentation lists, and those of the platform. */
+  /**
+   * Values by path. `documented` holds those that the documentation lists, `platform` the others.
+   */
   documented: jsonb().$type<Record<string, unknown>>().notNull(),
   platform: jsonb().$type<Record<string, unknown>>().notNull(),
-  /** SHA-256, in hex, of the canonical values. */
+  /** SHA-256 of the canonical JSON of all values, in hex. */
   hash: text().notNull(),
   notes: text(),
   publishedAt: instant().notNull().default(now),
-  /** Token that published it; null for the versions that come with the software. */
+  /** Id of the token that published the version; null for one that comes with the software. */
   publishedBy: text(),
 });
 
-/** One row. */
+/** Has exactly one row: `only` is always true. */
 export const defaultsCurrent = pgTable(
   'defaults_current',
   {

@@ -1,5 +1,6 @@
-// Values that somebody wants to publish as a version → values by path: every problem of all of them at once. A version that
-// is published gives every job a whole set of values, and no value that a job could not ask for.
+// Turns values that an administrator publishes as a version into values by path, and collects every
+// problem. A published version gives a job a whole set of values, none of which a job could not ask
+// for.
 import { type Issue, quote } from '../errors.ts';
 import { findCredentials } from '../spec/credential.ts';
 import { kindOfPath, layeredPaths, nearestPath, readValue } from '../spec/path.ts';
@@ -9,30 +10,36 @@ import { builtinVersions } from './versions.ts';
 export type Values = { documented: Record<string, unknown>; platform: Record<string, unknown> };
 
 const [first] = builtinVersions;
-/** What the document lists: the source of these values is DEFAULT, of any other PLATFORM. */
+/**
+ * Paths whose values have the source DEFAULT, since the document lists them; others have PLATFORM.
+ */
 const documentedPaths = Object.keys(first?.documented ?? {});
 /**
- * A version holds at least the paths of the first one: effective hyperparameters are non-null, and a path that is left
- * out would not mean the value of another version but none at all. A path that came later may be absent: a job without
- * it does what it did before there was one.
+ * Paths that every version must have: those of the first one. A path that is missing would have no
+ * value at all, not that of another version, and effective hyperparameters are never null. A path
+ * that a later version added may be absent, because jobs without it act as before.
  */
 const requiredPaths = [...documentedPaths, ...Object.keys(first?.platform ?? {})].sort();
-/** Each job or each project says these itself. */
+/** Paths without a default: each job or project sets them. */
 const unversioned = new Set(['model', 'dataset', 'command']);
 
-/** Paths that a version may hold, as far as this build knows. */
+/** Paths that a version may have, as far as this build supports them. */
 const knownPaths = layeredPaths.filter((path) => !unversioned.has(path));
 
-/** Paths that this build has no meaning for: a newer one published them. */
+/** Returns the paths that this build does not support: a newer build published them. */
 export function unknownPaths(values: Values): string[] {
   const known = new Set(knownPaths);
   return [...Object.keys(values.documented), ...Object.keys(values.platform)].filter((path) => !known.has(path)).sort();
 }
 
-/** Values by path, with every problem; `at` is where the nested values were sent. Null means unset. */
+/**
+ * Returns values by path and every problem. `at` is the path of the nested values in the request.
+ * Null counts as unset.
+ */
 export function readValues(nested: Record<string, unknown>, at: readonly string[]): Values & { issues: Issue[] } {
   const credentials = findCredentials(nested, at);
-  if (credentials.length > 0) return { documented: {}, platform: {}, issues: credentials }; // others would repeat it
+  // messages of other problems could repeat the credential
+  if (credentials.length > 0) return { documented: {}, platform: {}, issues: credentials };
   const leaves = leavesOf(nested, []);
   const issues: Issue[] = [];
   const values: Values = { documented: {}, platform: {} };
@@ -42,8 +49,8 @@ export function readValues(nested: Record<string, unknown>, at: readonly string[
     for (const problem of read.problems) issues.push({ ...problem, path: [...at, ...keys], specPath: path });
     values[documentedPaths.includes(path) ? 'documented' : 'platform'][path] = read.value;
   }
-  const given = new Set(leaves.map(({ keys }) => keys.join('.')));
-  for (const path of requiredPaths.filter((required) => !given.has(required))) {
+  const presentPaths = new Set(leaves.map(({ keys }) => keys.join('.')));
+  for (const path of requiredPaths.filter((required) => !presentPaths.has(required))) {
     const message = `${path} is missing: a version gives a value to every path.`;
     const hint = 'Start from the values of another version and change what shall differ.';
     issues.push({ code: 'REQUIRED', path: [...at, ...path.split('.')], specPath: path, message, hint });
@@ -58,7 +65,8 @@ function leavesOf(nested: object, prefix: string[]): Leaf[] {
     const keys = [...prefix, key];
     const path = keys.join('.');
     if (value === null || value === undefined) return [];
-    // A list of operations is one value; an object under this name says what operations leave out.
+    // An object under `augmentation` holds the defaults of operations; a list of operations is one
+    // value.
     const isNested = containers.has(path) || path === 'augmentation';
     return isNested && isObject(value) ? leavesOf(value, keys) : [{ keys, value }];
   });
@@ -98,7 +106,7 @@ function unknownHint(path: string): string {
   return `Known: ${knownPaths.join(', ')}.`;
 }
 
-/** `{ "a": { "b": … } }` of `a.b`. */
+/** Returns `{ "a": { "b": … } }` for the path `a.b`. */
 function nestedText(path: string): string {
   const keys = path.split('.');
   return `${keys.map((key) => `{ "${key}": `).join('')}…${' }'.repeat(keys.length)}`;

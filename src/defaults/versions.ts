@@ -1,6 +1,7 @@
-// The versions of the defaults that come with the software. Frozen: a landed version is never edited, since jobs and
-// schedules rely on it for ever; a test holds the hash of each. A path that a later release adds enters with the next
-// version. `documented` is what the v2.1 document lists, `platform` what it leaves to us.
+// The versions of the defaults that come with the software. A released version is never edited,
+// because jobs and schedules rely on it for ever; a test checks the hash of each. A path that a
+// later release adds enters with the next version. `documented` holds what the v2.1 document lists,
+// `platform` what it leaves open.
 
 export type BuiltinVersion = {
   version: string;

@@ -4,7 +4,8 @@
 // refused.
 import { randomBytes } from 'node:crypto';
 import { type Actor, withIncluded } from '../actor.ts';
-import { loadAttempts, startAttempt } from '../attempt/attempt.ts';
+import { loadAttempts } from '../attempt/attempt.ts';
+import { startAttempt } from '../attempt/claim.ts';
 import { newId } from '../id.ts';
 import { changeJob, insertJobs } from '../job/job.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';

@@ -1,19 +1,22 @@
-// How many bytes jobs are: most are small, but a spec may be as long as a body, and a row holds it about four times. Lists
-// are read in slices, so that one request never brings a hundred of those at once.
+// Memory that jobs take. Most are small, but a spec may fill a request body, and a row holds it
+// about four times. Lists are read in slices, so that one request never loads a hundred large jobs.
 import type { Actor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
 import type { Job } from './job.ts';
 import { jobPosition, type JobsRequest, listJobs } from './list.ts';
 
-/** As sent, effective, resolved with its paths and sources, and the notes in each. */
+/**
+ * Copies of the spec in a row: as sent, effective, resolved with paths and sources, and the notes,
+ * which each of them repeats.
+ */
 const copiesOfSpec = 4;
 const rowBytes = 1_000;
-/** Jobs of the first slice: it tells how long the others may be. */
+/** Number of jobs in the first slice. Their size is the estimate for the jobs after them. */
 export const firstSlice = 8;
-/** Bytes after which a page of jobs ends. */
+/** A page of jobs ends once its jobs take this many bytes. */
 export const maxPageBytes = 4 * 1024 * 1024;
 
-/** About what a job takes in memory. */
+/** Estimates the memory of a job, in bytes. */
 export function bytesOfJob({ spec }: Job): number {
   return copiesOfSpec * JSON.stringify(spec).length + rowBytes;
 }
@@ -22,14 +25,20 @@ export function bytesOfJobs(jobs: readonly Job[]): number {
   return jobs.reduce((sum, job) => sum + bytesOfJob(job), 0);
 }
 
-/** How many jobs the next slice may hold, one at least, by those that were read. */
-export function nextSlice(jobs: readonly Job[], left: number): number {
+/**
+ * Returns the number of jobs in the next slice, from 1 to `maxCount`: as many as fit into the page
+ * if they are as large as the mean of the jobs so far.
+ */
+export function nextSlice(jobs: readonly Job[], maxCount: number): number {
   const bytes = bytesOfJobs(jobs);
   const fitting = Math.floor((maxPageBytes - bytes) / (bytes / Math.max(1, jobs.length)));
-  return Math.max(1, Math.min(left, fitting));
+  return Math.max(1, Math.min(maxCount, fitting));
 }
 
-/** Like `listJobs`; `isCut` when the page ends before its limit because of its bytes. */
+/**
+ * Like `listJobs`, in slices. `isCut` is true when the page ended before `limit` because its jobs
+ * take `maxPageBytes`.
+ */
 export async function listJobsInSlices(
   db: Db,
   actor: Actor,
@@ -42,8 +51,9 @@ export async function listJobsInSlices(
     const place =
       !first || !last ? {} : backward ? { before: jobPosition(first, field) } : { after: jobPosition(last, field) };
     const slice = await listJobs(db, actor, { ...request, ...place, limit: take - 1 });
-    const known = new Set(jobs.map(({ id }) => id)); // one that moved in the order meanwhile may come again
-    const fresh = slice.filter(({ id }) => !known.has(id));
+    // A job whose place in the order changed between two slices may come again.
+    const readIds = new Set(jobs.map(({ id }) => id));
+    const fresh = slice.filter(({ id }) => !readIds.has(id));
     jobs.splice(backward ? 0 : jobs.length, 0, ...fresh);
     if (slice.length < take || jobs.length > limit) return { jobs, isCut: false };
     if (bytesOfJobs(jobs) >= maxPageBytes) return { jobs, isCut: true };

@@ -1,5 +1,5 @@
-// `jobsUpdated`: the jobs that match a filter, live. A message tells how jobs are now, never what happened in between, so
-// a job that changes a hundred times a second costs ten messages.
+// `jobsUpdated`: the jobs that match a filter, live. A message holds jobs as they are now, not each
+// change in between: a job that changes 100 times a second costs 10 messages.
 import { type Actor, requirePlatformScope, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import type { Db } from '../database/database.ts';
@@ -19,7 +19,7 @@ import type { JobFilter } from './list.ts';
 import { JobRef } from './schema.ts';
 
 const maxJobs = 100;
-/** Shortest time between two messages about one job: ten a second. */
+/** Shortest pause between two messages of a subscription: at most ten a second. */
 const minIntervalMs = 100;
 
 type JobsUpdate = Batch<{ jobs: Job[]; removedIds: string[] }>;
@@ -58,14 +58,17 @@ streamField('jobsUpdated', {
   },
 });
 
-/** Refuses projects that the caller may not see. A list of their jobs is empty, but a stream would wait for ever. */
+/**
+ * Throws NOT_FOUND or PERMISSION_DENIED for projects that the caller may not see. A list of their
+ * jobs would be empty, but a stream of them would stay silent for ever.
+ */
 async function requireProjects(context: Context, actor: Actor, filter: JobFilter): Promise<void> {
   const ids = filter.projectIds ?? [];
   if (ids.length === 0 && actor.projectId === null) requirePlatformScope(actor, 'READ');
   const path = ['filter', 'projectIds'];
   for (const id of ids) requireScope(actor, id, 'READ', path);
-  const known = ids.length > 0 ? await loadProjects(context.database.db, ids) : new Map<string, unknown>();
-  for (const id of ids) if (!known.has(id)) throw notFound('Project', id, path);
+  const projects = ids.length > 0 ? await loadProjects(context.database.db, ids) : new Map<string, unknown>();
+  for (const id of ids) if (!projects.has(id)) throw notFound('Project', id, path);
 }
 
 function channelOf(actor: Actor, { projectIds }: JobFilter): string {
@@ -73,30 +76,37 @@ function channelOf(actor: Actor, { projectIds }: JobFilter): string {
   return only === undefined ? channels.projects : channels.project(only);
 }
 
-/** Name of the stream inside its cursors. With another filter the same position would skip jobs, so the filter is part of it. */
-function streamOf(filter: JobFilter): string {
-  const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== null && value !== undefined));
-  return `jobs-updated:${hashOf(JSON.parse(JSON.stringify(given))).slice(0, 16)}`;
+/**
+ * Returns the name of the stream for its cursors. It depends on the filter: a position of another
+ * filter would skip jobs.
+ */
+function streamName(filter: JobFilter): string {
+  const present = Object.fromEntries(
+    Object.entries(filter).filter(([, value]) => value !== null && value !== undefined),
+  );
+  return `jobs-updated:${hashOf(JSON.parse(JSON.stringify(present))).slice(0, 16)}`;
 }
 
 function fromCursor(filter: JobFilter, cursor: string, horizon: number): ChangePosition {
-  const [changed, jobId, start] = decodePosition(streamOf(filter), cursor, horizon);
+  const [changed, jobId, start] = decodePosition(streamName(filter), cursor, horizon);
   if (start > horizon) throw cursorInvalid();
   return changePosition(changed, jobId, start);
 }
 
 /**
- * The ring holds one batch; a slower follower reads the jobs in their present state. A read depends on the token's
- * project, and on the token itself when the filter asks for `submittedByMe`.
+ * Makes the stream for followers with this filter. Without a ring, a slow follower reads jobs in
+ * their present state from the database. A read depends on the token's project, and on the token
+ * when the filter has `submittedByMe`.
  */
 function changesStream(
   { database: { db } }: Context,
   actor: Actor,
   { filter, start, last }: { filter: JobFilter; start: ChangePosition; last: number | null },
 ): SharedStream<JobsUpdate, string> {
-  const stream = streamOf(filter);
+  const stream = streamName(filter);
   return {
-    // A follower that resumes in the middle of a backlog has another `start`, so it reports other removed jobs.
+    // `start[2]` belongs to the key: followers that subscribed at different times get different
+    // removed jobs.
     key: [stream, actor.projectId, filter.submittedByMe ? actor.tokenId : '', start[0] > 0 ? start[2] : 0].join(' '),
     start: positionToText(start),
     ringBytes: 0,
@@ -108,9 +118,9 @@ function changesStream(
             async read() {
               const horizon = await readHorizon(db);
               const order = { field: 'CREATED_AT', descending: true, backward: false } as const;
-              const found = await listJobsInSlices(db, actor, { filter, ...order, limit: last });
-              const jobs = found.jobs.slice(0, last);
-              if (found.isCut && jobs.length < last) throw tooLarge(last, jobs.length);
+              const newest = await listJobsInSlices(db, actor, { filter, ...order, limit: last });
+              const jobs = newest.jobs.slice(0, last);
+              if (newest.isCut && jobs.length < last) throw tooLarge(last, jobs.length);
               const position = changePosition(horizon, '', 0);
               return toSlice(stream, horizon, { jobs, removedIds: [], position, more: false, pending: false });
             },
@@ -123,7 +133,10 @@ function changesStream(
   };
 }
 
-/** Reads changes until a batch is full, by number of jobs or by bytes. */
+/**
+ * Reads changes in slices until a batch is full: 100 jobs or removed ids, or `maxPageBytes` of
+ * jobs.
+ */
 async function readSlices(
   db: Db,
   actor: Actor,
@@ -132,10 +145,10 @@ async function readSlices(
   let reading = await readChangedJobs(db, actor, { ...page, limit: firstSlice });
   for (;;) {
     const { jobs, removedIds, position } = reading;
-    const left = maxJobs - jobs.length - removedIds.length;
+    const room = maxJobs - jobs.length - removedIds.length;
     const isAtEnd = !reading.more || (page.until !== null && position === page.until);
-    if (isAtEnd || left <= 0 || bytesOfJobs(jobs) >= maxPageBytes) return reading;
-    const limit = jobs.length > 0 ? nextSlice(jobs, left) : left;
+    if (isAtEnd || room <= 0 || bytesOfJobs(jobs) >= maxPageBytes) return reading;
+    const limit = jobs.length > 0 ? nextSlice(jobs, room) : room;
     const next = await readChangedJobs(db, actor, { ...page, after: position, limit });
     reading = { ...next, jobs: [...jobs, ...next.jobs], removedIds: [...removedIds, ...next.removedIds] };
   }

@@ -1,4 +1,5 @@
-// Jobs in the order in which they changed last: what `jobsUpdated` reads. The conditions are those of `listJobs`.
+// Reads jobs in the order of their last changes, for the subscription `jobsUpdated`. Filters mean
+// what they mean in `listJobs`.
 import { and, gte, or, sql } from 'drizzle-orm';
 import type { Actor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
@@ -8,9 +9,9 @@ import { jobConditions, type JobFilter } from './list.ts';
 import { job } from './table.ts';
 
 /**
- * Position among changes: transaction number, then job id. `start` is the transaction at which the follower subscribed.
- * Jobs changed before it are never reported as removed, because the follower did not see them. 0 once the position has
- * passed it.
+ * Position among changes: transaction number, then job id. `start` is the transaction at which the
+ * follower subscribed. Jobs changed before it are never reported as removed, because the follower
+ * did not see them. `start` becomes 0 once the position has passed it.
  */
 export type ChangePosition = readonly [changed: number, jobId: string, start: number];
 
@@ -27,14 +28,16 @@ export type ChangesReading = {
   position: ChangePosition;
   /** True when more changes lie below the horizon. */
   more: boolean;
-  /** True when changes lie above the horizon: they can be read once older transactions have ended. */
+  /**
+   * True when changes lie above the horizon: they can be read once older transactions have ended.
+   */
   pending: boolean;
 };
 
 /**
- * Reads up to `limit` jobs whose last change lies after a position, below `horizon` and not beyond `until`. `horizon` must
- * have been read before. Jobs that do not match are reported only when they changed at `start` or later: followers were
- * never told of the others.
+ * Reads up to `limit` jobs whose last change lies after a position, below `horizon` and not beyond
+ * `until`. The caller reads `horizon` before this call. A job that does not match is reported only
+ * when it changed at `start` or later: the follower never saw the others.
  */
 export async function readChangedJobs(
   db: Db,
@@ -57,7 +60,8 @@ export async function readChangedJobs(
   const kept = within.slice(0, limit);
   const last = kept.at(-1)?.job;
   const end = last ? changePosition(Number(last.changed), last.id, start) : page.after;
-  // Everything below the horizon was read, so the position may move up to it, and `start` is not needed any more.
+  // All changes below the horizon were read. A position with a `start` moves up to the horizon,
+  // which lies at or beyond `start`, so that `start` becomes 0.
   const whole = until ?? (end[2] > 0 ? changePosition(horizon, '', 0) : end);
   return {
     jobs: kept.filter((row) => row.matches).map((row) => row.job),

@@ -1,17 +1,23 @@
-// Jobs for work in the background: those that ended, in the order of their end, and locks that wait for nobody.
+// Jobs for background loops: ended jobs in the order of their end, and locks on jobs.
 import { and, asc, isNotNull, lt, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
 import type { Tx } from '../live/commit.ts';
 import { job, jobStream } from './table.ts';
 
-/** Place of a job in the order of ends. */
+/** Position of a job in the order of ends. */
 export type EndedJob = { id: string; finishedAt: Date };
 
-/** What a step of retention came to: nothing of these jobs is left, there is more to remove, or it must wait. */
+/**
+ * Result of one step of retention: ALL rows of these jobs are removed, there are MORE, or it is
+ * tried LATER.
+ */
 export type Pruned = 'ALL' | 'MORE' | 'LATER';
 
-/** Jobs that ended before a moment, the earliest first, behind a place; `limit` at most. */
+/**
+ * Returns up to `limit` jobs that ended before `before`, the earliest first, after the position
+ * `after`.
+ */
 export async function listEnded(db: Db, before: Date, after: EndedJob | null, limit: number): Promise<EndedJob[]> {
   const behind = after
     ? sql`(${job.finishedAt}, ${job.id}) > (${after.finishedAt.toISOString()}::timestamptz, ${after.id})`
@@ -25,7 +31,7 @@ export async function listEnded(db: Db, before: Date, after: EndedJob | null, li
   return rows.flatMap(({ id, finishedAt }) => (finishedAt ? [{ id, finishedAt }] : []));
 }
 
-/** Locks jobs, in the order in which everybody does. */
+/** Locks jobs in the order of their ids, as every transaction does, so that no two deadlock. */
 export async function lockJobs(tx: Tx, ids: readonly string[]): Promise<void> {
   await tx
     .select({ jobId: jobStream.jobId })
@@ -35,7 +41,9 @@ export async function lockJobs(tx: Tx, ids: readonly string[]): Promise<void> {
     .for('update');
 }
 
-/** Locks one of the jobs that nobody else has locked; null when there is none. */
+/**
+ * Locks one job that no other transaction has locked, and returns its id; null when all are locked.
+ */
 export async function lockFree(tx: Tx, ids: readonly string[]): Promise<string | null> {
   if (ids.length === 0) return null;
   const [free] = await tx

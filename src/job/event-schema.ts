@@ -1,5 +1,6 @@
-// How people read what happened to jobs: `Job.events` in pages, `jobEvents` live. It stands in the room of jobs, since
-// events stand above jobs and cannot know them; who caused an event may stand below, and is found by its id's prefix.
+// Events of jobs in GraphQL: `Job.events` in pages, `jobEvents` live. The file stands in `job/`,
+// since `event/` may not import jobs. `loadActor` finds the cause of an event by the prefix of its
+// id, e.g. a schedule, whose room stands below.
 import type { Actor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { notFound } from '../errors.ts';
@@ -28,7 +29,10 @@ import { getJob, loadJobs, readJob } from './job.ts';
 import { JobRef, JobStateEnum, requireFollowed } from './schema.ts';
 import { isTerminal, type JobState } from './state.ts';
 
-/** An alert holds up to 64 KiB of text: so many are 6 MiB, which one operation may hold. */
+/**
+ * Events of one batch. An alert holds up to 64 KiB of text, so a batch takes up to 6 MiB, which one
+ * operation may hold.
+ */
 const maxBatch = 100;
 
 const JobEventTypeEnum = builder.enumType('JobEventType', {
@@ -129,7 +133,8 @@ builder.objectField(JobRef, 'events', (t) =>
       const events = await listJobEvents(database.db, job.id, options);
       await budget.takeRows(events.reduce((sum, event) => sum + eventBytes(event), 0));
       const page = toPage(events, request, (event) => encodeCursor(stream, [event.seq]));
-      // An empty page ends where it looked, so that a subscription can go on from there.
+      // The cursor of an empty page stands where the read ended, so that a subscription can go on
+      // there.
       return {
         ...page,
         endCursor: page.edges.at(-1)?.cursor ?? encodeCursor(stream, [Math.max(after, range.before - 1)]),
@@ -180,7 +185,8 @@ async function followJob(context: Context, jobId: string, { types, after, last }
     key: `events:${JSON.stringify(types)}`,
     start: last === null ? position : await beforeLast(last),
     async read(after, to) {
-      // The job before its events: an end that is seen here has all of its events below the head.
+      // The job is read before its events: once its state is terminal, all its events lie at or
+      // below `head`.
       const { job, event: head } = await readJob(db, jobId);
       const end = Math.min(head, to ?? head);
       const range = { after, before: end + 1 };

@@ -1,4 +1,5 @@
-// Jobs: how they are written, and the only place where a job's state changes.
+// Writes jobs, under the lock of each, and reads them. `moveJob` is the only place where the state
+// of a job changes.
 import { and, eq, getTableColumns, sql } from 'drizzle-orm';
 import { type Actor, canSee } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
@@ -14,20 +15,28 @@ import { job, jobStream } from './table.ts';
 
 export type Job = typeof job.$inferSelect;
 
-/** What is written of a new job: its row, without what the database fills in, and its first event. */
+/**
+ * A job that is not written yet: its row, without what the database fills in, and its first event.
+ */
 export type JobDraft = { row: typeof job.$inferInsert; event: NewEvent };
 
-/** When a queued job is given up, by the database's clock; null for never. */
+/**
+ * SQL: the time of the database's clock at which the job times out in the queue; null when its spec
+ * sets no `queue_timeout_seconds`.
+ */
 const queueEnd = sql`${now} + (effective ->> 'queue_timeout_seconds')::float8 * interval '1 s'`;
 
-/** Writes new jobs, each with its stream and its first event; at least one. They come back in any order. */
+/**
+ * Writes at least one new job, each with its row in `job_stream` and its first event. Returns the
+ * jobs in any order.
+ */
 export async function insertJobs(tx: Tx, drafts: readonly JobDraft[]): Promise<Job[]> {
   const rows = drafts.map(({ row }) => row);
   const made = tx
     .$with('made', getTableColumns(job))
     .as(sql`${insertRows(job, rows, { queueExpiresAt: queueEnd })} returning *`);
   const streams = rows.map(({ id }) => ({ jobId: id, event: 1 }));
-  // Sent together, in this order: what refers to the jobs comes behind them.
+  // The statements are sent at once and run in this order: rows that refer to a job come after it.
   const [created] = await Promise.all([
     tx.with(made).select().from(made).execute(),
     tx.execute(insertRows(jobStream, streams)).execute(),
@@ -40,27 +49,34 @@ export async function insertJobs(tx: Tx, drafts: readonly JobDraft[]): Promise<J
   return created;
 }
 
-/** A job whose row is locked, with the last numbers of its streams. Change it in place; `changeJob` writes it back. */
+/**
+ * A locked job, with the last number of each of its streams. `work` of `changeJob` assigns to both
+ * objects, and `changeJob` writes what differs.
+ */
 export type LockedJob = { job: Job; stream: typeof jobStream.$inferSelect };
 
 /**
- * Locks the job, lets `work` change it, writes back what changed, and tells the followers. Whoever needs several jobs
- * calls it in order of their ids. Null when there is no such job.
+ * Locks the job, lets `work` change it, writes what changed, and notifies followers after the
+ * commit. Returns the result of `work`; null for an unknown job. A transaction that changes several
+ * jobs calls it in the order of their ids, so that no two transactions deadlock.
  */
 export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJob) => Promise<T>): Promise<T | null> {
-  // Sent together: the second begins once the first has its lock, and sees what was committed by then.
-  const [[stream], [found]] = await Promise.all([
+  // Both queries are sent at once. The second runs once the first has the lock, so it sees all that
+  // was committed before.
+  const [[stream], [row]] = await Promise.all([
     tx.select().from(jobStream).where(eq(jobStream.jobId, jobId)).for('update').execute(),
     tx.select().from(job).where(eq(job.id, jobId)).execute(),
   ]);
-  if (!stream || !found) return null;
-  const locked: LockedJob = { job: { ...found }, stream: { ...stream } };
+  if (!stream || !row) return null;
+  const locked: LockedJob = { job: { ...row }, stream: { ...stream } };
   const result = await work(locked);
 
-  const touched = Object.entries(locked.job).filter(([key, value]) => value !== found[key as keyof Job]);
+  const touched = Object.entries(locked.job).filter(([key, value]) => value !== row[key as keyof Job]);
   if (touched.length > 0 || locked.stream.event !== stream.event) {
     locked.stream.revision++;
-    const changed = sql`greatest(pg_current_xact_id(), ${job.changed})`; // never down: see recordEvent
+    // `greatest`, since a transaction that waited for the lock may have a smaller id than the one
+    // before it.
+    const changed = sql`greatest(pg_current_xact_id(), ${job.changed})`;
     const [written] = await tx
       .update(job)
       .set({ ...Object.fromEntries(touched), updatedAt: now, changed })
@@ -77,7 +93,7 @@ export async function changeJob<T>(tx: Tx, jobId: string, work: (locked: LockedJ
   return result;
 }
 
-/** Writes an event of a locked job, with the job's next event number. */
+/** Writes an event of a locked job, with the next event number of the job. */
 export async function addEvent(
   tx: Tx,
   locked: LockedJob,
@@ -88,7 +104,10 @@ export async function addEvent(
   await recordEvent(tx, { ...entry, projectId, jobId, seq }, changed);
 }
 
-/** Moves a locked job to another state, with its reason, its times and an event. The only place where states change. */
+/**
+ * Moves a locked job to another state, with its reason, its times and an event STATE_CHANGED.
+ * Throws an Error for a move that the state machine does not have.
+ */
 export async function moveJob(
   tx: Tx,
   locked: LockedJob,
@@ -114,49 +133,55 @@ export async function moveJob(
   });
 }
 
-/** The job, or null when there is none or the actor may not see it. */
+/** Returns the job; null when it does not exist or the actor may not see it. */
 export async function getJob(db: Db, actor: Actor, id: string): Promise<Job | null> {
-  const found = (await loadJobs(db, [id])).get(id);
-  return found && canSee(actor, found.projectId) ? found : null;
+  const row = (await loadJobs(db, [id])).get(id);
+  return row && canSee(actor, row.projectId) ? row : null;
 }
 
-/** Like `getJob`; throws NOT_FOUND for null. */
+/**
+ * Like `getJob`, but throws NOT_FOUND instead of returning null. `path` is the place of the id in
+ * the request.
+ */
 export async function requireJob(db: Db, actor: Actor, id: string, path?: string[]): Promise<Job> {
-  const found = await getJob(db, actor, id);
-  if (!found) throw notFound('Job', id, path);
-  return found;
+  const row = await getJob(db, actor, id);
+  if (!row) throw notFound('Job', id, path);
+  return row;
 }
 
-/** A job with the number of its changes so far, and how far its streams have come, all of one moment. */
+/**
+ * A job with the number of its changes and the last number of each of its streams, all as of one
+ * moment.
+ */
 export type JobReading = { job: Job; revision: number; line: number; event: number; window: number };
 
 export async function readJob(db: Db, id: string): Promise<JobReading> {
-  const found = await findJob(db, id);
-  if (!found) throw notFound('Job', id);
-  return found;
+  const row = await findJob(db, id);
+  if (!row) throw notFound('Job', id);
+  return row;
 }
 
-/** Like `readJob`; null when there is none. */
+/** Like `readJob`, but returns null for an unknown job. */
 export async function findJob(db: Db, id: string): Promise<JobReading | null> {
   if (id.includes('\0')) return null;
-  const [found] = await db.select().from(job).innerJoin(jobStream, eq(jobStream.jobId, job.id)).where(eq(job.id, id));
-  if (!found) return null;
-  const { revision, line, event, window } = found.job_stream;
-  return { job: found.job, revision, line, event, window };
+  const [row] = await db.select().from(job).innerJoin(jobStream, eq(jobStream.jobId, job.id)).where(eq(job.id, id));
+  if (!row) return null;
+  const { revision, line, event, window } = row.job_stream;
+  return { job: row.job, revision, line, event, window };
 }
 
-/** Jobs by id, for callers who may see them. */
+/** Returns the jobs with these ids, by id. Checks no permission: the caller does. */
 export async function loadJobs(db: Db, ids: readonly string[]): Promise<Map<string, Job>> {
-  const wanted = ids.filter((id) => !id.includes('\0'));
-  const rows = wanted.length > 0 ? await db.select().from(job).where(isOneOf(job.id, wanted)) : [];
+  const usableIds = ids.filter((id) => !id.includes('\0'));
+  const rows = usableIds.length > 0 ? await db.select().from(job).where(isOneOf(job.id, usableIds)) : [];
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** The job with this number, for callers who may see the project. */
+/** Returns the job with this number; null for none. Checks no permission: the caller does. */
 export async function getJobByNumber(db: Db, projectId: string, number: number): Promise<Job | null> {
-  const [found] = await db
+  const [row] = await db
     .select()
     .from(job)
     .where(and(eq(job.projectId, projectId), eq(job.number, number)));
-  return found ?? null;
+  return row ?? null;
 }

@@ -1,4 +1,4 @@
-// How people ask for one job and for lists of jobs: filters, orders and pages.
+// `job` and `jobs` in GraphQL: filters, orders and pages.
 import { requireActor } from '../actor.ts';
 import type { Budget } from '../graphql/budget.ts';
 import { builder, type Context } from '../graphql/builder.ts';
@@ -81,13 +81,19 @@ export type JobsArgs = {
   before?: string | null;
 };
 
-/** The job that was read, once the operation has room for it. */
-async function counted(budget: Budget, job: Job | null): Promise<Job | null> {
+/**
+ * Returns the job after it took its bytes from the budget of the operation, which may throw
+ * OPERATION_TOO_LARGE.
+ */
+async function withinBudget(budget: Budget, job: Job | null): Promise<Job | null> {
   if (job) await budget.takeRows(bytesOfJob(job));
   return job;
 }
 
-/** A page of jobs that the caller may see. `only` beats the filter of `args`. */
+/**
+ * Returns a page of jobs that the caller may see. A field of `only` replaces the same field of the
+ * filter in `args`.
+ */
 export async function jobPage(context: Context, args: JobsArgs, only: JobFilter = {}): Promise<Page<Job>> {
   const actor = requireActor(context.actor);
   const { db } = context.database;
@@ -96,9 +102,9 @@ export async function jobPage(context: Context, args: JobsArgs, only: JobFilter 
   const stream = `jobs:${field}:${direction}`;
   const position = (cursor: string | undefined) => {
     if (cursor === undefined) return undefined;
-    const found = decodeCursor(stream, cursor);
-    if (!isJobPosition(found, field)) throw cursorInvalid();
-    return found;
+    const place = decodeCursor(stream, cursor);
+    if (!isJobPosition(place, field)) throw cursorInvalid();
+    return place;
   };
   const filter = { ...args.filter, ...only };
   requireUsable(filter);
@@ -121,7 +127,10 @@ export async function jobPage(context: Context, args: JobsArgs, only: JobFilter 
   };
 }
 
-/** Throws BAD_USER_INPUT for a filter with too many or too long texts. */
+/**
+ * Throws BAD_USER_INPUT for a filter with more than 1,000 texts in a field, or a text of more than
+ * 1,000 characters or with a NUL.
+ */
 export function requireUsable(filter: JobFilter): void {
   for (const [name, value] of Object.entries(filter)) {
     const texts = [value].flat().filter((item) => typeof item === 'string');
@@ -149,7 +158,7 @@ builder.objectFields(ProjectRef, (t) => ({
       number: t.arg.int({ required: true, description: 'Number of the job in the project: 42 of `p-demo/42`.' }),
     },
     resolve: async (project, { number }, { database, budget }) =>
-      counted(budget, await getJobByNumber(database.db, project.id, number)),
+      withinBudget(budget, await getJobByNumber(database.db, project.id, number)),
   }),
 }));
 
@@ -160,7 +169,7 @@ builder.queryFields((t) => ({
     description: 'Job with this id; null when it does not exist or the caller may not see it.',
     args: { id: t.arg.id({ required: true, description: 'Id of the job; by number it is `Project.job(number:)`.' }) },
     resolve: async (_, { id }, { actor, database, budget }) =>
-      counted(budget, await getJob(database.db, requireActor(actor), id)),
+      withinBudget(budget, await getJob(database.db, requireActor(actor), id)),
   }),
   jobs: t.field({
     type: JobConnection,

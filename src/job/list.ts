@@ -1,4 +1,5 @@
-// Lists of jobs: what a filter asks of a job, the orders, and the place of a job in each of them.
+// Lists of jobs: the conditions of a filter, the three orders, and the position of a job in each,
+// which a cursor holds.
 import { and, arrayContains, eq, gte, ilike, lt, or, sql, type SQL } from 'drizzle-orm';
 import type { Actor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
@@ -20,7 +21,7 @@ export type JobFilter = {
   submittedByMe?: boolean | null;
 };
 
-/** Orders of a list of jobs; each ends with the id, so that no two jobs share a place. */
+/** Columns of each order. The last one is the id, so that no two jobs share a position. */
 const orders = {
   CREATED_AT: [job.createdAt, job.id],
   UPDATED_AT: [job.updatedAt, job.id],
@@ -28,13 +29,13 @@ const orders = {
 } as const;
 export type JobOrderField = keyof typeof orders;
 
-/** Place of a job in an order, as a cursor holds it. */
+/** Returns the position of a job in an order, as a cursor holds it, e.g. `[createdAt, id]`. */
 export function jobPosition(row: Job, field: JobOrderField): (string | number)[] {
   if (field === 'PRIORITY') return [row.priority, row.createdAt.toISOString(), row.id];
   return [(field === 'CREATED_AT' ? row.createdAt : row.updatedAt).toISOString(), row.id];
 }
 
-/** Whether a cursor's content is a place in the order. */
+/** Whether the decoded content of a cursor, which is unchecked JSON, is a position in the order. */
 export function isJobPosition(position: readonly unknown[], field: JobOrderField): boolean {
   const parts = field === 'PRIORITY' ? position.slice(1) : position;
   const [time, id] = parts;
@@ -53,7 +54,10 @@ export type JobsRequest = {
   before?: readonly unknown[] | undefined;
 };
 
-/** Jobs that the actor can see and that match, one more than the limit. */
+/**
+ * Lists jobs that the actor can see and that match the filter: up to `limit` and one more, which
+ * tells that another page follows.
+ */
 export async function listJobs(db: Db, actor: Actor, options: JobsRequest): Promise<Job[]> {
   if (!actor.scopes.has('READ')) return [];
   const order = keyset(orders[options.field], options);
@@ -66,7 +70,7 @@ export async function listJobs(db: Db, actor: Actor, options: JobsRequest): Prom
   return order.inOrder(rows);
 }
 
-/** Number of jobs that the actor can see and that match. */
+/** Counts the jobs that the actor can see and that match the filter. */
 export async function countJobs(db: Db, actor: Actor, filter: JobFilter): Promise<number> {
   if (!actor.scopes.has('READ')) return 0;
   return db.$count(job, and(...matching(actor, filter)));
@@ -77,11 +81,14 @@ function matching(actor: Actor, filter: JobFilter): SQL[] {
   return [...conditions.always, ...conditions.now];
 }
 
-/** What a filter asks: of a job for ever (a condition on what never changes), and of a job as it is now. */
+/**
+ * Returns the conditions of a filter in two lists. `always` tests fields that never change, e.g.
+ * the project; `now` tests fields that do, e.g. the state: a job may stop matching it.
+ */
 export function jobConditions(actor: Actor, filter: JobFilter): { always: SQL[]; now: SQL[] } {
-  const given = (conditions: (SQL | undefined)[]) => conditions.filter((condition) => condition !== undefined);
+  const present = (conditions: (SQL | undefined)[]) => conditions.filter((condition) => condition !== undefined);
   return {
-    always: given([
+    always: present([
       actor.projectId === null ? undefined : eq(job.projectId, actor.projectId),
       filter.projectIds ? isOneOf(job.projectId, filter.projectIds) : undefined,
       filter.model ? eq(job.model, filter.model) : undefined,
@@ -90,7 +97,7 @@ export function jobConditions(actor: Actor, filter: JobFilter): { always: SQL[];
       filter.createdBefore ? lt(job.createdAt, filter.createdBefore) : undefined,
       filter.submittedByMe ? eq(job.submittedBy, actor.tokenId) : undefined,
     ]),
-    now: given([
+    now: present([
       filter.states ? isOneOf(job.state, filter.states) : undefined,
       filter.tags?.length ? arrayContains(job.tags, filter.tags) : undefined,
       filter.search ? containing(filter.search) : undefined,
@@ -98,7 +105,10 @@ export function jobConditions(actor: Actor, filter: JobFilter): { always: SQL[];
   };
 }
 
-/** A literal search: what is special to LIKE is escaped. */
+/**
+ * Condition that a text field or a tag contains the text, ignoring case. Escapes `%`, `_` and `\`,
+ * which LIKE would take as patterns.
+ */
 function containing(search: string): SQL | undefined {
   const pattern = `%${search.replace(/[\\%_]/g, '\\$&')}%`;
   const tags = sql`array_to_string(${job.tags}, ' ')`;

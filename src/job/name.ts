@@ -1,4 +1,5 @@
-// Readable random names, e.g. `brave-otter`, for jobs that were given none. They need not be unique.
+// Readable random names, e.g. `brave-otter`, for jobs without a name in their spec. They need not
+// be unique.
 import { randomInt } from 'node:crypto';
 
 const adjectives =

@@ -1,4 +1,5 @@
-// How people ask for jobs. What an attempt, the log or the metrics know of a job is added where they live.
+// The type `Job` in GraphQL, and the subscription `jobUpdated`. Rooms below add their own fields to
+// the type, e.g. `log/schema.ts` adds `Job.logs`.
 import { canSee, requireActor } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
 import { getDefaults } from '../defaults/defaults.ts';
@@ -32,7 +33,10 @@ export const JobStateEnum = builder.enumType('JobState', {
   },
 });
 
-/** Values that a job is weighed with: what it is given by default, and some more. */
+/**
+ * Length of `Job.resolved` by which its cost is computed: a few more than the values that a job
+ * gets by default.
+ */
 export const resolvedValues = 50;
 
 export const JobRef = builder.objectRef<Job>('Job');
@@ -143,7 +147,8 @@ JobRef.implement({
       type: [ResolvedValueRef],
       description: 'Every effective value with its source: why is batch_size 32?',
       extensions: { listSize: resolvedValues },
-      resolve: (job) => listOf(job.resolved) as ResolvedValue[], // either is a list to graphql-js
+      // graphql-js takes an AsyncIterable for a list
+      resolve: (job) => listOf(job.resolved) as ResolvedValue[],
     }),
     defaultsVersion: t.exposeString('defaultsVersion', {
       description: 'Version of the built-in defaults the job was resolved with, e.g. `v2.1`.',
@@ -175,7 +180,7 @@ JobRef.implement({
       type: JobProgress,
       nullable: true,
       description: 'Progress as reported by the script; null when it reports none.',
-      // An ended job has no speed and no end to come.
+      // Without samples, speed and end are null, as they must be for an ended job.
       resolve: ({ progress, state }) => progress && { ...progress, recent: isTerminal(state) ? [] : progress.recent },
     }),
     submittedBy: t.field({
@@ -222,14 +227,15 @@ builder.objectField(IdempotencyConflictError, 'existingJob', (t) =>
 );
 
 /**
- * The job that the caller asks to follow. Many who ask at once cost one reading; whether they may is asked of each. Throws
- * NOT_FOUND for a job that is not there or that the caller may not see.
+ * Returns the job that a caller wants to follow. Callers that ask at the same time share one read;
+ * the permission of each is checked. Throws NOT_FOUND for a job that does not exist or that the
+ * caller may not see.
  */
 export async function requireFollowed({ actor, database, feeds }: Context, jobId: string): Promise<JobReading> {
   const caller = requireActor(actor);
-  const found = await feeds.readFirst(`job:${jobId}`, () => findJob(database.db, jobId));
-  if (!found || !canSee(caller, found.job.projectId)) throw notFound('Job', jobId, ['jobId']);
-  return found;
+  const reading = await feeds.readFirst(`job:${jobId}`, () => findJob(database.db, jobId));
+  if (!reading || !canSee(caller, reading.job.projectId)) throw notFound('Job', jobId, ['jobId']);
+  return reading;
 }
 
 const JobUpdate = builder.objectRef<{ job: Job; done: boolean }>('JobUpdate').implement({

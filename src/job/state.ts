@@ -1,4 +1,5 @@
-// The state machine of a job. Every change of state passes through here, in one transaction with its event.
+// The state machine of a job. `moveJob` in job.ts asks it for every change of state, and writes the
+// change and its event in one transaction.
 //
 //            ┌──────────────────────── next attempt ─────────────────────┐
 //            ▼                                                           │
@@ -33,7 +34,10 @@ const moves: Record<JobState, readonly JobState[]> = {
   TIMED_OUT: [],
 };
 
-/** Why a job is in its state, or how an attempt ended. `JobStateReasonCode` of the schema describes each. */
+/**
+ * Why a job is in its state, or how an attempt ended. `JobStateReasonCode` in the GraphQL schema
+ * describes each code.
+ */
 export type ReasonCode =
   | 'WAITING_FOR_RUNNER'
   | 'WAITING_FOR_GPUS'
@@ -58,12 +62,15 @@ export type StateReason = { code: ReasonCode; message: string; hint?: string | n
 
 export const terminalStates = jobStates.filter((state) => moves[state].length === 0);
 
-/** Whether nothing follows the state. */
+/** Whether no other state can follow. */
 export function isTerminal(state: string): boolean {
   return (terminalStates as string[]).includes(state);
 }
 
-/** Throws for a change that the state machine does not have: that is a bug, never a caller's mistake. */
+/**
+ * Throws an Error for a move that the state machine does not have. Such a move is a bug, never a
+ * mistake of a caller.
+ */
 export function requireMove(from: JobState, to: JobState): void {
   if (!moves[from].includes(to)) throw new Error(`A job cannot go from ${from} to ${to}.`);
 }

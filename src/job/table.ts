@@ -1,5 +1,6 @@
-// Jobs, and `job_stream`: the one lock of a job, with the last number given in each of its streams. Whoever changes a
-// job or what belongs to it locks that row first, several in order of job id.
+// Table `job`, and `job_stream` with the last number of each stream of a job. The row in
+// `job_stream` is the job's one lock: a transaction that writes the job, its log, metrics or events
+// locks it first, and several of them in the order of their job ids.
 import { sql } from 'drizzle-orm';
 import { bigint, boolean, check, index, integer, jsonb, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { changed, instant, now } from '../database/columns.ts';
@@ -10,7 +11,7 @@ import { type JobState, jobStates, type ReasonCode, terminalStates } from './sta
 
 const quoted = (names: readonly string[]) => sql.raw(names.map((name) => `'${name}'`).join(', '));
 
-/** What the script reported last. */
+/** The newest progress report of the training script. */
 export type Progress = {
   step: number | null;
   totalSteps: number | null;
@@ -18,7 +19,10 @@ export type Progress = {
   totalEpochs: number | null;
   /** Milliseconds since the Unix epoch. */
   time: number;
-  /** Some reports of the last minute, [time, step], oldest first: what the speed is computed from. */
+  /**
+   * Samples of the last minute as [time, step], oldest first. The speed is computed from the first
+   * and the last of them.
+   */
   recent: [number, number][];
 };
 
@@ -29,14 +33,14 @@ export const job = pgTable(
     projectId: text()
       .notNull()
       .references(() => project.id),
-    /** Number within the project; unique and growing, may skip. */
+    /** Number within the project, e.g. 42 of `p-demo/42`. Unique and growing; may skip. */
     number: bigint({ mode: 'number' }).notNull(),
     name: text().notNull(),
     state: text().$type<JobState>().notNull(),
     reasonCode: text().$type<ReasonCode>(),
     reasonMessage: text(),
     reasonHint: text(),
-    /** Last lines of the log before a failure. */
+    /** Last log lines of an attempt that failed. */
     logExcerpt: jsonb().$type<string[]>().notNull().default([]),
     model: text().notNull(),
     dataset: text().notNull(),
@@ -46,7 +50,7 @@ export const job = pgTable(
     effective: jsonb().$type<EffectiveSpec>().notNull(),
     resolved: jsonb().$type<ResolvedValue[]>().notNull(),
     defaultsVersion: text().notNull(),
-    /** Revision of the project's policy that it was resolved with; 0 for the empty one. */
+    /** Revision of the project's policy that the spec was resolved and checked with; 0 for none. */
     policyRevision: integer().notNull().default(0),
     specHash: text().notNull(),
     tags: text().array().notNull(),
@@ -54,21 +58,29 @@ export const job = pgTable(
     priority: integer().notNull(),
     gpus: integer().notNull(),
     timeoutSeconds: integer(),
-    /** Backoff: no runner gets the job before this moment of the database's clock. */
+    /** Backoff before a retry: no runner gets the job before this time of the database's clock. */
     notBefore: instant(),
-    /** A queued job is given up at this moment; null for no limit. */
+    /** A job that is still queued at this time becomes TIMED_OUT; null for no limit. */
     queueExpiresAt: instant(),
-    /** Runners on which it failed the same way too often: it goes elsewhere while another matches. */
+    /**
+     * Ids of runners on which attempts of this job failed the same way too often. They get it again
+     * only when no other runner fits.
+     */
     leftOut: text().array().notNull().default([]),
     progress: jsonb().$type<Progress>(),
     cancelGraceSeconds: integer(),
-    /** Token or schedule that submitted it. */
+    /** Id of the token or schedule that submitted the job. */
     submittedBy: text(),
-    /** The finished job that it repeats. */
+    /** Id of the finished job that this one retries; null for a first submission. */
     retriedFrom: text(),
-    /** Schedule whose template it is; kept when the schedule is deleted. Null for any other job. */
+    /**
+     * Id of the schedule that submitted the job, kept when the schedule is deleted; null for
+     * others.
+     */
     scheduleId: text(),
-    /** Due time of its schedule that it was started for; null for a job that nobody's calendar asked for. */
+    /**
+     * Due time for which its schedule submitted the job; null for a job of a trigger or a person.
+     */
     dueAt: instant(),
     createdAt: instant().notNull().default(now),
     startedAt: instant(),
@@ -80,7 +92,7 @@ export const job = pgTable(
     check('job_state', sql`${table.state} in (${quoted(jobStates)})`),
     check('job_finished', sql`(${table.finishedAt} is not null) = (${table.state} in (${quoted(terminalStates)}))`),
     uniqueIndex('job_project_number').on(table.projectId, table.number),
-    // A due time starts one job at most, however many gateways try.
+    // At most one job per due time: a second gateway that submits for it gets an error.
     uniqueIndex('job_schedule_due').on(table.scheduleId, table.dueAt),
     index('job_schedule_created')
       .on(table.scheduleId, table.createdAt, table.id)
@@ -108,17 +120,20 @@ export const jobStream = pgTable('job_stream', {
   jobId: text()
     .primaryKey()
     .references(() => job.id),
-  /** Last number given to a log line. */
+  /** Number of the newest log line. */
   line: bigint({ mode: 'number' }).notNull().default(0),
-  /** Last number given to an event. */
+  /** Number of the newest event. */
   event: bigint({ mode: 'number' }).notNull().default(0),
-  /** Last number given to a change of a metric window. */
+  /** Number of the newest change of a metric window. */
   window: bigint({ mode: 'number' }).notNull().default(0),
-  /** Number of changes of the job's own row. */
+  /** Counts the changes of the row in `job`. */
   revision: bigint({ mode: 'number' }).notNull().default(0),
-  /** Bytes of the log that are kept. */
+  /** Bytes of the log that the database keeps, before compression. */
   logBytes: bigint({ mode: 'number' }).notNull().default(0),
-  /** Names of metrics that are kept, and whether the log names one that is not: see metric/append.ts. */
+  /**
+   * Number of the job's metrics. `metricRefused` is true once a line of the log said that a metric
+   * beyond the limit was dropped (metric/append.ts).
+   */
   metricNames: integer().notNull().default(0),
   metricRefused: boolean().notNull().default(false),
 });

@@ -1,4 +1,5 @@
-// Lines into the log: they get the next numbers, and beyond the job's limit the log keeps its head and a rolling tail.
+// Appends lines to the log of a job and numbers them. A log beyond its limit keeps its head and its
+// newest lines; the lines between become a gap.
 import { and, eq, gt, gte, lte, sql } from 'drizzle-orm';
 import { packBytes, unpackBytes } from '../database/columns.ts';
 import type { LockedJob } from '../job/job.ts';
@@ -6,7 +7,10 @@ import type { Tx } from '../live/commit.ts';
 import { type Entry, logStreams, type NewGap, type NewLine } from './log.ts';
 import { logChunk } from './table.ts';
 
-/** Appends lines and gaps to a locked job's log, in this order, and gives them the next numbers. */
+/**
+ * Appends lines and gaps to the log of a locked job, in this order, and numbers them from
+ * `locked.stream.line + 1` on.
+ */
 export async function appendLog(
   tx: Tx,
   locked: LockedJob,
@@ -33,7 +37,10 @@ export async function appendLog(
   await keepWithinLimit(tx, locked);
 }
 
-/** Puts a line in the place of one that was refused; nothing happens when the log keeps no such gap any more. */
+/**
+ * Replaces the gap at number `seq`, which stands for one line that the database refused, with a
+ * line. Does nothing when the log has no such gap.
+ */
 export async function fillGap(tx: Tx, locked: LockedJob, seq: number, line: NewLine): Promise<void> {
   const jobId = locked.job.id;
   const [chunk] = await tx
@@ -44,9 +51,9 @@ export async function fillGap(tx: Tx, locked: LockedJob, seq: number, line: NewL
   const entries = JSON.parse(unpackBytes(chunk.body)) as Entry[];
   let first = chunk.first;
   const index = entries.findIndex((entry) => {
-    const found = first === seq && entry[3] === 'gap' && entry[1] === 1 && entry[2] === 'REFUSED';
+    const isRefusedLine = first === seq && entry[3] === 'gap' && entry[1] === 1 && entry[2] === 'REFUSED';
     first += entry[3] === 'gap' ? entry[1] : 1;
-    return found;
+    return isRefusedLine;
   });
   if (index === -1) return;
   const { packed: body, size } = packBytes(JSON.stringify(entries.with(index, toEntry(line))));
@@ -58,8 +65,9 @@ export async function fillGap(tx: Tx, locked: LockedJob, seq: number, line: NewL
 }
 
 /**
- * A log beyond its limit keeps its head and a rolling tail, half of the bytes each; what was between is a gap. Cut only
- * when a twentieth too much has gathered, since finding the place reads the sizes of all chunks.
+ * Removes the middle of a log beyond its limit, so that its head and its newest lines keep half of
+ * the bytes each. It acts only 5 % above the limit, because finding the middle reads the sizes of
+ * all chunks.
  */
 async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
   const { max_bytes: maxBytes } = locked.job.effective.logs;
@@ -69,7 +77,7 @@ async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
   const sizes = tx
     .select({
       first: logChunk.first,
-      // Running totals from either end: a chunk is in the middle when neither half has room for it.
+      // Running totals from either end: a chunk beyond half the limit in both is in the middle.
       fromStart: sql<number>`sum(${size}) over (order by ${logChunk.first})`.as('from_start'),
       fromEnd: sql<number>`sum(${size}) over (order by ${logChunk.first} desc)`.as('from_end'),
     })
@@ -80,7 +88,8 @@ async function keepWithinLimit(tx: Tx, locked: LockedJob): Promise<void> {
   const middle = tx
     .select({ first: sizes.first })
     .from(sizes)
-    .where(and(gt(sizes.first, 1), gt(sizes.fromStart, half), gt(sizes.fromEnd, half))); // the head stays: see isPruned
+    // The first chunk stays, so that readers know a removed head from a cut middle (`isPruned`).
+    .where(and(gt(sizes.first, 1), gt(sizes.fromStart, half), gt(sizes.fromEnd, half)));
   const removed = await tx
     .delete(logChunk)
     .where(and(eq(logChunk.jobId, jobId), sql`${logChunk.first} in ${middle}`))

@@ -1,4 +1,4 @@
-// What a reader of a log asks for: streams, an attempt, a span of time, a literal text.
+// Filters of a log: by streams, attempt, span of time and literal text.
 import { stripVTControlCharacters } from 'node:util';
 import { eq, gte, lt, type SQL } from 'drizzle-orm';
 import type { LogLine, LogStream } from './log.ts';
@@ -12,12 +12,12 @@ export type LogFilter = {
   until?: Date | null;
 };
 
-/** Whether a filter asks for anything. */
+/** Whether any field of the filter is set. */
 export function isFiltered(filter: LogFilter): boolean {
   return Object.values(filter).some((value) => value !== null && value !== undefined);
 }
 
-/** What can be told of a whole chunk without opening it. */
+/** Returns the conditions of the filter on whole chunks, which hold without reading their lines. */
 export function inChunk(filter: LogFilter): SQL[] {
   const { attempt, since, until } = filter;
   return [
@@ -27,14 +27,14 @@ export function inChunk(filter: LogFilter): SQL[] {
   ];
 }
 
-/** A literal search, ignoring case and escape sequences. */
+/** Makes a test for single lines. `search` is literal, and ignores case and escape sequences. */
 export function matcher(filter: LogFilter): (line: LogLine) => boolean {
   const { streams, search, since, until } = filter;
-  const wanted = search?.toLowerCase();
+  const searchText = search?.toLowerCase();
   return (line) => {
     if (streams && !streams.includes(line.stream)) return false;
     if (since && line.time < since.getTime()) return false;
     if (until && line.time >= until.getTime()) return false;
-    return !wanted || stripVTControlCharacters(line.text).toLowerCase().includes(wanted);
+    return !searchText || stripVTControlCharacters(line.text).toLowerCase().includes(searchText);
   };
 }

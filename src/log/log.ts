@@ -1,5 +1,6 @@
-// The log of a job: lines with dense numbers given under the job's lock (append.ts), read from any number on (read.ts).
-// Missing lines are data: a reader gets a gap with its reason, never a silent jump.
+// The log of a job: lines with dense numbers, given under the job's lock (append.ts), and read from
+// any number on (read.ts). A reader gets a gap with its reason for missing lines, never a silent
+// jump.
 import { asc, eq, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
@@ -13,7 +14,7 @@ export type GapReason = 'RETENTION' | 'SPOOL_OVERFLOW' | 'LOG_LIMIT' | 'REFUSED'
 
 export type LogLine = {
   seq: number;
-  /** Milliseconds since the Unix epoch, when the runner read the line. */
+  /** Time at which the runner read the line, in milliseconds since the Unix epoch. */
   time: number;
   stream: LogStream;
   text: string;
@@ -29,7 +30,7 @@ export type Entry =
   | [time: number, stream: number, text: string, truncated?: 1]
   | [time: number, lines: number, reason: GapReason, gap: 'gap'];
 
-/** Number of the first line that is kept; null when none is. */
+/** Returns the number of the first line in the database; null for an empty log. */
 export async function firstKept(db: Db, jobId: string): Promise<number | null> {
   const [row] = await db
     .select({ first: logChunk.first })
@@ -40,7 +41,10 @@ export async function firstKept(db: Db, jobId: string): Promise<number | null> {
   return row?.first ?? null;
 }
 
-/** Removes chunks of logs, the first lines first, up to `limit` of them. The caller has locked the jobs. */
+/**
+ * Removes up to `limit` chunks of these logs, the first lines first. The caller has locked the
+ * jobs.
+ */
 export async function pruneLogs(tx: Tx, jobIds: readonly string[], limit: number): Promise<Pruned> {
   const oldest = tx
     .select({ jobId: logChunk.jobId, first: logChunk.first })

@@ -1,4 +1,5 @@
-// Reading a log on from any number in either direction, within bytes and time, and what a notification tells of new lines.
+// Reads a log from any number on, forward or backward, within bounds of bytes and time. Also reads
+// new lines from a notification, without the database.
 import { stripVTControlCharacters } from 'node:util';
 import { and, asc, desc, eq, gt, lt, lte } from 'drizzle-orm';
 import { unpackBytes } from '../database/columns.ts';
@@ -12,49 +13,70 @@ import { logChunk } from './table.ts';
 export type LogReading = {
   lines: LogLine[];
   gaps: StreamGap[];
-  /** Number up to which (or down to which) the log was read; with a filter it may be far from the last line. */
+  /**
+   * Number up to which the log was read, or down to which when backward. With a filter it may be
+   * far beyond the last matching line.
+   */
   position: number;
-  /** Whether there is more to read in this direction. */
+  /** True when unread lines remain in this direction. */
   more: boolean;
 };
 
-/** A chunk may hold a thousand lines or one: a read begins with few, and takes twice as many each time it needs more. */
+/**
+ * Chunks of the first query and of the largest. A chunk may hold one line or a thousand, so a read
+ * begins with 2 and doubles with each query.
+ */
 const [fewChunks, chunksPerQuery] = [2, 32];
 
-/** Bytes of lines that one query should bring at most. */
+/** Bytes of lines that one query should load at most. */
 const bytesPerQuery = 2 * 1024 * 1024;
 
-/** Chunks that one call looks at: a filter that matches little must not keep a connection for long. */
+/**
+ * Chunks that one call reads at most, so that a filter that matches little does not keep a
+ * connection for long.
+ */
 const chunksPerRead = 1_024;
 
-/** Bytes of lines that one call with a filter looks through, about. The cost of a search in `schema.ts` is that of these. */
+/**
+ * A call with a filter ends once it has searched about this many bytes. `searchCost` in schema.ts
+ * is computed from it.
+ */
 export const bytesPerSearch = 8 * 1024 * 1024;
 
-/** Chunks beyond this size are opened in turns with other long work. */
+/**
+ * A chunk of more bytes is parsed in a turn of its own, so that other requests are served in
+ * between.
+ */
 const largeChunk = 16 * 1024;
 
-/** What a line takes beside its text. */
+/** Estimated memory of a line without its text, in bytes. */
 export const lineBytes = 100;
 
-/** What a read may take of the process. */
+/** Bounds of one read. */
 export type ReadLimits = {
   maxLines: number;
   /** Characters of text after which a page ends; it holds one line at least. */
   maxBytes: number;
-  /** Is told the bytes of the lines before more of them are read; what it throws ends the read. */
+  /**
+   * Takes the bytes of lines from the operation's budget, before more are read. An error that it
+   * throws ends the read.
+   */
   takeRows?: ((bytes: number) => Promise<void>) | undefined;
-  /** Ends a read whose operation is over. */
+  /** Aborted when the operation is over: the read then throws. */
   signal?: AbortSignal | undefined;
   /** Milliseconds after which a read with a filter ends where it is. */
   searchMs?: number;
 };
 
-/** Follows one read: when others have their turn, and when a filter has looked through enough. */
-function watch({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: boolean) {
+/**
+ * Meters one read: gives way to other work before it opens a large chunk, takes bytes from the
+ * budget, and tells when a filter has searched enough.
+ */
+function startMeter({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: boolean) {
   const beganAt = performance.now();
   let [opened, seen, taken] = [0, 0, 0];
   return {
-    /** Before a chunk is opened. */
+    /** Runs before a chunk of `size` bytes is opened. */
     async open(size: number): Promise<void> {
       signal?.throwIfAborted();
       const turn = filtered || size > largeChunk ? giveWay() : undefined;
@@ -68,20 +90,24 @@ function watch({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: 
       taken = bytes;
       if (more > 0) await takeRows?.(more);
     },
-    /** Not before one chunk was opened: however late it is, a page goes on. */
+    /** False until one chunk was opened, so that each page makes progress however slow it is. */
     hasEnough: () => filtered && opened > 0 && (seen >= bytesPerSearch || performance.now() - beganAt >= searchMs),
   };
 }
 
-/** How many chunks the next query takes: twice as many as the last one, but no more bytes than one should bring. */
+/**
+ * Returns the number of chunks for the next query: twice as many as in the last one, bounded by
+ * their mean size so that the query loads about `bytesPerQuery`.
+ */
 function nextTake(take: number, chunks: readonly { size: number }[]): number {
   const mean = chunks.reduce((sum, { size }) => sum + size, 1) / Math.max(1, chunks.length);
   return Math.max(1, Math.min(2 * take, chunksPerQuery, Math.floor(bytesPerQuery / mean)));
 }
 
 /**
- * Lines with numbers above `after`, in order, up to `maxLines` or about `maxBytes` of text (one line at least). `head`
- * is the last number of the log when the caller looked. With a filter it may end before, at its `position`.
+ * Reads lines with numbers above `after`, in order: up to `maxLines` lines or about `maxBytes` of
+ * text, at least one line. `head` is the last number of the log when the caller looked. With a
+ * filter the read may end earlier, at its `position`.
  */
 export async function readLog(
   db: Db,
@@ -94,7 +120,7 @@ export async function readLog(
   let size = 0;
   const filtered = isFiltered(filter);
   if (filtered) await skipPruned(db, jobId, head, reading);
-  const watched = watch(options, filtered);
+  const meter = startMeter(options, filtered);
   let bytes = 0;
   let take = fewChunks;
   for (let seen = 0; reading.position < head && seen < chunksPerRead; seen += take) {
@@ -112,9 +138,9 @@ export async function readLog(
       .orderBy(asc(logChunk.last))
       .limit(take);
     for (const chunk of chunks) {
-      if (watched.hasEnough()) return { ...reading, more: true };
-      await watched.open(chunk.size);
-      // Without a filter, numbers that no chunk holds are lines that were removed.
+      if (meter.hasEnough()) return { ...reading, more: true };
+      await meter.open(chunk.size);
+      // Without a filter, every number that no chunk holds is a removed line.
       if (!filtered && chunk.first > reading.position + 1) {
         const reason = (await isPruned(db, jobId, chunk.first)) ? 'RETENTION' : 'LOG_LIMIT';
         reading.gaps.push({ fromSeq: reading.position + 1, toSeq: chunk.first - 1, reason });
@@ -123,7 +149,7 @@ export async function readLog(
         const last = 'toSeq' in item ? item.toSeq : item.seq;
         if (last <= reading.position) continue;
         if (reading.lines.length >= maxLines || size >= maxBytes) {
-          await watched.take(bytes);
+          await meter.take(bytes);
           return { ...reading, more: true };
         }
         reading.position = last;
@@ -134,10 +160,11 @@ export async function readLog(
           bytes += bytesOf(item);
         }
       }
-      await watched.take(bytes);
+      await meter.take(bytes);
     }
     if (chunks.length < take) {
-      // The limit leaves the tail: only retention removes the last lines.
+      // The log limit never removes the newest lines: missing ones at the end were removed by
+      // retention.
       if (!filtered && reading.position < head) {
         reading.gaps.push({ fromSeq: reading.position + 1, toSeq: head, reason: 'RETENTION' });
       }
@@ -152,10 +179,16 @@ function bytesOf({ text }: LogLine): number {
   return Buffer.byteLength(text) + lineBytes;
 }
 
-/** What a notification tells of an attempt's stored records: the numbers of the first of them, and of the first line, in the log. */
+/**
+ * The records of one attempt in a notification. `first` is the record number of the first of them,
+ * `seq` the log number of its first line.
+ */
 export type ToldRecords = { attempt: number; first: number; seq: number; records: readonly RunnerRecord[] };
 
-/** What a notification's records say of the lines from `after` to `head`; null unless it is all of them, one after the other. */
+/**
+ * Returns the lines from `after` to `head` out of the records of a notification; null unless the
+ * records hold all of them without a hole.
+ */
 export function linesOfNotification(
   reported: readonly object[],
   options: { after: number; head: number },
@@ -178,12 +211,18 @@ export function linesOfNotification(
   return reading.position === options.head && options.head > options.after ? reading : null;
 }
 
-/** Whether what is missing before a chunk was past retention, which removes a log from its head on; the limit never does. */
+/**
+ * Whether retention removed the lines before this chunk. It removes a log from its head on, so the
+ * chunk is then the first that is left; the log limit never removes the head.
+ */
 async function isPruned(db: Db, jobId: string, chunkFirst: number): Promise<boolean> {
   return (await firstKept(db, jobId)) === chunkFirst;
 }
 
-/** A filter cannot say which of the lines that are gone it would have matched: the whole of them is a gap. */
+/**
+ * Moves `reading` past the removed head of the log, and adds it as one gap. Nobody can tell which
+ * removed lines a filter would have matched.
+ */
 async function skipPruned(db: Db, jobId: string, head: number, reading: LogReading): Promise<void> {
   const last = Math.min(head, ((await firstKept(db, jobId)) ?? head + 1) - 1);
   if (last <= reading.position) return;
@@ -191,7 +230,10 @@ async function skipPruned(db: Db, jobId: string, head: number, reading: LogReadi
   reading.position = last;
 }
 
-/** Lines with numbers below `before`, in order: the last `maxLines` of them, within the same limits as forward. */
+/**
+ * Reads the last `maxLines` lines with numbers below `before`, and returns them in order, within
+ * the same limits as `readLog`.
+ */
 export async function readLogBackward(
   db: Db,
   jobId: string,
@@ -200,7 +242,7 @@ export async function readLogBackward(
   const { maxLines, maxBytes, filter = {} } = options;
   const reading: LogReading = { lines: [], gaps: [], position: options.before, more: false };
   const matches = matcher(filter);
-  const watched = watch(options, isFiltered(filter));
+  const meter = startMeter(options, isFiltered(filter));
   let [size, bytes] = [0, 0];
   let take = fewChunks;
   const isFull = () => reading.lines.length >= maxLines || size >= maxBytes;
@@ -212,8 +254,8 @@ export async function readLogBackward(
       .orderBy(desc(logChunk.first))
       .limit(take);
     for (const chunk of chunks) {
-      if (watched.hasEnough()) return inOrder({ ...reading, more: true });
-      await watched.open(chunk.size);
+      if (meter.hasEnough()) return inOrder({ ...reading, more: true });
+      await meter.open(chunk.size);
       if (!isFiltered(filter) && chunk.last < reading.position - 1) {
         if (isFull()) return inOrder({ ...reading, more: true });
         reading.gaps.push({ fromSeq: chunk.last + 1, toSeq: reading.position - 1, reason: 'LOG_LIMIT' });
@@ -223,7 +265,7 @@ export async function readLogBackward(
         const first = 'toSeq' in item ? item.fromSeq : item.seq;
         if (first >= reading.position) continue;
         if (isFull()) {
-          await watched.take(bytes);
+          await meter.take(bytes);
           return inOrder({ ...reading, more: true });
         }
         reading.position = first;
@@ -234,7 +276,7 @@ export async function readLogBackward(
           bytes += bytesOf(item);
         }
       }
-      await watched.take(bytes);
+      await meter.take(bytes);
     }
     if (chunks.length < take) return inOrder(await endOfBackward(db, jobId, reading, isFull(), filter));
     take = nextTake(take, chunks);
@@ -242,7 +284,10 @@ export async function readLogBackward(
   return inOrder({ ...reading, more: true });
 }
 
-/** The head of the log, when it is past retention, is a gap of its own; a full page leaves it to the next one. */
+/**
+ * Adds the head of the log as a gap when retention removed it. A full page leaves it to the next
+ * page.
+ */
 async function endOfBackward(
   db: Db,
   jobId: string,
@@ -262,7 +307,10 @@ function inOrder(reading: LogReading): LogReading {
   return { ...reading, lines: reading.lines.reverse(), gaps: reading.gaps.reverse() };
 }
 
-/** The last lines of an attempt, without escape sequences: what a person wants to see of a failure. */
+/**
+ * Returns the last lines of an attempt, up to 500 characters each, without escape sequences: an
+ * excerpt that explains a failure.
+ */
 export async function readExcerpt(
   db: Db,
   jobId: string,

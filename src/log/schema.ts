@@ -1,5 +1,5 @@
-// How people read a log: `Job.logs` in pages, `jobLogs` live. Both share their cursors, so that a page's end is where a
-// subscription goes on.
+// The log in GraphQL: `Job.logs` in pages, `jobLogs` live. Both share cursors, so that a
+// subscription goes on where a page ends.
 import { channels } from '../bus/bus.ts';
 import { builder, type Context, viewerNeutral } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
@@ -25,11 +25,17 @@ import {
 
 const maxBatchLines = 500;
 const maxBatchBytes = 64 * 1024;
-/** Characters of text after which a page ends, whatever it was to hold: `endCursor` goes on from there. */
+/**
+ * A page ends after this many characters of text, even below its page size; `endCursor` goes on
+ * from there.
+ */
 const maxPageBytes = 1024 * 1024;
-/** How long one page searches. */
+/** Milliseconds that one page may search. */
 const searchMs = 2_000;
-/** Points of a page that searches: the bytes that it looks through at most, as many for a point as an object may have. */
+/**
+ * Cost of a page that searches, 512 points: one for each 16 KiB, the most that one line holds, of
+ * the 8 MiB that it reads at most.
+ */
 const searchCost = bytesPerSearch / (16 * 1024);
 
 const LogStreamEnum = builder.enumType('LogStream', {
@@ -160,7 +166,10 @@ through or 2 s: it may hold fewer lines than asked for, or none, and \`pageInfo\
   }),
 );
 
-/** Only a text and the streams are looked for in the lines; the rest of a filter chooses among chunks. */
+/**
+ * Cost of the filter. `search` and `streams` are tested on each line; the other fields choose whole
+ * chunks, which costs nothing more.
+ */
 function searchWeight(argument: (name: string) => unknown): number {
   const { search, streams } = (argument('filter') ?? {}) as LogFilter;
   return search || streams ? searchCost : 0;
@@ -220,7 +229,8 @@ function logStream({ database }: Context, jobId: string, start: number, filter: 
     key: `log:${JSON.stringify(filter)}`,
     start,
     async read(after, to) {
-      // The job before its lines: an end that is seen here has all of its lines below the head.
+      // The job is read before its lines: once its state is terminal, all its lines lie at or below
+      // `head`.
       const { job, line: head } = await readJob(database.db, jobId);
       const limits = { maxLines: maxBatchLines, maxBytes: maxBatchBytes };
       const reading = await readLog(database.db, jobId, { after, head: Math.min(head, to ?? head), filter, ...limits });

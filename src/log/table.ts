@@ -1,4 +1,5 @@
-// Log lines, in chunks: the lines that one batch brought are one row. A row a line cost 3.5 times as much to store.
+// Table `log_chunk`: the lines of one batch make one row. One row per line took 3.5 times the
+// space.
 import { bigint, index, integer, pgTable, primaryKey, text } from 'drizzle-orm/pg-core';
 import { bytes, instant } from '../database/columns.ts';
 import { job } from '../job/table.ts';
@@ -9,15 +10,21 @@ export const logChunk = pgTable(
     jobId: text()
       .notNull()
       .references(() => job.id),
-    /** Numbers of the first and last line; between two chunks of a job no number is missing unless lines are. */
+    /**
+     * Numbers of the first and the last line. A number between two chunks of a job is that of a
+     * removed line.
+     */
     first: bigint({ mode: 'number' }).notNull(),
     last: bigint({ mode: 'number' }).notNull(),
     attempt: integer().notNull(),
     firstTime: instant().notNull(),
     lastTime: instant().notNull(),
-    /** JSON, one array a line: [time, stream, text, truncated]; a gap is [time, lines, reason]. See `packBytes`. */
+    /**
+     * JSON, one array per line: [time, stream, text, truncated], or [time, lines, reason] for a
+     * gap. Compressed by `packBytes`.
+     */
     body: bytes().notNull(),
-    /** Bytes of the JSON: what counts against the limit of a log. */
+    /** Bytes of the JSON before compression, which count against the log limit of the job. */
     size: integer().notNull().default(0),
   },
   (table) => [primaryKey({ columns: [table.jobId, table.first] }), index('log_chunk_last').on(table.jobId, table.last)],

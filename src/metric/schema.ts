@@ -1,4 +1,4 @@
-// How people ask for metrics: names, summaries and newest values. Windows, series and `jobMetrics`
+// `Job.metrics` in GraphQL: names, summaries and newest values. Windows, series and `jobMetrics`
 // have schema files of their own.
 import { builder, loadExisting } from '../graphql/builder.ts';
 import { badInput, NodeInterface, registerNode } from '../graphql/node.ts';
@@ -11,7 +11,7 @@ import type { StoredPoint } from './table.ts';
 import { fromStored } from './window.ts';
 
 const maxMetrics = 1_000;
-/** About what a metric takes in memory. */
+/** Estimated memory of a metric, in bytes. */
 const metricBytes = 1_000;
 
 export function metricId(jobId: string, name: string): string {
@@ -111,7 +111,8 @@ reads no points.`,
       };
       const metrics = await listMetrics(database.db, job.id, checkNames(names), page);
       await budget.takeRows(metrics.length * metricBytes);
-      return listOf(metrics.map(withId)) as MetricNode[]; // either is a list to graphql-js
+      // graphql-js takes an AsyncIterable for a list
+      return listOf(metrics.map(withId)) as MetricNode[];
     },
   }),
 );
@@ -124,13 +125,16 @@ builder.objectField(JobRef, 'metricCount', (t) =>
 );
 
 /**
- * Metrics that a page is weighed with when `first` is not given, as any list. With the 1,000 that it
- * may hold an ordinary `metrics { windows(first: 500) { nodes { mean } } }` would be refused. What is
- * more than usual is bounded by its bytes.
+ * Number of metrics by which the cost of a page without `first` is computed. By the 1,000 that it
+ * may hold, an ordinary `metrics { windows(first: 500) { nodes { mean } } }` would be refused; a
+ * page with more than 20 is bounded by its bytes.
  */
 const usualMetrics = 20;
 
-/** How many metrics a page is weighed with: as many as are named, when none of them is a prefix. */
+/**
+ * Returns the number of metrics by which the cost of a page is computed: at most that of `names`,
+ * unless one of them is a prefix such as `train/*`.
+ */
 function metricsAsked(argument: (name: string) => unknown): number {
   const [first, names] = [argument('first'), argument('names')];
   const isExact = Array.isArray(names) && names.every((name) => typeof name === 'string' && !name.endsWith('*'));
@@ -138,7 +142,10 @@ function metricsAsked(argument: (name: string) => unknown): number {
   return isExact ? Math.min(most, names.length) : most;
 }
 
-/** Names as they come in an argument; null for all. */
+/**
+ * Returns the names of an argument, null for all. Throws BAD_USER_INPUT for more than 100 names or
+ * one that is too long.
+ */
 export function checkNames(names: string[] | null | undefined, argument = 'names'): string[] | null {
   if (!names) return null;
   if (names.length > 100 || names.some((name) => name.length > 251 || name.includes('\0'))) {

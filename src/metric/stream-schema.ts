@@ -1,5 +1,5 @@
-// `jobMetrics`: metric windows, live. A window is sent as it is now, never the versions in between, so
-// that a slow reader gets fewer messages, not older ones.
+// `jobMetrics`: metric windows, live. A batch holds each window in its newest state, not each
+// revision in between, so a slow reader gets fewer messages, not older ones.
 import { channels } from '../bus/bus.ts';
 import { builder, type Context } from '../graphql/builder.ts';
 import { type Batch, batchType, streamField } from '../graphql/stream.ts';
@@ -23,7 +23,7 @@ import { keysAt, textOf } from './tier.ts';
 import { decodeWindowCursor, encodeWindowCursor, MetricWindowRef, windowBytes } from './window-schema.ts';
 
 const maxBatchWindows = 500;
-/** Shortest time between two batches: a window that fills is sent once a second. */
+/** Shortest pause between two batches: a window that fills is sent once a second. */
 const minIntervalMs = 1_000;
 
 type MetricWindowBatch = Batch<{ windows: Window[] }>;
@@ -73,7 +73,10 @@ A window that is sent again has the same \`id\` and a higher \`revision\`.`,
 
 type Start = { change: number; last: number | null };
 
-/** A part of the stream; `head` is the job's last change when the windows were read. */
+/**
+ * Makes a slice of the stream. `head` is the number of the job's last window change when the
+ * windows were read.
+ */
 function toSlice(
   job: Job,
   head: number,
@@ -86,7 +89,10 @@ function toSlice(
   return { value, empty: windows.length === 0, position, seen, more, done, sizeBytes: windows.length * windowBytes };
 }
 
-/** The job's own windows. The ring holds one batch: a slower follower reads the newest revisions. */
+/**
+ * Stream of the windows in the job's own length. Its ring holds one batch; a slower follower reads
+ * the newest revisions from the database.
+ */
 function ownStream(
   { database: { db } }: Context,
   jobId: string,
@@ -120,16 +126,18 @@ function ownStream(
   };
 }
 
-/** Oldest first: the order of changes only decides which windows are in the batch. */
+/**
+ * Sorts windows by their start. The order of their changes only decides which windows a batch gets.
+ */
 function inOrder(windows: Window[]): Window[] {
   return windows.sort((a, b) => a.start - b.start || (a.name < b.name ? -1 : 1) || a.attempt - b.attempt);
 }
 
 /**
- * Reads longer windows: those with a changed part, and when all of these are read, those that closed
- * by the mere course of time. `sent` holds the revisions of the last batch, since the next page of a
- * backlog may bring a window again that has not changed. Each follower reads for itself: which windows
- * it needs depends on what it was sent and when, so two followers at one position may need others.
+ * Reads windows longer than the job's own: first those with a changed part, then those that closed
+ * because time passed. `sent` holds the revisions of the last batch, since the next page of a
+ * backlog may bring an unchanged window again. Each follower reads for itself, because its windows
+ * depend on what it was sent and when.
  */
 function mergedReader(
   { database: { db } }: Context,

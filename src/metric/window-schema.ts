@@ -1,5 +1,6 @@
-// `Metric.windows`: aggregates of a metric over time, in pages. A page's cursor holds a place in the
-// windows of its metric and a change number: pages go on from the place, `jobMetrics` from the change.
+// `Metric.windows`: aggregates of a metric over time, in pages. A cursor holds a place among the
+// windows of the metric and a change number: the next page goes on from the place, `jobMetrics`
+// from the change.
 import { builder, type Context, viewerNeutral } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
@@ -18,7 +19,7 @@ import { metricId, MetricRef } from './schema.ts';
 import { fromStored, meanOf, quantileOf } from './window.ts';
 
 const maxPage = 1_000;
-/** Estimated memory of a window without its buckets. */
+/** Estimated memory of a window without its buckets, in bytes. */
 export const windowBytes = 1_000;
 const bucketBytes = 12;
 
@@ -131,7 +132,10 @@ builder.objectField(MetricWindowConnection, 'windowSeconds', (t) =>
   }),
 );
 
-/** A subscription goes on from `change`, a page from `place`, which a subscription's cursor lacks. */
+/**
+ * Position in a cursor. A subscription goes on from `change`; a page goes on from `place`, which a
+ * cursor of a subscription lacks.
+ */
 type Position = { change: number; place?: readonly number[] };
 
 const streamName = (jobId: string) => `metric:${jobId}`;
@@ -174,7 +178,8 @@ builder.objectField(MetricRef, 'windows', (t) =>
       const page = toPage(windows, { ...request, limit }, cursor);
       const last = page.edges.at(-1)?.node;
       const end = last ? [last.start, last.attempt] : (after ?? [0, 0]);
-      // A subscription from here must also bring what lies behind this page and has not changed since.
+      // A subscription with this cursor must also bring the unchanged windows after this page, so
+      // `change` stands before the first of them.
       const behind = await changeBefore(db, plan, name, end);
       const endCursor = encodeWindowCursor(jobId, { change: Math.min(head, behind ?? head), place: end });
       return { ...page, endCursor, windowSeconds: plan.seconds };

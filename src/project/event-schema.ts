@@ -1,4 +1,5 @@
-// How people read who did what: `Project.events` and `Viewer.platformEvents`. The job of an event is added where jobs live.
+// Events of projects in GraphQL: `Project.events` and `Viewer.platformEvents`.
+// `job/event-schema.ts` adds the job of an event.
 import { eventBytes, type EventType, eventTypes } from '../event/event.ts';
 import {
   type Event,

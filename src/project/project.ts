@@ -1,4 +1,5 @@
-// Projects: the unit of access. Every read takes the actor; what it may not see does not exist for it.
+// Projects, the unit of access. Every reading function takes the actor, and treats a project that
+// the actor may not see as one that does not exist.
 import { and, asc, eq, isNull, sql } from 'drizzle-orm';
 import { type Actor, canSee, requirePlatformScope, requireScope } from '../actor.ts';
 import { now } from '../database/columns.ts';
@@ -13,7 +14,7 @@ import { accessToken, project } from './table.ts';
 
 export type Project = typeof project.$inferSelect;
 export type NewProject = { id: string; name?: string | null; command?: string[] | null };
-/** What is undefined stays as it is; a command of null takes the project's away. */
+/** Undefined fields stay as they are; a null `command` removes the command of the project. */
 export type ProjectChange = {
   id: string;
   name?: string | undefined;
@@ -21,7 +22,7 @@ export type ProjectChange = {
   archived?: boolean | undefined;
 };
 
-/** Creates a project; needs an administrator of the platform. Throws ALREADY_EXISTS for a key in use. */
+/** Creates a project; needs ADMIN on the platform. Throws ALREADY_EXISTS for a key in use. */
 export async function createProject(tx: Tx, actor: Actor, input: NewProject): Promise<Project> {
   requirePlatformScope(actor, 'ADMIN', ['input']);
   const issues = projectIssues(input);
@@ -42,18 +43,19 @@ export async function createProject(tx: Tx, actor: Actor, input: NewProject): Pr
 }
 
 /**
- * Changes a project, archives it or brings it back; needs ADMIN. One that is archived can only be brought back, together
- * with other changes if need be. What is so already leaves no event.
+ * Changes a project, archives it or brings it back; needs ADMIN. An archived project accepts only
+ * the change that brings it back, alone or with others. Throws INVALID_STATE otherwise. Writes an
+ * event only for values that differ.
  */
 export async function updateProject(tx: Tx, actor: Actor, input: ProjectChange): Promise<Project> {
   const path = ['input', 'id'];
   requireScope(actor, input.id, 'ADMIN', path);
-  const known = await getProject(tx, actor, input.id);
-  if (!known) throw notFound('Project', input.id, path);
+  const current = await getProject(tx, actor, input.id);
+  if (!current) throw notFound('Project', input.id, path);
   const issues = projectIssues(input);
   if (issues.length > 0) throw invalid(issues);
-  await tx.select({ id: project.id }).from(project).where(eq(project.id, known.id)).for('no key update');
-  const before = (await loadProjects(tx, [known.id])).get(known.id) ?? known;
+  await tx.select({ id: project.id }).from(project).where(eq(project.id, current.id)).for('no key update');
+  const before = (await loadProjects(tx, [current.id])).get(current.id) ?? current;
 
   const { name = before.name, command = before.command, archived = before.archivedAt !== null } = input;
   const changes = Object.entries({ name, command, archived }).flatMap(([field, to]) => {
@@ -79,7 +81,7 @@ export async function updateProject(tx: Tx, actor: Actor, input: ProjectChange):
   return changed;
 }
 
-/** Throws INVALID_STATE for an archived project: it is read-only, and takes no jobs. */
+/** Throws INVALID_STATE for an archived project, which is read-only and takes no jobs. */
 export function requireActive({ id, archivedAt }: Pick<Project, 'id' | 'archivedAt'>, path?: string[]): void {
   const refusal = archivedAt === null ? null : archivedRefusal(id, path);
   if (refusal) throw refusal;
@@ -114,14 +116,17 @@ function isText(text: string, max: number): boolean {
   return text.length >= 1 && text.length <= max && !text.includes('\0') && text.isWellFormed();
 }
 
-/** The project, or null when there is none or the actor may not see it. */
+/** Returns the project; null when it does not exist or the actor may not see it. */
 export async function getProject(db: Db, actor: Actor, id: string): Promise<Project | null> {
   if (!canSee(actor, id) || id.includes('\0')) return null;
-  const [found] = await db.select().from(project).where(eq(project.id, id));
-  return found ?? null;
+  const [row] = await db.select().from(project).where(eq(project.id, id));
+  return row ?? null;
 }
 
-/** Projects that the actor can see, by key, one more than the limit. */
+/**
+ * Lists projects that the actor can see, by key: up to `limit` and one more, which tells that
+ * another page follows.
+ */
 export async function listProjects(
   db: Db,
   actor: Actor,
@@ -139,19 +144,22 @@ export async function listProjects(
   return order.inOrder(rows);
 }
 
-/** Number of projects that the actor can see. */
+/** Counts the projects that the actor can see. */
 export async function countProjects(db: Db, actor: Actor): Promise<number> {
   if (!actor.scopes.has('READ')) return 0;
   return db.$count(project, actor.projectId === null ? undefined : eq(project.id, actor.projectId));
 }
 
-/** Projects by id, for objects whose project the caller may see. */
+/** Returns the projects with these ids, by id. Checks no permission: the caller does. */
 export async function loadProjects(db: Db, ids: readonly string[]): Promise<Map<string, Project>> {
   const rows = await db.select().from(project).where(isOneOf(project.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
 }
 
-/** Tokens of a project, or of the whole platform for null, oldest first; without those that were revoked. */
+/**
+ * Lists the tokens of a project, or of the whole platform for null, oldest first, without revoked
+ * ones.
+ */
 export async function listTokens(db: Db, projectId: string | null) {
   return db
     .select()

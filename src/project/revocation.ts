@@ -1,5 +1,6 @@
-// Revoking access tokens. A token is asked for at each request, so the fact is enough for those; what is open already
-// hears of it over a channel, and is asked for again every few seconds, since messages may be lost.
+// Revokes access tokens. Each request reads its token, so the next one is refused. Open sockets get
+// a message over a channel, and read their tokens again every few seconds, since a message may be
+// lost.
 import { and, arrayContains, eq, isNotNull, isNull } from 'drizzle-orm';
 import { type Actor, requireScope } from '../actor.ts';
 import { channels } from '../bus/bus.ts';
@@ -12,12 +13,13 @@ import type { Tx } from '../live/commit.ts';
 import { accessToken } from './table.ts';
 import { type AccessToken, loadTokens } from './token.ts';
 
-/** What the channel of tokens carries. */
+/** Message on the channel of tokens. */
 export type Revocation = { type: 'revoked'; tokenId: string };
 
 /**
- * Revokes a token at once; needs ADMIN where the token belongs. One that is revoked already stays so, without an event.
- * Throws INVALID_STATE for the last token that administers the platform: nobody could make another.
+ * Revokes a token at once; needs ADMIN in its project, or on the platform for a token of the
+ * platform. Does nothing for a revoked one. Throws INVALID_STATE for the last token without an
+ * expiry that has ADMIN on the platform, since nobody could create another.
  */
 export async function revokeToken(tx: Tx, actor: Actor, id: string): Promise<void> {
   const path = ['input', 'id'];
@@ -31,7 +33,7 @@ export async function revokeToken(tx: Tx, actor: Actor, id: string): Promise<voi
     .set({ revokedAt: now })
     .where(and(eq(accessToken.id, id), isNull(accessToken.revokedAt)))
     .returning({ id: accessToken.id });
-  if (revoked.length === 0) return; // somebody else was faster
+  if (revoked.length === 0) return; // another transaction revoked it meanwhile
   await recordEvent(tx, {
     type: 'TOKEN_REVOKED',
     projectId: token.projectId,
@@ -42,7 +44,10 @@ export async function revokeToken(tx: Tx, actor: Actor, id: string): Promise<voi
   tx.notify(channels.tokens, {}, [JSON.stringify({ type: 'revoked', tokenId: id } satisfies Revocation)]);
 }
 
-/** A project's token is told apart from none by who may see the project, the platform's by its administrators. */
+/**
+ * Whether the actor may know that the token exists: readers of its project, and administrators of
+ * the platform for a token of the platform.
+ */
 function isVisible(actor: Actor, { projectId }: AccessToken): boolean {
   if (projectId === null) return actor.projectId === null && actor.scopes.has('ADMIN');
   return actor.scopes.has('READ') && (actor.projectId === null || actor.projectId === projectId);
@@ -56,7 +61,9 @@ async function requireAnother(tx: Tx, token: AccessToken, path: string[]): Promi
       and(isNull(accessToken.projectId), isNull(accessToken.revokedAt), arrayContains(accessToken.scopes, ['ADMIN'])),
     )
     .orderBy(accessToken.id)
-    .for('update'); // two that are revoked at once: the second sees that it is the last
+    // The lock makes a second revocation at the same time wait, so that it sees that its token is
+    // the last.
+    .for('update');
   const lasting = administrators.filter(({ id, expiresAt }) => id !== token.id && expiresAt === null);
   if (lasting.length > 0 || token.expiresAt !== null) return;
   throw new Refusal('INVALID_STATE', 'This is the last token without an end that administers the platform.', {
@@ -66,7 +73,7 @@ async function requireAnother(tx: Tx, token: AccessToken, path: string[]): Promi
   });
 }
 
-/** Those of the tokens that are revoked. */
+/** Returns those of the ids whose tokens are revoked. */
 export async function readRevoked(db: Db, ids: readonly string[]): Promise<string[]> {
   const rows = await db
     .select({ id: accessToken.id })

@@ -1,4 +1,4 @@
-// How people ask for projects, create and change them.
+// Projects in GraphQL: queries and mutations.
 import { type Actor, canSee, requireActor, requireScope } from '../actor.ts';
 import { decodeText, encodeCursor } from '../live/cursor.ts';
 import { commit } from '../live/commit.ts';
@@ -62,7 +62,7 @@ ProjectRef.implement({
   }),
 });
 
-/** Of these projects those that the caller can see. */
+/** Returns those of the projects that the caller can see. */
 export function loadVisibleProjects(context: Context, ids: readonly string[]): Promise<Project[]> {
   const { actor } = context;
   const visible = ids.filter((id) => actor && canSee(actor, id));
@@ -171,7 +171,10 @@ addMutation('updateProject', {
   },
 });
 
-/** Throws unless the caller is signed in and may read the project. */
+/**
+ * Returns the caller. Throws UNAUTHENTICATED without one, and the error of `requireScope` unless it
+ * may read the project.
+ */
 export function requireRead(context: Context, projectId: string): Actor {
   const actor = requireActor(context.actor);
   requireScope(actor, projectId, 'READ');

@@ -1,4 +1,4 @@
-// How people ask for access tokens, create and revoke them.
+// Access tokens in GraphQL: queries and mutations.
 import { type Actor, requireActor, type TokenScope } from '../actor.ts';
 import { builder, type Context, load, loadExisting } from '../graphql/builder.ts';
 import {
@@ -28,7 +28,7 @@ registerNode('tok', 'AccessToken', async (context, actor, id) => {
 
 registerActor('tok', loadTokens);
 
-/** Tokens are seen by the administrators of their project, or of the platform. */
+/** Whether the actor administers the tokens of a project, or of the platform for null. */
 function mayManage(actor: Actor, projectId: string | null): boolean {
   if (!actor.scopes.has('ADMIN')) return false;
   return actor.projectId === null || actor.projectId === projectId;
@@ -38,7 +38,7 @@ function maySee(actor: Actor | null, token: AccessToken): boolean {
   return actor !== null && (token.id === actor.tokenId || mayManage(actor, token.projectId));
 }
 
-/** Resolves to null for a token that the caller may not see. */
+/** Makes a resolver that returns null for a token that the caller may not see. */
 function ifVisible<Value>(read: (token: AccessToken) => Value) {
   return (token: AccessToken, _: unknown, { actor }: Context) => (maySee(actor, token) ? read(token) : null);
 }

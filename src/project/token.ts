@@ -1,4 +1,5 @@
-// Access tokens: 256 random bits with a prefix and a checksum. The text is shown once; kept is its SHA-256.
+// Access tokens: 256 random bits with a prefix and a checksum. The text is returned once, at
+// creation; the database holds its SHA-256.
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { and, eq, isNull, lt, or, sql } from 'drizzle-orm';
@@ -27,7 +28,7 @@ export type AccessToken = typeof accessToken.$inferSelect;
 
 export type NewToken = {
   projectId: string | null;
-  /** Projects that a token of scope RUNNER is bound to; null for none. */
+  /** Projects whose jobs a token of scope RUNNER may claim; null for all. */
   projectIds: string[] | null;
   name: string;
   scopes: TokenScope[];
@@ -39,7 +40,10 @@ const tokenPrefix = 'astraml_';
 const maxRunnerProjects = 100;
 const usedEveryMs = 60_000;
 
-/** Creates a token. `secret` is its text, known here only; null when the mutation was replayed. */
+/**
+ * Creates a token; needs ADMIN in the project, or on the platform for a null `projectId`. `secret`
+ * is the text of the token, which is returned only here; null when the mutation was replayed.
+ */
 export async function createToken(
   tx: Tx,
   actor: Actor,
@@ -58,16 +62,16 @@ export async function createToken(
       idempotencyKey: undefined,
     };
     const scope = projectId ?? '*';
-    const known = await takeKey(tx, {
+    const earlierId = await takeKey(tx, {
       scope,
       mutation: 'createToken',
       key: input.idempotencyKey,
       input: JSON.parse(JSON.stringify(sent)) as Record<string, unknown>,
       objectId: id,
     });
-    if (known) {
-      const earlier = (await loadTokens(tx, [known])).get(known);
-      if (!earlier) throw notFound('AccessToken', known);
+    if (earlierId) {
+      const earlier = (await loadTokens(tx, [earlierId])).get(earlierId);
+      if (!earlier) throw notFound('AccessToken', earlierId);
       return { token: earlier, secret: null, replayed: true };
     }
   }
@@ -131,7 +135,7 @@ function runnerIssues({ projectId, projectIds, scopes }: NewToken): Issue[] {
   return [{ code: 'OUT_OF_RANGE', path, message, hint: 'Leave it out for a runner of all projects.' }];
 }
 
-/** A token text: the prefix, 32 random bytes in base64url, and 6 characters of checksum. */
+/** Makes a token text: the prefix, 32 random bytes in base64url, and a checksum of 6 characters. */
 export function newTokenText(): string {
   const body = randomBytes(32).toString('base64url');
   return tokenPrefix + body + checksum(body);
@@ -141,18 +145,22 @@ function checksum(body: string): string {
   return crc32(body).toString(36).padStart(7, '0').slice(-6);
 }
 
-/** Makes sure that the token with this text exists, e.g. the first one of a new installation. */
+/**
+ * Inserts a token with this text unless there is one, e.g. the bootstrap token of a new
+ * installation.
+ */
 export async function ensureToken(
   tx: Tx,
   text: string,
   values: { name: string; scopes: TokenScope[]; projectId: string | null },
 ): Promise<void> {
-  rememberCredential(text); // it may have any form
-  const [known] = await tx
+  // A bootstrap token may have any form, so the search for credentials is told its text.
+  rememberCredential(text);
+  const [existing] = await tx
     .select()
     .from(accessToken)
     .where(eq(accessToken.hash, hashToken(text)));
-  if (!known) await insertToken(tx, text, { id: newId('tok'), expiresAt: null, runnerProjectIds: null, ...values });
+  if (!existing) await insertToken(tx, text, { id: newId('tok'), expiresAt: null, runnerProjectIds: null, ...values });
 }
 
 async function insertToken(
@@ -183,7 +191,10 @@ function hashToken(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }
 
-/** Who has the token with this text. Throws UNAUTHENTICATED for a text that opens nothing, or not any more. */
+/**
+ * Returns the actor of the token with this text. Throws UNAUTHENTICATED for an unknown, revoked or
+ * expired token.
+ */
 export async function authenticate(db: Db, text: string): Promise<{ actor: Actor; lastUsedAt: Date | null }> {
   const token = looksWhole(text) ? await findToken(db, text) : undefined;
   if (!token) {
@@ -202,7 +213,10 @@ export async function authenticate(db: Db, text: string): Promise<{ actor: Actor
   return { actor: toActor(token), lastUsedAt: token.lastUsedAt };
 }
 
-/** A slip of the hand needs no query. A bootstrap token is taken as given and has no checksum. */
+/**
+ * Whether the text can be a token, which saves a query for a mistyped one. A bootstrap token has
+ * any form of 32 to 1,024 characters, without a checksum.
+ */
 function looksWhole(text: string): boolean {
   const ours = text.startsWith(tokenPrefix) && text.length === tokenPrefix.length + 43 + 6;
   if (!ours) return text.length >= 32 && text.length <= 1024;
@@ -210,16 +224,16 @@ function looksWhole(text: string): boolean {
   return text === tokenPrefix + body + checksum(body);
 }
 
-/** A client sends many operations with one token. */
+/** One query for all operations of a turn that come with the same token. */
 const readToken = readOncePerTurn(async (db: Db, hash: string) => {
-  const [found] = await db.select().from(accessToken).where(eq(accessToken.hash, hash));
-  return found;
+  const [token] = await db.select().from(accessToken).where(eq(accessToken.hash, hash));
+  return token;
 });
 
 async function findToken(db: Db, text: string): Promise<AccessToken | undefined> {
   const hash = hashToken(text);
-  const found = await readToken(db, hash);
-  return found && timingSafeEqual(Buffer.from(found.hash), Buffer.from(hash)) ? found : undefined;
+  const token = await readToken(db, hash);
+  return token && timingSafeEqual(Buffer.from(token.hash), Buffer.from(hash)) ? token : undefined;
 }
 
 function toActor(token: AccessToken): Actor {
@@ -233,12 +247,12 @@ function toActor(token: AccessToken): Actor {
   };
 }
 
-/** Whether the time of the last use is due to be written again. */
+/** Whether `lastUsedAt` is older than a minute, so that `touchToken` should run. */
 export function isUseStale(lastUsedAt: Date | null): boolean {
   return lastUsedAt === null || Date.now() - lastUsedAt.getTime() > usedEveryMs;
 }
 
-/** Writes that the token was used now, at most once a minute. */
+/** Sets the time of the last use to now, at most once a minute. */
 export async function touchToken(tx: Tx, tokenId: string): Promise<void> {
   const stale = or(
     isNull(accessToken.lastUsedAt),
@@ -250,7 +264,7 @@ export async function touchToken(tx: Tx, tokenId: string): Promise<void> {
     .where(and(eq(accessToken.id, tokenId), stale));
 }
 
-/** Tokens by id. */
+/** Returns the tokens with these ids, by id. */
 export async function loadTokens(db: Db, ids: readonly string[]): Promise<Map<string, AccessToken>> {
   const rows = await db.select().from(accessToken).where(isOneOf(accessToken.id, ids));
   return new Map(rows.map((row) => [row.id, row]));

@@ -1,5 +1,6 @@
-// Control between a runner and the gateway: /runner/v1/register, claim, drain, renew and lost, and what is published to a runner.
-// Plain JSON, dialled by the runner; not in the public schema, since a claim waits and its answer may hold secrets.
+// Control messages between a runner and the gateway, as JSON: requests to /runner/v1/register,
+// claim, drain, renew and lost, and messages to a runner. They are no part of the public schema,
+// since a claim waits and its answer may hold secrets.
 import { z } from 'zod';
 import { listOf, textOf } from '../shape.ts';
 
@@ -9,10 +10,16 @@ export const gpu = z.object({
   memoryBytes: z.number().int().min(0),
 });
 
-/** Attempts that a runner takes at once, at most. Each costs it a process, so that a larger number is a mistake. */
+/**
+ * Upper bound of the attempts that a runner runs at once. Each one is a process, so a larger number
+ * is a mistake.
+ */
 export const maxPlaces = 1_000;
 
-/** Places of a runner that names none: two jobs for each GPU, and four at least since jobs without GPUs need one too. */
+/**
+ * Returns the number of attempts at once for a runner that names none: two per GPU, and at least
+ * four, since jobs without GPUs need a place too.
+ */
 export function defaultPlaces(gpus: number): number {
   return Math.max(4, 2 * gpus);
 }
@@ -22,9 +29,9 @@ export const registerRequest = z.object({
   version: textOf(0, 50),
   labels: listOf(textOf(1, 100), 50),
   gpus: listOf(gpu, 64),
-  /** Attempts that it takes at once; a runner of an older build does not say. */
+  /** Attempts that it runs at once; absent from a runner of an older build. */
   places: z.number().int().min(1).max(maxPlaces).optional(),
-  /** New at each start of the machine or the program. */
+  /** Changes at each start of the machine or the program. */
   bootId: textOf(0, 64),
 });
 
@@ -32,14 +39,18 @@ export const registerAnswer = z.object({
   runnerId: z.string(),
   heartbeatSeconds: z.number(),
   leaseSeconds: z.number(),
-  /** Redis that carries the uplink; null when the gateway serves runners in its own process only. */
+  /**
+   * Redis that carries the uplink; null when the gateway serves only runners in its own process.
+   */
   redisUrl: z.string().nullable().default(null),
 });
 
 export const claimRequest = z.object({
   runnerId: textOf(0, 64),
   freeGpus: listOf(z.number().int().min(0).max(1023), 64),
-  /** Repeating it after a lost answer returns the same assignment. */
+  /**
+   * Id of the claim. A repeat with the same id, e.g. after a lost answer, gets the same assignment.
+   */
   requestId: textOf(1, 64),
   waitSeconds: z.number().min(0).max(20),
 });
@@ -54,17 +65,20 @@ export const assignment = z.object({
     number: z.number(),
     name: z.string(),
     projectId: z.string(),
-    /** Null for a job that no schedule submitted. */
+    /** Schedule that submitted the job; null for others. */
     scheduleId: z.string().nullable().default(null),
   }),
-  /** Effective spec, snake_case as in the job spec file. */
+  /** The effective spec, in the snake_case of the job spec file. */
   spec: z.record(z.string(), z.unknown()),
   command: z.array(z.string()).min(1),
   env: z.record(z.string(), z.string()),
-  /** Names of the variables in `env` whose values are secrets: they are redacted before disk and network. */
+  /**
+   * Names of the variables in `env` with secret values, which the runner redacts before disk and
+   * network.
+   */
   secretEnv: z.array(z.string()).default([]),
   timeoutSeconds: z.number().nullable(),
-  /** Highest record number that is committed: 0 for a new attempt. */
+  /** Highest record number in the database; 0 for a new attempt. */
   committed: z.number(),
 });
 
@@ -72,27 +86,34 @@ export const claimAnswer = z.object({ assignment: assignment.nullable() });
 
 const directive = z.discriminatedUnion('type', [
   z.object({ type: z.literal('CANCEL'), graceSeconds: z.number().nullable() }),
-  /** Somebody else has the job: stop, and send nothing more. */
+  /** The attempt lost its job: stop the command and send nothing more. */
   z.object({ type: z.literal('ABANDON') }),
 ]);
 
 export const renewRequest = z.object({ leaseToken: textOf(0, 64) });
 
-/** A runner that takes no more jobs and lets its own end; of which start of it. */
+/**
+ * A runner that claims no more jobs and lets its own end. `bootId` names the start of the program.
+ */
 export const drainRequest = z.object({ runnerId: textOf(0, 64), bootId: textOf(0, 64) });
 export const drainAnswer = z.object({});
 
-/** An attempt whose supervisor was killed, and of which the runner has proved that nothing runs any more. */
+/**
+ * Reports an attempt whose supervisor was killed. The runner has proved that none of its processes
+ * run.
+ */
 export const lostRequest = z.object({ runnerId: textOf(0, 64) });
 export const lostAnswer = z.object({});
 
-/** Answer to `renew`, and the message that acknowledges a batch. It carries numbers only, never content. */
+/**
+ * Answer to `renew`, and the message that acknowledges a batch. It holds numbers, never content.
+ */
 export const acknowledgement = z.object({
   attemptId: z.string(),
   /** Every record up to this number is in the database. */
   committed: z.number(),
   directives: z.array(directive),
-  /** The send that it answers: the lease runs anew since then at the earliest. */
+  /** Number of the send that it answers: the runner counts its lease from the time of that send. */
   send: z.number().optional(),
 });
 

@@ -1,20 +1,21 @@
-// What a runner sends, as both ends see it. An attempt is one ordered stream of records, numbered 1, 2, 3 … by its
-// supervisor: log, metrics and state in one order, so that "finished" is stored after everything it finishes.
+// Records of a runner, as both ends read them. An attempt is one ordered stream of records,
+// numbered 1, 2, 3 … by its supervisor. Log, metrics and state have one order, so that `finished`
+// is stored after everything before it.
 import { crc32 } from 'node:zlib';
 import { z } from 'zod';
 import { textOf } from '../shape.ts';
 
 export const maxBatchRecords = 1_000;
 export const maxBatchBytes = 256 * 1024;
-/** Bytes of a line's text; a longer one is cut and says so. */
+/** Upper bound of the text of a line, in bytes; a longer line is cut and marked as truncated. */
 export const maxLineBytes = 16 * 1024;
 
-/** The last moment that a Date holds. */
+/** The largest time of a Date. */
 const latestTime = 8_640_000_000_000_000;
 /** Milliseconds since the Unix epoch. */
 const time = z.number().int().min(0).max(latestTime);
 const step = z.number().int().min(-Number.MAX_SAFE_INTEGER).max(Number.MAX_SAFE_INTEGER).nullable();
-/** A number, or the name of what JSON cannot say. */
+/** A number, or the name of a value that JSON does not have. */
 const metricValue = z.union([z.number(), z.enum(['NaN', 'Infinity', '-Infinity'])]);
 const text = textOf(0, maxLineBytes * 2);
 
@@ -56,7 +57,8 @@ const record = z.discriminatedUnion('type', [
     title: text,
     text,
   }),
-  // Takes `lines` numbers of the stream, as the lost lines did; of a restored database, as the lost records of any kind did.
+  // A gap takes `lines` record numbers, as the lost lines did. With RESTORED, lost records of any
+  // kind count.
   z.object({
     type: z.literal('gap'),
     time,
@@ -69,10 +71,13 @@ const record = z.discriminatedUnion('type', [
     outcome: z.enum(['EXITED', 'SIGNALLED', 'NOT_STARTED', 'TIMEOUT', 'CANCELLED', 'DRAINED', 'CUT_OFF']),
     exitCode: z.number().int().nullable(),
     signal: textOf(0, 20).nullable(),
-    /** A process of its control group was killed for want of memory while it ran. */
+    /** True when the kernel killed a process of the attempt's control group for lack of memory. */
     oomKilled: z.boolean().optional(),
     message: text,
-    /** Lines of the attempt and the CRC-32 of their texts: a difference to what is stored is an alert, not silence. */
+    /**
+     * Number of lines of the attempt and the CRC-32 of their texts. A difference to the database
+     * raises an alert.
+     */
     lines: z.number().int().min(0),
     linesCrc: z.number().int().min(0),
   }),
@@ -82,20 +87,23 @@ const batchHead = z.object({
   version: z.literal(1),
   attemptId: textOf(0, 64),
   leaseToken: textOf(0, 64),
-  /** Number of the first record. */
+  /** Number of the first record of the batch. */
   first: z.number().int().positive(),
-  /** Number of the send, the same when it is sent again: its acknowledgement repeats it. */
+  /** Number of the send, kept when the batch is sent again. The acknowledgement repeats it. */
   send: z.number().int().optional(),
-  records: z.null(), // read apart
+  records: z.null(), // `decodeBatch` parses the records apart
 });
 
 export type RunnerRecord = z.output<typeof record>;
 export type RecordOf<Type extends RunnerRecord['type']> = Extract<RunnerRecord, { type: Type }>;
 export type Batch = Omit<z.output<typeof batchHead>, 'records'> & { records: unknown[] };
-/** A batch with its records as they were sent: JSON that may be passed on without writing it anew. */
+/**
+ * A batch with the JSON of its records as it came, so that it can be passed on without encoding it
+ * again.
+ */
 export type DecodedBatch = Batch & { recordsJson: Buffer };
 
-/** Numbers that a record takes: a gap of k lines takes k, any other record one. */
+/** Returns how many numbers a record takes: k for a gap of k lines, 1 for any other. */
 export function numbersOf(item: RunnerRecord): number {
   return item.type === 'gap' ? item.lines : 1;
 }
@@ -103,22 +111,29 @@ export function numbersOf(item: RunnerRecord): number {
 const recordsKey = '"records":';
 const closingBrace = 0x7d;
 
-/** A batch as text: its CRC-32 in 8 hexadecimal digits, then JSON, the records last. No records make a heartbeat. */
+/**
+ * Encodes a batch: its CRC-32 in 8 hexadecimal digits, then JSON with the records last. A batch
+ * without records is a heartbeat.
+ */
 export function encodeBatch({ version, attemptId, leaseToken, first, send, records }: Batch): string {
   const json = JSON.stringify({ version, attemptId, leaseToken, first, send, records });
   return crc32(json).toString(16).padStart(8, '0') + json;
 }
 
-/** The batch, or null for text, or its bytes, that was damaged on its way or never was one. Records are not looked at yet. */
+/**
+ * Decodes a batch; null for damaged text or bytes, or anything else. The records are parsed JSON
+ * but not checked.
+ */
 export function decodeBatch(encoded: string | Buffer): DecodedBatch | null {
   const bytes = typeof encoded === 'string' ? Buffer.from(encoded) : encoded;
   const json = bytes.subarray(8);
   if (crc32(json).toString(16).padStart(8, '0') !== bytes.toString('latin1', 0, 8)) return null;
-  // In a string the quotes would be escaped, and deeper in the object the rest of it would not be JSON.
-  const at = json.indexOf(recordsKey) + recordsKey.length;
-  const recordsJson = json.subarray(at, -1);
+  // The first match is the key itself: within a string its quotes would be escaped, and for a
+  // nested key the JSON up to here would not parse.
+  const recordsStart = json.indexOf(recordsKey) + recordsKey.length;
+  const recordsJson = json.subarray(recordsStart, -1);
   try {
-    const head = batchHead.parse(JSON.parse(`${json.toString('utf8', 0, at)}null}`));
+    const head = batchHead.parse(JSON.parse(`${json.toString('utf8', 0, recordsStart)}null}`));
     const records: unknown = JSON.parse(recordsJson.toString());
     if (!Array.isArray(records) || records.length > maxBatchRecords || json.at(-1) !== closingBrace) return null;
     return { ...head, records, recordsJson };
@@ -127,7 +142,7 @@ export function decodeBatch(encoded: string | Buffer): DecodedBatch | null {
   }
 }
 
-/** One record, or null when it follows no known shape: a poison record is set aside alone. */
+/** Returns one record; null when it has no valid shape, so that only this record is set aside. */
 export function parseRecord(value: unknown): RunnerRecord | null {
   if (isPlainLine(value)) return value;
   return record.safeParse(value).data ?? null;
@@ -135,7 +150,10 @@ export function parseRecord(value: unknown): RunnerRecord | null {
 
 const lineKeys = new Set(['type', 'time', 'stream', 'text']);
 
-/** A line as every supervisor sends it, told without the schema: nearly all records are one, and it costs a tenth. */
+/**
+ * Whether the value is a line as supervisors send it. Nearly all records are lines, and this test
+ * takes a tenth of the time of the schema.
+ */
 function isPlainLine(value: unknown): value is RecordOf<'line'> {
   if (typeof value !== 'object' || value === null) return false;
   const { type, time, stream, text } = value as Partial<Record<keyof RecordOf<'line'>, unknown>>;
@@ -146,17 +164,17 @@ function isPlainLine(value: unknown): value is RecordOf<'line'> {
   return true;
 }
 
-/** A metric's value as JSON can hold it. */
+/** Returns the value of a metric as JSON can hold it. */
 export function toWireValue(value: number): number | 'NaN' | 'Infinity' | '-Infinity' {
   return Number.isFinite(value) ? value : (String(value) as 'NaN');
 }
 
-/** The checksum of an attempt's lines, carried on from line to line; starts at 0. */
+/** Returns the checksum of an attempt's lines after one more line; it starts at 0. */
 export function nextLinesCrc(crc: number, line: string): number {
   return crc32(`${line}\n`, crc);
 }
 
-/** The same for several lines at once, which costs a quarter. */
+/** Like `nextLinesCrc` for several lines at once, in a quarter of the time. */
 export function linesCrcAfter(crc: number, lines: readonly string[]): number {
   return lines.length === 0 ? crc : crc32(`${lines.join('\n')}\n`, crc);
 }

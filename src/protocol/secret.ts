@@ -1,14 +1,20 @@
-// What of a secret can be masked in an output: the gateway tells who sets a secret, the runner masks by it.
+// The part of a secret that can be masked in an output. The gateway warns about others when a
+// secret is set; the runner masks it.
 
-/** A shorter text is no secret that could be told from others. */
+/**
+ * Shortest text that is masked, in characters: a shorter one would match ordinary words of an
+ * output.
+ */
 export const minSecretLength = 6;
 
-/** The lines of a value, without the blanks around them: an output is looked through line by line. */
+/**
+ * Returns the lines of a value without the blanks around them: an output is searched line by line.
+ */
 export function linesOf(value: string): string[] {
   return value.split(/\r\n|\n|\r/).map((line) => line.trim());
 }
 
-/** Whether some line of the value is long enough to be found in an output. */
+/** Whether any line of the value is long enough to be masked. */
 export function isMaskable(value: string): boolean {
   return linesOf(value).some((line) => line.length >= minSecretLength);
 }

@@ -1,5 +1,5 @@
-// When a schedule is due: cron expressions in a time zone. Pure; croner knows the calendar, here stands what we take of
-// it. Nothing reads a clock.
+// Due times of cron expressions in a time zone. Pure: no function reads a clock. The library croner
+// computes the calendar.
 import { Cron } from 'croner';
 import { closest } from '../closest.ts';
 import { type Issue, quote } from '../errors.ts';
@@ -8,16 +8,18 @@ import cronstrue from 'cronstrue';
 /**
  * Due times of an expression in a time zone, each a whole minute. When the clocks change:
  *
- * - An expression that names its minutes and hours (`30 2 * * *`, `0 2,14 * * *`, `0 1-3 * * *`) is due once for each time
- *   of day that it names. One that is left out when clocks go forward is due at the first moment after the gap (several
- *   of them: once); one that comes twice when they go back is due the first time only.
- * - An expression with `*` or a step in its minute or hour (`0 * * * *`, `* 2 * * *`) goes on with the time that
- *   passes: left-out times are not due, and times that come twice are due twice. `0 * * * *` is due every hour.
+ * - An expression that names its minutes and hours (`30 2 * * *`, `0 2,14 * * *`, `0 1-3 * * *`) is
+ *   due once for each time of day that it names. Times that are left out when clocks go forward are
+ *   due together, once, at the first moment after the gap. A time that comes twice when clocks go
+ *   back is due the first time only.
+ * - An expression with `*` or a step in its minute or hour (`0 * * * *`, `* 2 * * *`) follows the
+ *   time that passes: left-out times are not due, and times that come twice are due twice.
+ *   `0 * * * *` is due every hour.
  */
 export type Calendar = {
-  /** The first due time after an instant; null when there is none to come. */
+  /** Returns the first due time after an instant; null when none will come. */
   after(instant: Date): Date | null;
-  /** The last due time before an instant; null when there was none. */
+  /** Returns the last due time before an instant; null when there was none. */
   before(instant: Date): Date | null;
 };
 
@@ -27,28 +29,31 @@ const shortcuts = ['@hourly', '@daily', '@weekly', '@monthly'];
 const fields = ['minute', 'hour', 'day of the month', 'month', 'day of the week'];
 const maxCron = 100;
 
-/** Next due times after an instant, oldest first. */
+/** Returns up to `count` due times after an instant, oldest first. */
 export function dueTimes(calendar: Calendar, after: Date, count: number): Date[] {
   const times: Date[] = [];
   for (let next = calendar.after(after); next && times.length < count; next = calendar.after(next)) times.push(next);
   return times;
 }
 
-/** The calendar of an expression that was checked; throws for any other. */
+/** Makes the calendar of an expression without issues; throws croner's error for any other. */
 export function openCalendar({ cron, timezone }: CalendarInput): Calendar {
-  const found = new Cron(cron, { timezone, mode: '5-part', fixedTimeRule: 'no-wildcard', paused: true });
+  const cronJob = new Cron(cron, { timezone, mode: '5-part', fixedTimeRule: 'no-wildcard', paused: true });
   return {
-    after: (instant) => found.nextRun(instant),
-    before: (instant) => found.previousRuns(1, instant)[0] ?? null,
+    after: (instant) => cronJob.nextRun(instant),
+    before: (instant) => cronJob.previousRuns(1, instant)[0] ?? null,
   };
 }
 
-/** An expression in words, e.g. `At 02:00, Monday through Friday`. */
+/** Returns an expression in words, e.g. `At 02:00, Monday through Friday`. */
 export function describeCron(cron: string): string {
   return cronstrue.toString(cron, { use24HourTimeFormat: true });
 }
 
-/** What is wrong with an expression and a time zone; `at` is where they were sent. `now` is where "never" begins. */
+/**
+ * Returns the problems of an expression and a time zone. `at` is their path in the request. An
+ * expression without a due time after `now` is one of them, e.g. 30 February.
+ */
 export function calendarIssues({ cron, timezone }: CalendarInput, at: readonly string[], now: Date): Issue[] {
   const issues = [...cronIssues(cron, [...at, 'cron']), ...timezoneIssues(timezone, [...at, 'timezone'])];
   if (issues.length > 0 || openCalendar({ cron, timezone }).after(now)) return issues;
@@ -90,14 +95,14 @@ function cronIssues(cron: string, path: string[]): Issue[] {
   }
 }
 
-/** croner's own words without its name; cronstrue throws a text. */
+/** Returns croner's message without its prefix; cronstrue throws a string. */
 function reasonOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/^(CronPattern|Error): /, '').replace(/\.$/, '');
 }
 
 function timezoneIssues(timezone: string, path: string[]): Issue[] {
-  // Intl takes offsets such as +02:00 too; those follow no change of the clocks, and are no zone.
+  // Intl also takes offsets such as +02:00. They do not follow clock changes, so they are refused.
   const isNamed = /^[A-Za-z][A-Za-z0-9_+/-]*$/.test(timezone) && timezone.length <= 100;
   if (isNamed && isKnownZone(timezone)) return [];
   const near = closest(timezone, Intl.supportedValuesOf('timeZone'));

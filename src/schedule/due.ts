@@ -1,8 +1,8 @@
-// What happens at due times: each is decided once, as started or as skipped, in one transaction that also moves the
-// schedule on. Any number of gateways do this at once: a schedule's row is locked while one of its due times is decided,
-// and nobody waits for the lock.
+// Decides due times, each once: it is started or skipped in one transaction, which also moves the
+// schedule on. Any number of gateways do this at once. A gateway locks the row of a schedule while
+// it decides, and the others pass over that schedule.
 import { and, asc, eq, isNull, lte, not } from 'drizzle-orm';
-import { stopJob } from '../attempt/attempt.ts';
+import { stopJob } from '../attempt/cancel.ts';
 import { passingFault } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
 import { Refusal } from '../errors.ts';
@@ -16,24 +16,33 @@ import { isDecided, recordSkip, type SkipReason, skipUntil } from './run.ts';
 import { actorOf, listActiveJobs, readClock, type Schedule } from './schedule.ts';
 import { schedule, scheduleRun } from './table.ts';
 
-/** Bounds of one step: schedules that are looked at, and due times of each. */
+/** Upper bounds of one step: schedules, and due times of each schedule. */
 const maxSchedules = 50;
 const maxDueTimes = 20;
-/** A schedule that failed with a bug is left alone for so long, so that it stops no other. */
+/**
+ * Pause of a schedule whose decision threw an unexpected error, so that it does not stop the
+ * others.
+ */
 const holdMs = 60_000;
 
 export type DueOptions = {
-  /** For tests; the database's clock otherwise. */
+  /** Set by tests; the database's clock when absent. */
   now?: Date;
   /** Ends the step between two due times. */
   signal?: AbortSignal;
-  /** Schedules that failed with a bug and the instant until which they are left alone, in ms; kept by the caller. */
+  /**
+   * Ids of schedules that failed with an unexpected error, with the time until which they pause, in
+   * milliseconds since the Unix epoch. The caller keeps the map from step to step.
+   */
   held?: Map<string, number>;
-  /** Told of a bug. */
+  /** Receives each unexpected error. */
   report?: (error: unknown, scheduleId: string) => void;
 };
 
-/** Decides due times, of the schedules that wait longest first. True when it decided some: there may be more. */
+/**
+ * Decides due times, the longest overdue schedules first. Returns true when it decided some, since
+ * there may be more.
+ */
 export async function runDueSchedules(store: Store, options: DueOptions = {}): Promise<boolean> {
   const { held = new Map<string, number>(), signal, report } = options;
   const { db } = store.database;
@@ -48,7 +57,7 @@ export async function runDueSchedules(store: Store, options: DueOptions = {}): P
   let decided = 0;
   for (const schedule of due) {
     try {
-      for (let left = maxDueTimes; left > 0 && !signal?.aborted; left--) {
+      for (let remaining = maxDueTimes; remaining > 0 && !signal?.aborted; remaining--) {
         if (!(await decideNext(store, schedule, options.now))) break;
         decided++;
       }
@@ -61,7 +70,10 @@ export async function runDueSchedules(store: Store, options: DueOptions = {}): P
   return decided > 0;
 }
 
-/** Decides the next due time of a schedule in a transaction of its own. False when none is due or another decides it. */
+/**
+ * Decides the next due time of a schedule in a transaction of its own. Returns false when none is
+ * due or another gateway decides it.
+ */
 async function decideNext(store: Store, schedule: { id: string; projectId: string }, now?: Date): Promise<boolean> {
   const isStarted = (decision: Decision | null) => decision === 'STARTED';
   const decide = (number: number) => commit(store, (tx) => decideDue(tx, schedule.id, { now, number }));
@@ -70,7 +82,10 @@ async function decideNext(store: Store, schedule: { id: string; projectId: strin
 
 type Decision = 'STARTED' | 'SKIPPED';
 
-/** Decides the next due time of the schedule, and moves it on; null when none is due or its row is locked. */
+/**
+ * Decides the next due time of the schedule and moves the schedule on. Returns null when none is
+ * due or its row is locked.
+ */
 export async function decideDue(
   tx: Tx,
   id: string,
@@ -107,7 +122,7 @@ async function moveOn(tx: Tx, row: Schedule, decided: Date): Promise<void> {
   await tx.update(schedule).set({ nextDueAt }).where(eq(schedule.id, row.id));
 }
 
-/** The job of a due time, or why there is none. */
+/** Submits the job of a due time, or returns the reason to skip it. */
 async function startJob(
   tx: Tx,
   row: Schedule,
@@ -124,7 +139,7 @@ async function startJob(
   try {
     started = await submitWithin(tx, actorOf(row), { spec: row.spec, at: [], template }, number);
   } catch (error) {
-    // Refused before anything was written: the schedule goes on.
+    // `submitWithin` refuses before it writes, so the transaction can go on.
     if (error instanceof Refusal) return { code: codeOf(error), message: error.message };
     throw error;
   }

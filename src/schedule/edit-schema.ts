@@ -1,4 +1,4 @@
-// How people create, change, trigger and delete schedules.
+// Mutations of schedules in GraphQL: create, update, trigger and delete.
 import { requireActor } from '../actor.ts';
 import { builder } from '../graphql/builder.ts';
 import {
@@ -68,7 +68,7 @@ addMutation('createSchedule', {
   ],
   async resolve(input, context) {
     const actor = requireActor(context.actor);
-    const wanted = {
+    const newSchedule = {
       spec: fromInput(input.spec),
       issues: shadowedExtras(input.spec),
       cron: input.cron,
@@ -78,7 +78,7 @@ addMutation('createSchedule', {
       startingDeadlineSeconds: input.startingDeadlineSeconds ?? 3600,
       idempotencyKey: input.idempotencyKey ?? context.idempotencyKey,
     };
-    return commit(context, (tx) => createSchedule(tx, actor, wanted));
+    return commit(context, (tx) => createSchedule(tx, actor, newSchedule));
   },
 });
 
@@ -115,10 +115,10 @@ addMutation('updateSchedule', {
     PolicyViolationError,
     AlreadyExistsError,
   ],
-  async resolve({ id, spec, ...given }, context) {
+  async resolve({ id, spec, ...settings }, context) {
     const actor = requireActor(context.actor);
     const present = Object.fromEntries(
-      Object.entries(given).filter(([, value]) => value !== null && value !== undefined),
+      Object.entries(settings).filter(([, value]) => value !== null && value !== undefined),
     );
     const template = spec ? { spec: fromInput(spec), issues: shadowedExtras(spec) } : {};
     return { schedule: await commit(context, (tx) => updateSchedule(tx, actor, { id, ...present, ...template })) };

@@ -1,4 +1,4 @@
-// What people do with schedules: create, change, delete and trigger them.
+// Creates, changes, deletes and triggers schedules.
 import { and, eq } from 'drizzle-orm';
 import { type Actor, requireScope } from '../actor.ts';
 import { now as databaseNow } from '../database/columns.ts';
@@ -21,10 +21,10 @@ import { readClock, requireSchedule, type Schedule, type ScheduleSettings } from
 import { schedule } from './table.ts';
 
 export type NewSchedule = Omit<ScheduleSettings, 'name'> & {
-  /** A generated one when null. */
+  /** Null for a generated name. */
   name: string | null;
   spec: Record<string, unknown>;
-  /** Problems found where the spec was read. */
+  /** Problems that the caller found while it read the spec. */
   issues: Issue[];
   idempotencyKey: string | null;
 };
@@ -42,32 +42,33 @@ const deadlineRange = { min: 10, max: 604800 };
 const atSpec = [...at, 'spec'];
 
 /**
- * Creates a schedule. Its first due time is the first one from now on. Throws what `submitJob` would throw for the
- * template now, and INVALID_INPUT with every problem of both, ALREADY_EXISTS for a name in use. `now` is for tests; it
- * is the database's clock.
+ * Creates a schedule; its first due time lies after `now`. Throws what `submitJob` would throw for
+ * the template now, INVALID_INPUT with all problems of settings and template, and ALREADY_EXISTS
+ * for a name in use. Tests set `now`; the database's clock when absent.
  */
 export async function createSchedule(
   tx: Tx,
   actor: Actor,
-  { idempotencyKey, spec, issues: specIssues, ...input }: NewSchedule,
+  { idempotencyKey, spec, issues: templateIssues, ...input }: NewSchedule,
   now?: Date,
 ): Promise<{ schedule: Schedule; replayed: boolean }> {
   const projectId = projectOf(spec);
   requireScope(actor, projectId, 'WRITE', [...atSpec, 'projectId']);
   const id = newId('sch');
-  const open = unkeepable(spec).map((issue) => atInput(issue, atSpec)); // before the key's row holds it
+  // checked before `takeKey` stores the input
+  const open = unkeepable(spec).map((issue) => atInput(issue, atSpec));
   open.push(...findCredentials(input.name, [...at, 'name']));
   if (open.length > 0) throw invalid(open);
   if (idempotencyKey !== null) {
     const keyed = { scope: projectId, mutation: 'createSchedule', key: idempotencyKey, objectId: id };
-    const known = await takeKey(tx, { ...keyed, input: { ...snakeKeys(input), spec } });
-    if (known) return { schedule: await requireSchedule(tx, actor, known), replayed: true };
+    const earlierId = await takeKey(tx, { ...keyed, input: { ...snakeKeys(input), spec } });
+    if (earlierId) return { schedule: await requireSchedule(tx, actor, earlierId), replayed: true };
   }
   const clock = now ?? (await readClock(tx));
   const settings = { ...input, name: input.name ?? randomName() };
   const defaultsVersion = await requireTemplate(tx, actor, {
     spec,
-    issues: specIssues,
+    issues: templateIssues,
     settings: settingIssues(settings, clock),
   });
   const values = { ...settings, id, projectId, spec, defaultsVersion, createdBy: actor.tokenId };
@@ -83,8 +84,8 @@ export async function createSchedule(
 }
 
 /**
- * Changes a schedule; jobs that it started are not affected. Due times that a pause or a change of the calendar left out
- * are recorded as skipped; the next one is the first from now on.
+ * Changes a schedule; its earlier jobs are not affected. After a pause or a change of its cron or
+ * time zone, due times that passed are recorded as skipped, and the next due time lies after `now`.
  */
 export async function updateSchedule(tx: Tx, actor: Actor, change: ScheduleChange, now?: Date): Promise<Schedule> {
   const row = await lockSchedule(tx, actor, change.id);
@@ -118,7 +119,8 @@ export async function updateSchedule(tx: Tx, actor: Actor, change: ScheduleChang
     .where(eq(schedule.id, row.id))
     .returning()
     .catch(async (error: unknown) => {
-      // The statement ended the transaction: what has the name cannot be looked up in it any more.
+      // The failed statement ended the transaction, so the id of the other schedule cannot be read
+      // in it.
       throw databaseErrorCode(error) === '23505' ? alreadyExists(settings.name) : error;
     });
   if (!written) throw new Error('An update returned no row.');
@@ -127,14 +129,17 @@ export async function updateSchedule(tx: Tx, actor: Actor, change: ScheduleChang
   return written;
 }
 
-/** Deletes a schedule and the record of its due times; its jobs stay. */
+/** Deletes a schedule and the decisions on its due times; its jobs stay. */
 export async function deleteSchedule(tx: Tx, actor: Actor, id: string): Promise<void> {
   const row = await lockSchedule(tx, actor, id);
   await tx.delete(schedule).where(eq(schedule.id, row.id));
   await recordChange(tx, actor, row, 'SCHEDULE_DELETED', 'deleted');
 }
 
-/** Submits a job from the template now, also while the schedule is paused and whatever it does about overlaps. */
+/**
+ * Submits a job from the template now, also while the schedule is paused, and whatever `onOverlap`
+ * says.
+ */
 export async function triggerSchedule(
   store: Store,
   actor: Actor,
@@ -150,12 +155,17 @@ async function lockSchedule(tx: Tx, actor: Actor, id: string): Promise<Schedule>
   await requireSchedule(tx, actor, id, 'WRITE');
   const [row] = await tx.select().from(schedule).where(eq(schedule.id, id)).for('update');
   const project = row && (await getProject(tx, actor, row.projectId));
-  if (!project) throw notFound('Schedule', id, [...at, 'id']); // deleted since
+  // deleted after `requireSchedule` read it
+  if (!project) throw notFound('Schedule', id, [...at, 'id']);
   requireActive(project, [...at, 'id']);
   return row;
 }
 
-/** Version of the defaults that the template resolves with. Throws what submitting it now would throw, and `settings`. */
+/**
+ * Returns the version of the defaults that the template resolves with. Throws INVALID_INPUT with
+ * the issues in `settings` and those of the template, and what submitting the template now would
+ * throw.
+ */
 async function requireTemplate(
   tx: Tx,
   actor: Actor,
@@ -169,8 +179,8 @@ async function requireTemplate(
   const { spec, issues, settings, template } = draft;
   const plan = await planJob(tx, actor, { spec, issues, at: atSpec, ...(template ? { template } : {}) });
   if (plan.ready && settings.length === 0) return plan.defaults.version;
-  const ofSpec = plan.ready ? [] : (plan.refusal.details.issues ?? []);
-  if (settings.length > 0 || ofSpec.length > 0) throw invalid([...settings, ...ofSpec]);
+  const specIssues = plan.ready ? [] : (plan.refusal.details.issues ?? []);
+  if (settings.length > 0 || specIssues.length > 0) throw invalid([...settings, ...specIssues]);
   throw plan.ready ? new Error('A plan that is ready was refused.') : plan.refusal;
 }
 

@@ -1,4 +1,4 @@
-// How people read what became of the due times of a schedule.
+// `Schedule.runs` in GraphQL: the decisions on the due times of a schedule.
 import { builder, type Context, load } from '../graphql/builder.ts';
 import { connectionType, type Page, readPageArgs, toPage } from '../graphql/page.ts';
 import { loadJobs } from '../job/job.ts';

@@ -1,4 +1,4 @@
-// The record of due times: each one that was decided, as started or as skipped and why.
+// Records the decision on each due time: started with its job, or skipped with the reason.
 import { and, asc, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { keyset } from '../database/keyset.ts';
@@ -21,7 +21,10 @@ export const skipCodes = [
 ] as const;
 export type SkipReason = { code: (typeof skipCodes)[number]; message: string };
 
-/** What became of the due times of a schedule, newest first, one more than the limit. */
+/**
+ * Lists the decisions on the due times of a schedule, newest first: up to `limit` and one more,
+ * which tells that another page follows.
+ */
 export async function listRuns(db: Db, scheduleId: string, page: PageOptions): Promise<ScheduleRun[]> {
   const order = keyset([scheduleRun.dueAt], { ...page, descending: true });
   const rows = await db
@@ -33,13 +36,16 @@ export async function listRuns(db: Db, scheduleId: string, page: PageOptions): P
   return order.inOrder(rows);
 }
 
-/** Records the due times up to now that are not decided as skipped for this reason, all as one. */
+/** Records all undecided due times up to `clock` as skipped for this reason, in one row. */
 export async function passOver(tx: Tx, row: Schedule, clock: Date, reason: SkipReason): Promise<void> {
   if (!row.nextDueAt || row.nextDueAt > clock) return;
   await skipUntil(tx, row, new Date(clock.getTime() + 1), reason, clock);
 }
 
-/** Skips from the next due time to the last one before `end`, which is returned: a year of minutes is one row. */
+/**
+ * Records the due times from the next one to the last before `end` as skipped, and returns the
+ * last. One row holds them all, e.g. a year of minutes.
+ */
 export async function skipUntil(tx: Tx, row: Schedule, end: Date, reason: SkipReason, clock: Date): Promise<Date> {
   const dueAt = row.nextDueAt ?? end;
   const last = openCalendar(row).before(end);
@@ -48,13 +54,19 @@ export async function skipUntil(tx: Tx, row: Schedule, end: Date, reason: SkipRe
   return lastDueAt;
 }
 
-/** A clock that went back and a schedule that was changed since: its due times may come again, its jobs must not. */
+/**
+ * Whether this due time was decided before. It may come again after the clock went back or the
+ * schedule was changed; its job must not be submitted twice.
+ */
 export async function isDecided(tx: Tx, row: Schedule, dueAt: Date): Promise<boolean> {
-  const known = and(eq(scheduleRun.scheduleId, row.id), eq(scheduleRun.dueAt, dueAt));
-  return (await tx.$count(scheduleRun, known)) > 0;
+  const decided = and(eq(scheduleRun.scheduleId, row.id), eq(scheduleRun.dueAt, dueAt));
+  return (await tx.$count(scheduleRun, decided)) > 0;
 }
 
-/** Writes a skip; one that follows another of the same reason makes that one longer. */
+/**
+ * Records skipped due times. A skip that directly follows another with the same reason extends the
+ * row of that one.
+ */
 export async function recordSkip(
   tx: Tx,
   row: Schedule,
@@ -70,15 +82,15 @@ export async function recordSkip(
     .limit(1);
   const follows = last && openCalendar(row).after(last.lastDueAt)?.getTime() === dueAt.getTime();
   if (follows && last.reasonCode === code && last.reasonMessage === message) {
-    const known = and(eq(scheduleRun.scheduleId, row.id), eq(scheduleRun.dueAt, last.dueAt));
-    await tx.update(scheduleRun).set({ lastDueAt, decidedAt }).where(known);
+    const decided = and(eq(scheduleRun.scheduleId, row.id), eq(scheduleRun.dueAt, last.dueAt));
+    await tx.update(scheduleRun).set({ lastDueAt, decidedAt }).where(decided);
     return;
   }
   const skip = { scheduleId: row.id, dueAt, lastDueAt, reasonCode: code, reasonMessage: message, decidedAt };
   await tx.insert(scheduleRun).values(skip).onConflictDoNothing();
 }
 
-/** Schedules behind an id, in the order of their ids. */
+/** Returns ids of schedules after the id `after`, in order. */
 export async function listScheduleIds(db: Db, after: string, limit: number): Promise<string[]> {
   const rows = await db
     .select({ id: schedule.id })
@@ -90,13 +102,13 @@ export async function listScheduleIds(db: Db, after: string, limit: number): Pro
 }
 
 /**
- * Removes what became of due times before a moment, up to `limit` rows; whether these were all. The newest of each
- * schedule stays: a skip that follows makes it longer.
+ * Removes up to `limit` decisions on due times before `before`. True when no more are left. The
+ * newest row of each schedule stays, because the next skip may extend it.
  */
 export async function pruneRuns(tx: Tx, ids: readonly string[], before: Date, limit: number): Promise<boolean> {
   const newest = sql`(select max(due_at) from ${scheduleRun} as later where later.schedule_id = ${scheduleRun}.schedule_id)`;
   const old = tx
-    .select({ at: sql`ctid` })
+    .select({ rowId: sql`ctid` })
     .from(scheduleRun)
     .where(
       and(

@@ -1,5 +1,5 @@
-// Schedules: a template of a job and when to submit it. What people do with one stands in edit.ts, what happens at a due
-// time in due.ts.
+// Schedules: a template of a job and the times to submit it. edit.ts changes them, due.ts submits
+// their jobs.
 import { and, asc, desc, eq, not, sql } from 'drizzle-orm';
 import { type Actor, canSee, requireScope, withIncluded } from '../actor.ts';
 import { now as databaseNow } from '../database/columns.ts';
@@ -22,7 +22,7 @@ export type ScheduleSettings = {
   startingDeadlineSeconds: number;
 };
 
-/** The schedule as who submits: it may do so in its own project only. */
+/** Returns the schedule as the actor that submits its jobs, with WRITE in its own project only. */
 export function actorOf(row: Schedule): Actor {
   const name = `schedule ${row.name}`;
   return {
@@ -35,14 +35,17 @@ export function actorOf(row: Schedule): Actor {
   };
 }
 
-/** The schedule, or null when there is none or the actor may not see it. */
+/** Returns the schedule; null when it does not exist or the actor may not see it. */
 export async function getSchedule(db: Db, actor: Actor, id: string): Promise<Schedule | null> {
   if (id.includes('\0')) return null;
-  const [found] = await db.select().from(schedule).where(eq(schedule.id, id));
-  return found && canSee(actor, found.projectId) ? found : null;
+  const [row] = await db.select().from(schedule).where(eq(schedule.id, id));
+  return row && canSee(actor, row.projectId) ? row : null;
 }
 
-/** Throws NOT_FOUND for a schedule that the actor may not see, PERMISSION_DENIED without the scope. */
+/**
+ * Returns the schedule. Throws NOT_FOUND when the actor may not see it, PERMISSION_DENIED without
+ * the scope.
+ */
 export async function requireSchedule(
   db: Db,
   actor: Actor,
@@ -50,13 +53,13 @@ export async function requireSchedule(
   scope: 'READ' | 'WRITE' = 'READ',
 ): Promise<Schedule> {
   const path = ['input', 'id'];
-  const found = await getSchedule(db, actor, id);
-  if (!found) throw notFound('Schedule', id, path);
-  requireScope(actor, found.projectId, scope, path);
-  return found;
+  const row = await getSchedule(db, actor, id);
+  if (!row) throw notFound('Schedule', id, path);
+  requireScope(actor, row.projectId, scope, path);
+  return row;
 }
 
-/** Schedules by id, for callers who may see them. */
+/** Returns the schedules with these ids, by id. Checks no permission: the caller does. */
 export async function loadSchedules(db: Db, ids: readonly string[]): Promise<Map<string, Schedule>> {
   const rows = await db.select().from(schedule).where(isOneOf(schedule.id, ids));
   return new Map(rows.map((row) => [row.id, row]));
@@ -64,7 +67,10 @@ export async function loadSchedules(db: Db, ids: readonly string[]): Promise<Map
 
 export type PageOptions = { limit: number; backward: boolean; after?: readonly unknown[]; before?: readonly unknown[] };
 
-/** Schedules of a project by name, one more than the limit. */
+/**
+ * Lists schedules of a project by name: up to `limit` and one more, which tells that another page
+ * follows.
+ */
 export async function listSchedules(db: Db, projectId: string, page: PageOptions): Promise<Schedule[]> {
   const order = keyset([schedule.name], { ...page, descending: false });
   const rows = await db
@@ -76,7 +82,10 @@ export async function listSchedules(db: Db, projectId: string, page: PageOptions
   return order.inOrder(rows);
 }
 
-/** Schedules that the token created and that the actor can see, at most 100. They act for themselves, and outlive it. */
+/**
+ * Lists up to 100 schedules that the token created and the actor can see. They go on after the
+ * token is revoked, since a schedule is an actor of its own.
+ */
 export async function listSchedulesOf(db: Db, actor: Actor, tokenId: string): Promise<Schedule[]> {
   if (!actor.scopes.has('READ')) return [];
   const visible = actor.projectId === null ? undefined : eq(schedule.projectId, actor.projectId);
@@ -91,7 +100,7 @@ export function countSchedules(db: Db, projectId: string): Promise<number> {
   return db.$count(schedule, eq(schedule.projectId, projectId));
 }
 
-/** Newest jobs of schedules, by schedule. */
+/** Returns the newest job of each schedule, by the id of the schedule. */
 export async function loadLastJobs(db: Db, scheduleIds: readonly string[]): Promise<Map<string, Job>> {
   const rows = await db
     .selectDistinctOn([job.scheduleId])
@@ -101,7 +110,7 @@ export async function loadLastJobs(db: Db, scheduleIds: readonly string[]): Prom
   return new Map(rows.flatMap((row) => (row.scheduleId === null ? [] : [[row.scheduleId, row]])));
 }
 
-/** Jobs of a schedule that have not ended, in order of their ids. */
+/** Lists the jobs of a schedule that have not ended, in the order of their ids. */
 export async function listActiveJobs(db: Db, scheduleId: string): Promise<Job[]> {
   return db
     .select()
@@ -110,7 +119,7 @@ export async function listActiveJobs(db: Db, scheduleId: string): Promise<Job[]>
     .orderBy(asc(job.id));
 }
 
-/** The database's clock, the only one that says what is due. */
+/** Reads the database's clock, the only clock that decides whether a schedule is due. */
 export async function readClock(db: Db): Promise<Date> {
   const ms = sql<number>`floor(extract(epoch from ${databaseNow}) * 1000)::double precision`;
   const [row] = await db.select({ ms }).from(sql`(select 1) as one`);

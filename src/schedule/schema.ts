@@ -1,4 +1,4 @@
-// How people ask for schedules, and for what became of their due times.
+// Schedules in GraphQL.
 import { requireActor } from '../actor.ts';
 import { builder, load, loadExisting } from '../graphql/builder.ts';
 import { DeletePayloadRef } from '../graphql/mutation.ts';

@@ -1,5 +1,5 @@
-// Schedules, and what became of each of their due times. The unique constraints here and on `job` are what makes a due
-// time submit one job at most, whoever tries.
+// Tables of schedules and of the decisions on their due times. The unique constraints here and on
+// `job` allow one job per due time, however many gateways try.
 import { sql } from 'drizzle-orm';
 import { check, index, integer, jsonb, pgTable, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core';
 import { instant, now } from '../database/columns.ts';
@@ -23,12 +23,18 @@ export const schedule = pgTable(
     startingDeadlineSeconds: integer().notNull(),
     /** Template of the jobs, as it was sent. */
     spec: jsonb().$type<Record<string, unknown>>().notNull(),
-    /** Defaults that its jobs are resolved with: those of its creation, or those that the template names. */
+    /**
+     * Version of the defaults for its jobs: the one that the template names, or the one that
+     * was current at its creation.
+     */
     defaultsVersion: text().notNull(),
     pausedAt: instant(),
-    /** The first due time that is not decided yet; it stands still while the schedule is paused. Null for none to come. */
+    /**
+     * The first due time that is not decided; unchanged while the schedule is paused. Null when
+     * none will come.
+     */
     nextDueAt: instant(),
-    /** Token that created it. */
+    /** Id of the token that created the schedule. */
     createdBy: text(),
     createdAt: instant().notNull().default(now),
     updatedAt: instant().notNull().default(now),
@@ -42,20 +48,23 @@ export const schedule = pgTable(
   ],
 );
 
-/** What was decided of a due time, or, when many in a row were skipped for one reason, of all of them. */
+/**
+ * The decision on a due time. When many in a row were skipped for one reason, one row holds them
+ * all.
+ */
 export const scheduleRun = pgTable(
   'schedule_run',
   {
     scheduleId: text()
       .notNull()
       .references(() => schedule.id, { onDelete: 'cascade' }),
-    /** The due time; of several the first. */
+    /** The due time, or the first of several. */
     dueAt: instant().notNull(),
-    /** The last due time that the row stands for. */
+    /** The last due time of the row; equals `dueAt` for a single one. */
     lastDueAt: instant().notNull(),
-    /** Job that was started; null when it was skipped. */
+    /** Id of the submitted job; null for a skip. */
     jobId: text(),
-    /** Why it was skipped; null when it was started. */
+    /** Reason of a skip; null for a submitted job. */
     reasonCode: text(),
     reasonMessage: text(),
     decidedAt: instant().notNull(),

@@ -1,4 +1,4 @@
-// How people edit a job and submit it again.
+// `updateJob` and `retryJob` in GraphQL.
 import { requireActor } from '../actor.ts';
 import { builder, load } from '../graphql/builder.ts';
 import {

@@ -1,4 +1,4 @@
-// What people do with a job after its submission: they name and sort it anew, or submit it again.
+// Edits of a job after its submission: name, tags, notes and priority.
 import { type Actor, requireScope } from '../actor.ts';
 import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { addEvent, changeJob, type Job, type LockedJob, requireJob } from '../job/job.ts';
@@ -11,7 +11,7 @@ import { parseSpec } from '../spec/spec.ts';
 
 const at = ['input', 'id'];
 
-/** What is undefined stays as it is; empty notes take the notes away. */
+/** Undefined fields stay as they are; empty notes remove the notes. */
 export type JobEdit = {
   id: string;
   name?: string | undefined;
@@ -20,15 +20,19 @@ export type JobEdit = {
   priority?: number | undefined;
 };
 
-/** Changes what people say of a job, in any state, and its priority while it is queued. What is so already is no event. */
+/**
+ * Changes name, tags and notes of a job in any state, and its priority while it is queued. Writes
+ * an event only for values that differ. Throws INVALID_STATE for the priority of a job that is not
+ * queued.
+ */
 export async function updateJob(tx: Tx, actor: Actor, input: JobEdit): Promise<Job> {
-  const known = await requireJob(tx, actor, input.id, at);
-  requireScope(actor, known.projectId, 'WRITE', at);
-  const project = await getProject(tx, actor, known.projectId);
+  const current = await requireJob(tx, actor, input.id, at);
+  requireScope(actor, current.projectId, 'WRITE', at);
+  const project = await getProject(tx, actor, current.projectId);
   if (!project) throw notFound('Job', input.id, at);
   requireActive(project, at);
   const { id, ...fields } = input;
-  const { model, dataset } = known;
+  const { model, dataset } = current;
   const issues = parseSpec({ project_id: project.id, model, dataset, ...fields }).issues;
   if (issues.length > 0) throw invalid(issues.map((issue) => ({ ...issue, path: ['input', ...issue.path] })));
   await changeJob(tx, id, async (locked) => {
@@ -42,17 +46,20 @@ export async function updateJob(tx: Tx, actor: Actor, input: JobEdit): Promise<J
   return requireJob(tx, actor, id);
 }
 
-/** Puts the new values in place; what changed, from what to what. */
+/**
+ * Assigns the new values to the locked job. Returns the fields that differ, each with its old and
+ * new value.
+ */
 function editLocked({ job }: LockedJob, edit: Omit<JobEdit, 'id'>): Record<string, { from: unknown; to: unknown }> {
   const { name = job.name, tags = job.tags, notes = job.notes, priority = job.priority } = edit;
-  const wanted = { name, tags, notes: notes === '' ? null : notes, priority };
+  const values = { name, tags, notes: notes === '' ? null : notes, priority };
   const changed: Record<string, { from: unknown; to: unknown }> = {};
-  for (const [field, to] of Object.entries(wanted)) {
-    const from = job[field as keyof typeof wanted];
+  for (const [field, to] of Object.entries(values)) {
+    const from = job[field as keyof typeof values];
     if (JSON.stringify(from) !== JSON.stringify(to)) changed[field] = { from, to };
   }
   if (!changed['priority']) {
-    Object.assign(job, wanted);
+    Object.assign(job, values);
     return changed;
   }
   if (job.state !== 'QUEUED') {
@@ -62,11 +69,11 @@ function editLocked({ job }: LockedJob, edit: Omit<JobEdit, 'id'>): Record<strin
     });
   }
   const resolved = withChanges(job.resolved, new Map([['priority', { source: 'REQUEST', value: priority }]]));
-  Object.assign(job, wanted, { effective: { ...job.effective, priority }, resolved });
+  Object.assign(job, values, { effective: { ...job.effective, priority }, resolved });
   return changed;
 }
 
-/** A policy that bounds the priority bounds it here too. */
+/** Throws INVALID_INPUT when the project's policy does not allow the new priority. */
 async function requireAllowed(tx: Tx, { job }: LockedJob): Promise<void> {
   const project = { id: job.projectId, createdAt: job.createdAt };
   const rules = (await getCurrentPolicy(tx, project)).rules.filter(({ path }) => path === 'priority');

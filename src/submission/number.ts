@@ -1,19 +1,23 @@
-// Numbers for people: 42 of `p-demo/42`. A gateway takes them in blocks, in a transaction of its own: one that is dense
-// and taken in the job's transaction would make all submissions of a project wait for each other.
+// Job numbers for people: 42 of `p-demo/42`. A gateway takes them in blocks, in a transaction of
+// its own. Numbers without holes, taken in the transaction of the job, would make all submissions
+// of a project wait for each other.
 import { sql } from 'drizzle-orm';
 import { type Database, databaseErrorCode } from '../database/database.ts';
 import { notFound } from '../errors.ts';
 import { jobNumber } from './table.ts';
 
-/** A block is twice the last one, so that few jobs skip few numbers when a gateway restarts. */
+/**
+ * Sizes of blocks: 4 numbers at first, then twice as many each time, up to 64. A gateway that
+ * restarts skips the rest of its block, so a project with few jobs skips few numbers.
+ */
 const [firstBlock, largestBlock] = [4, 64];
 type Block = { next: number; end: number; size: number };
 const blocks = new WeakMap<Database, Map<string, Promise<Block>>>();
 
 /**
- * Calls `work` with the next number of the project. When its result says that no job has the number, e.g. since the
- * submission was a repeat, the next job gets it, unless another number was taken meanwhile. After an error it is skipped:
- * nobody knows whether the job was written.
+ * Calls `work` with the next number of the project. When `isUsed` says that no job got the number,
+ * e.g. for a repeated submission, the next job gets it, unless a later number was taken meanwhile.
+ * After an error the number is skipped, since the job may have been written.
  */
 export async function withJobNumber<Result>(
   database: Database,
@@ -32,22 +36,25 @@ async function giveBack(database: Database, projectId: string, number: number): 
   if (block && block.next === number + 1 && number >= block.end - block.size) block.next = number;
 }
 
-/** The next number of the project; growing, may skip. Throws NOT_FOUND for a project that does not exist. */
+/**
+ * Returns the next number of the project; numbers grow and may skip. Throws NOT_FOUND for a project
+ * that does not exist.
+ */
 export async function nextJobNumber(database: Database, projectId: string): Promise<number> {
-  const known = blocks.get(database) ?? new Map<string, Promise<Block>>();
-  blocks.set(database, known);
+  const blocksOfDatabase = blocks.get(database) ?? new Map<string, Promise<Block>>();
+  blocks.set(database, blocksOfDatabase);
   for (let size = firstBlock; ;) {
-    const pending = known.get(projectId) ?? takeBlock(database, projectId, size);
-    known.set(projectId, pending);
+    const pending = blocksOfDatabase.get(projectId) ?? takeBlock(database, projectId, size);
+    blocksOfDatabase.set(projectId, pending);
     try {
       const block = await pending;
       if (block.next < block.end) return block.next++;
       size = Math.min(2 * block.size, largestBlock);
     } catch (error) {
-      if (known.get(projectId) === pending) known.delete(projectId);
+      if (blocksOfDatabase.get(projectId) === pending) blocksOfDatabase.delete(projectId);
       throw error;
     }
-    if (known.get(projectId) === pending) known.delete(projectId);
+    if (blocksOfDatabase.get(projectId) === pending) blocksOfDatabase.delete(projectId);
   }
 }
 

@@ -1,5 +1,5 @@
-// What a submission comes to: the values that it resolves to, with the rules of the project, or every reason to refuse it.
-// Nothing is written here.
+// Plans a submission: resolves its values and checks them against the rules of the project, or
+// collects every reason to refuse it. Writes nothing.
 import { type Actor, canSee } from '../actor.ts';
 import type { Db } from '../database/database.ts';
 import {
@@ -31,29 +31,35 @@ import type { EffectiveSpec, Spec } from '../spec/shape.ts';
 import { parseSpec, type Warning } from '../spec/spec.ts';
 
 export type Submission = {
-  /** The job spec file's content, as sent. */
+  /** The content of the job spec file, as sent. */
   spec: Record<string, unknown>;
-  /** Problems found where the spec was read, e.g. in the notation it came in. */
+  /**
+   * Problems that the caller found while it read the spec, e.g. a value in `extra` that a field has
+   * too.
+   */
   issues?: Issue[];
-  /** Where the caller sent the spec, e.g. `['input', 'spec']`. */
+  /** Path of the spec in the request, e.g. `['input', 'spec']`. */
   at: readonly string[];
-  /** Hash that a preview gave: anything else is refused. */
+  /** Hash of a preview: a spec that resolves to another one is refused. */
   expectedSpecHash?: string | null;
-  /** The schedule whose template the spec is; absent for a spec that was sent. */
+  /** Schedule whose template the spec is; absent for a spec that a caller sent. */
   template?: Template;
-  /** The finished job whose values it takes, and what the caller changes of them. */
+  /** Finished job whose values are taken, with the values that the caller changes. */
   retried?: { job: Job; changes: Record<string, unknown> };
 };
 
 export type Template = {
   scheduleId: string;
-  /** Defaults to resolve with where the spec names none. */
+  /** Version of the defaults for a spec that names none. */
   defaultsVersion: string;
-  /** Due time that the job is for; null when somebody asked for it. */
+  /** Due time for which the job is submitted; null when a caller triggered it. */
   dueAt: Date | null;
 };
 
-/** INVALID_STATE when the caller was shown another job than it would get, else null. */
+/**
+ * Returns INVALID_STATE when the submission expects another hash, since its preview showed another
+ * job; else null.
+ */
 export function unexpectedHash(
   { expectedSpecHash: expected }: Pick<Submission, 'expectedSpecHash'>,
   specHash: string,
@@ -70,20 +76,23 @@ export type JobPlan = {
   resolved: ResolvedValue[];
   warnings: Warning[];
   defaults: Defaults | null;
-  /** The project's policy in force; null when the caller may not see the project. */
+  /** Current policy of the project; null when the caller may not see the project. */
   policy: Policy | null;
 } & (
   | { ready: true; spec: Spec; effective: EffectiveSpec; defaults: Defaults; policy: Policy; specHash: string }
   | { ready: false; refusal: Refusal; specHash: null }
 );
 
-/** What a spec is resolved and checked with. */
+/** The rows that a spec is resolved and checked with; null for each that does not exist. */
 export type PlanInputs = { project: Project | null; defaults: Defaults | null; policy: Policy | null };
 
-/** As committed when this is asked; the current defaults for a version of null. */
+/**
+ * Reads what a spec is resolved with, as committed when this is called. A null `version` asks for
+ * the current defaults.
+ */
 export async function readPlanInputs(db: Db, projectId: string, version: string | null): Promise<PlanInputs> {
   if (projectId.includes('\0')) return { project: null, defaults: null, policy: null };
-  // Sent together: one after the other, a submission would mostly wait for answers.
+  // The three queries are sent at once, so that a submission waits for one round trip.
   const [projects, defaults, policy] = await Promise.all([
     loadProjects(db, [projectId]),
     getDefaults(db, version),
@@ -92,10 +101,12 @@ export async function readPlanInputs(db: Db, projectId: string, version: string 
   return { project: projects.get(projectId) ?? null, defaults, policy };
 }
 
-/** No version has a longer name. */
+/** Longest name of a version of the defaults, in characters. */
 const maxVersion = 50;
 
-/** What submitting would do: the effective values as far as they can be told, and the refusal if there is one. */
+/**
+ * Plans a submission. A refused plan holds the refusal, and resolved values if the spec was valid.
+ */
 export async function planJob(
   db: Db,
   actor: Actor,
@@ -104,7 +115,8 @@ export async function planJob(
 ): Promise<JobPlan> {
   const projectId = projectOf(submission.spec);
   const version = submission.spec['defaults_version'] ?? submission.template?.defaultsVersion;
-  const named = typeof version === 'string' && version.length <= maxVersion ? version : null; // others are refused below
+  // `parseSpec` refuses other values
+  const named = typeof version === 'string' && version.length <= maxVersion ? version : null;
   const { project, defaults, policy: current } = await read(db, projectId, named);
   if (!project || !canSee(actor, projectId))
     return refusedPlan(notFound('Project', projectId, [...submission.at, 'projectId']));
@@ -112,12 +124,12 @@ export async function planJob(
 
   const parsed = parseSpec(submission.spec);
   const policy = current ?? emptyPolicy(project);
-  const ofPolicy = policyLayer(policy);
+  const policyValues = policyLayer(policy);
   const issues = [
     ...parsed.issues.map((issue) => atInput(issue, submission.at)),
     ...(submission.issues ?? []).map((issue) => ({ ...issue, path: [...submission.at, ...issue.path] })),
     ...(defaults ? [] : [await unknownVersion(db, named ?? '', submission.at)]),
-    ...(project.command || ofPolicy.has('command') || submission.spec['command'] || submission.retried
+    ...(project.command || policyValues.has('command') || submission.spec['command'] || submission.retried
       ? []
       : [missingCommand(project, submission.at)]),
     ...(await unknownSecrets(db, projectId, parsed.spec?.env ?? [])).map((issue) => atInput(issue, submission.at)),
@@ -147,15 +159,18 @@ export async function planJob(
   return { ready: true, spec, resolved, effective, warnings, defaults, policy, specHash };
 }
 
-/** What stands above the defaults of any version, strongest first. */
+/**
+ * Returns the layers that beat the defaults of any version, strongest first: the request, the
+ * policy, the command of the project.
+ */
 export function layersOverDefaults(request: Layer, policy: Policy, { command }: Project): Layer[] {
   return [request, policyLayer(policy), layerOf(command ? { command } : {}, 'PROJECT')];
 }
 
-/** A plan that came to nothing, with what is known of it. */
-export function refusedPlan(refusal: Refusal, known: Partial<JobPlan> = {}): JobPlan {
+/** Makes a refused plan. `parts` are the values that were computed before the refusal. */
+export function refusedPlan(refusal: Refusal, parts: Partial<JobPlan> = {}): JobPlan {
   const nothing = { resolved: [], warnings: [], defaults: null, policy: null };
-  return { ...nothing, ...known, ready: false, refusal, specHash: null };
+  return { ...nothing, ...parts, ready: false, refusal, specHash: null };
 }
 
 export function projectOf(spec: Record<string, unknown>): string {

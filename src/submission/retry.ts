@@ -1,4 +1,4 @@
-// A finished job is submitted again as a new one.
+// Retries: a finished job is submitted again as a new job.
 import { type Actor, requireScope } from '../actor.ts';
 import { type Issue, Refusal } from '../errors.ts';
 import { type Job, requireJob } from '../job/job.ts';
@@ -8,16 +8,20 @@ import { keyOf, submit, type Submitted } from './submit.ts';
 
 export type Retry = {
   id: string;
-  /** What is changed of the job's values, in the shape of the job spec file. */
+  /** Values to change, in the shape of the job spec file. */
   changes: { hyperparams?: Record<string, unknown>; resources?: Record<string, unknown> };
-  /** Problems found where the changes were read. */
+  /**
+   * Problems that the caller found while it read the changes. They are refused with those of the
+   * spec.
+   */
   issues: Issue[];
   idempotencyKey: string | null;
 };
 
 /**
- * Submits a finished job again as a new one. It takes the values that the first was resolved to, whatever defaults and
- * policy say by now; the policy in force may refuse them. Throws INVALID_STATE for a job that has not ended.
+ * Submits a finished job again as a new job. The new job takes the values that the first was
+ * resolved to, whatever defaults and policy say by now; the current policy may refuse them. Throws
+ * INVALID_STATE for a job that has not ended.
  */
 export async function retryJob(store: Store, actor: Actor, retry: Retry): Promise<Submitted> {
   const path = ['input', 'id'];
@@ -36,7 +40,10 @@ export async function retryJob(store: Store, actor: Actor, retry: Retry): Promis
   return submit(store, actor, submission, key);
 }
 
-/** The first job's spec with the changes, as one could submit it: with its version, name, tags and notes of now. */
+/**
+ * Returns the spec of the first job with the changes. Name, tags and notes are the present ones,
+ * since they can be edited.
+ */
 function changedSpec(first: Job, { hyperparams = {}, resources = {} }: Retry['changes']): Record<string, unknown> {
   const own = (name: string) => objectOf(first.spec[name]);
   const stopping = { ...objectOf(own('hyperparams')['early_stopping']), ...objectOf(hyperparams['early_stopping']) };

@@ -1,4 +1,4 @@
-// How people submit a job, and ask beforehand what would become of it.
+// `submitJob` and its dry run `previewJob` in GraphQL.
 import { requireActor, requireScope } from '../actor.ts';
 import { Refusal } from '../errors.ts';
 import { builder } from '../graphql/builder.ts';

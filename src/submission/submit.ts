@@ -1,5 +1,6 @@
-// The one way to a job: a submission is planned outside of a transaction and written inside of one. Submissions that
-// arrive in one turn of the event loop share that transaction, and each has an outcome of its own.
+// The one way to a job: a submission is planned outside of a transaction and written inside of one.
+// Submissions that arrive in one turn of the event loop share a transaction; each has its own
+// result.
 import { type Actor, requireScope } from '../actor.ts';
 import { type Database, databaseErrorCode, type Db } from '../database/database.ts';
 import { batchPerTurn, readOncePerTurn } from '../database/per-turn.ts';
@@ -15,23 +16,23 @@ import { type JobPlan, planJob, projectOf, readPlanInputs, type Submission, unex
 
 export type Submitted = {
   job: Job;
-  /** The job of an earlier submission with the same key. */
+  /** True when `job` is that of an earlier submission with the same key. */
   replayed: boolean;
   warnings: Warning[];
 };
 
-/** The idempotency key of a submission, with the mutation that it belongs to and what was sent with it. */
+/** Idempotency key of a submission, with the name of its mutation and the input that was sent. */
 export type SubmissionKey = Pick<KeyedInput, 'mutation' | 'key' | 'input'>;
 
-/** Null for a submission without a key. */
+/** Returns null for a submission without a key. */
 export function keyOf(mutation: string, key: string | null, input: Record<string, unknown>): SubmissionKey | null {
   return key === null ? null : { mutation, key, input };
 }
 
 /**
- * Submits a job, or gives the job of an earlier submission with the same key. Refuses with all problems of the spec at
- * once; IDEMPOTENCY_CONFLICT for a key that was used with another input, IN_PROGRESS while its first submission is
- * under way.
+ * Submits a job, or returns the job of an earlier submission with the same key. Throws one refusal
+ * with all problems of the spec; IDEMPOTENCY_CONFLICT for a key that was used with another input;
+ * IN_PROGRESS while the first submission with the key is under way.
  */
 export async function submit(
   store: Store,
@@ -44,7 +45,8 @@ export async function submit(
   if (key) requireKey(key.key);
   const plan = await planJob(store.database.db, actor, submission, readSharedInputs);
   if (!plan.ready) {
-    // A row that is rolled back stays on disk for a while: the row of a key never holds a credential.
+    // `writeAlone` takes the key and rolls back, which leaves the row on disk for a while. A spec
+    // with a credential must not get there.
     if (key === null || unkeepable(submission.spec).length > 0) throw plan.refusal;
     return writeAlone(store, actor, submission, plan, { draft: null, key: { ...key, scope, objectId: newId('job') } });
   }
@@ -60,8 +62,8 @@ export async function submit(
 const isNew = ({ replayed }: Submitted) => !replayed;
 
 /**
- * Submits a job in the transaction of what it belongs to, e.g. the decision of a due time. Throws a refusal before
- * anything is written. `number` is one that no other job has.
+ * Submits a job in the transaction `tx` of its cause, e.g. of the due time of a schedule. Throws a
+ * refusal before it writes. `number` is a job number that no other job has.
  */
 export async function submitWithin(tx: Tx, actor: Actor, submission: Submission, number: number): Promise<Job> {
   const plan = await planJob(tx, actor, submission);
@@ -115,12 +117,16 @@ function draftJob(actor: Actor, submission: Submission, plan: JobPlan & { ready:
   return { row, event };
 }
 
-/** A job to write, null for a submission that is refused unless it is a repeat; written only when its key is free. */
+/**
+ * A job to write, with its key: it is written only when the key is new. `draft` is null for a
+ * refused submission, which has a result only when its key has a job already.
+ */
 type Keyed<Draft = JobDraft | null> = { draft: Draft; key: KeyedInput | null };
 
 /**
- * Writes a job in a transaction of its own, which waits for the one that holds its key; gives the job of that one when
- * it was written, and throws the refusal of the plan when there is none.
+ * Writes a job in a transaction of its own, which waits while another transaction holds the key.
+ * Returns the job of an earlier submission with the key, or the new one. Throws the refusal of the
+ * plan when there is neither.
  */
 async function writeAlone(
   store: Store,
@@ -137,16 +143,19 @@ async function writeAlone(
       if (unexpected) throw unexpected;
       return { job, replayed: true, warnings: [] };
     }
-    if (!plan.ready) throw plan.refusal; // takes the key back
+    if (!plan.ready) throw plan.refusal; // rolls back, so that the key is free again
     const [job] = draft ? await insertJobs(tx, [draft]) : [];
     if (!job) throw new Error('An insert returned no row.');
     return { job, replayed: false, warnings: plan.warnings };
   });
 }
 
-/** Jobs of one transaction. */
+/** Upper bound of jobs in one shared transaction. */
 const maxJobs = 64;
-/** Longest wait of a shared transaction for a key that another one holds. Then each of its jobs is written alone. */
+/**
+ * Longest wait of a shared transaction for a key that another transaction holds. After it, each job
+ * of the shared transaction is written alone.
+ */
 const keyWaitMs = 100;
 const writers = new WeakMap<Database, (keyed: Keyed<JobDraft>) => Promise<Job | null>>();
 
@@ -163,7 +172,10 @@ const readByKey = readOncePerTurn((db: Db, key: string) =>
 
 const readSharedInputs: typeof readPlanInputs = (db, ...inputs) => readByKey(db, JSON.stringify(inputs));
 
-/** The job of each draft, null where its key is not free; null for all when the database refused to write them together. */
+/**
+ * Writes drafts in one transaction and returns the job of each, in order; null for a draft whose
+ * key is taken, and for all when Postgres refused the transaction.
+ */
 async function writeJobs(store: Store, all: readonly Keyed<JobDraft>[]): Promise<(Job | null)[]> {
   try {
     const jobs = await commit(store, async (tx) => {
@@ -175,7 +187,8 @@ async function writeJobs(store: Store, all: readonly Keyed<JobDraft>[]): Promise
     const byId = new Map(jobs.map((job) => [job.id, job]));
     return all.map(({ draft }) => byId.get(draft.row.id) ?? null);
   } catch (error) {
-    // After another error, e.g. a lost connection, jobs may have been written: a second try could write them twice.
+    // Classes 22, 23, 40 and 55 of errors roll back for sure. After another one, e.g. a lost
+    // connection, jobs may be written: a second try could write them twice.
     if (/^(22|23|40|55)/.test(databaseErrorCode(error) ?? '')) return all.map(() => null);
     throw error;
   }

@@ -1,8 +1,11 @@
-// Numbers of jobs: what was handed out last in each project.
+// Table `job_number`: the next job number of each project.
 import { bigint, pgTable, text } from 'drizzle-orm/pg-core';
 import { project } from '../project/table.ts';
 
-/** The next number that is free in a project. Gateways take numbers in blocks, outside of the job's transaction. */
+/**
+ * `next` is the first number that no gateway took. Gateways take numbers in blocks, outside of the
+ * transaction of the job.
+ */
 export const jobNumber = pgTable('job_number', {
   projectId: text()
     .primaryKey()

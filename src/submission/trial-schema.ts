@@ -1,4 +1,5 @@
-// How people ask what would be: which jobs new rules would refuse, what another version of the defaults would change.
+// Trials in GraphQL: `refusedJobs` names jobs that new rules would refuse, `previewMigration` the
+// values that another version of the defaults would change.
 import { requireActor } from '../actor.ts';
 import { getDefaults } from '../defaults/defaults.ts';
 import { requireVersion } from '../defaults/schema.ts';

@@ -1,4 +1,5 @@
-// What would be, without doing it: jobs that were, under other rules; a spec that is, under other defaults.
+// Trials that write nothing: which past jobs new rules would refuse, and which values of a spec
+// another version of the defaults would change.
 import type { Actor } from '../actor.ts';
 import type { Db } from '../database/database.ts';
 import { type Defaults, defaultsLayer, requireUsable } from '../defaults/defaults.ts';
@@ -14,12 +15,12 @@ import { type Layer, layerOf, resolve, type ResolvedValue } from '../spec/resolv
 import { parseSpec } from '../spec/spec.ts';
 import { layersOverDefaults, projectOf, type Submission } from './plan.ts';
 
-/** How many of the newest jobs new rules are tried on. */
+/** Number of the newest jobs on which new rules are tried. */
 export const lastJobs = 100;
 
 /**
- * Jobs among the project's last 100, newest first, that the rules would refuse: each with its own request and the
- * defaults it was resolved with.
+ * Returns the jobs among the last 100 of the project that the rules would refuse, newest first.
+ * Each is checked with its own request and the defaults that it was resolved with.
  */
 export async function listRefused(
   db: Db,
@@ -36,19 +37,20 @@ export async function listRefused(
 
 export type MigrationItem = {
   path: string;
-  /** Null when it is not known. */
+  /** Effective value with the old version; null when that version is not published here. */
   before: unknown;
   after: unknown;
-  /** The spec sets it itself. */
+  /** True when the spec sets the value, so that no version changes it. */
   pinned: boolean;
-  /** It changes, or may change where `before` is not known. */
+  /** True when the value changes, or may change because `before` is unknown. */
   changes: boolean;
 };
 
 /**
- * Every value that one of the versions gives, ordered by path. `from` is null when the version is not published here: what
- * it gave is not known then, and nobody guesses. The version that the spec names itself is not looked at.
- * Throws BAD_USER_INPUT for a spec with problems, NOT_FOUND for a project that the actor may not see.
+ * Returns every value that one of the two versions of the defaults gives, ordered by path. `from`
+ * is null for a version that is not published here: its values are unknown. `defaults_version` of
+ * the spec is ignored. Throws BAD_USER_INPUT for a spec with problems, NOT_FOUND for a project that
+ * the actor may not see.
  */
 export async function previewMigration(
   db: Db,
@@ -69,9 +71,9 @@ export async function previewMigration(
   const { from, to } = versions;
   for (const version of [from, to]) if (version) requireUsable(version);
   const [before, after] = [from && defaultsLayer(from), defaultsLayer(to)];
-  const given = new Set([...after.keys(), ...(before?.keys() ?? [])]);
+  const defaultPaths = new Set([...after.keys(), ...(before?.keys() ?? [])]);
   return itemsOf(request, resolve([...strong, ...(before ? [before] : [])]), resolve([...strong, after])).filter(
-    ({ path }) => given.has(path),
+    ({ path }) => defaultPaths.has(path),
   );
 }
 

@@ -118,7 +118,7 @@ const well = (batch: string, gateway: Gateway, acknowledge: (answer: Acknowledge
 const numbered = (count: number, from = 1) => Array.from({ length: count }, (_, n) => `line ${n + from}`);
 const stored = (gateway: Gateway) => (gateway.stored as { text: string }[]).map(({ text }) => text);
 
-suite('records', () => {
+suite('records', { concurrency: true }, () => {
   test('go at once from an idle attempt, then together every 100 ms', () =>
     withUplink(well, async ({ uplink, gateway, add }) => {
       await until(() => gateway.batches.length === 1); // the first sign of life
@@ -318,7 +318,7 @@ suite('an idle attempt', () => {
     ));
 });
 
-suite('a bus that is away', () => {
+suite('a bus that is away', { concurrency: true }, () => {
   test('loses nothing, is told once, and the lease goes on over HTTP', () => {
     let away = true;
     return withUplink(
@@ -405,7 +405,7 @@ test('a backlog of 200,000 lines goes whole and in order, and memory stays bound
   );
 });
 
-suite('a database that comes back older', () => {
+suite('a database that comes back older', { concurrency: true }, () => {
   const withSend = (batch: string, gateway: Gateway): Acknowledgement => ({
     ...gateway.take(batch),
     send: decodeBatch(batch)?.send,

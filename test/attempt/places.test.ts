@@ -15,7 +15,7 @@ import { commandLine } from '../support/cli.ts';
 import { adminToken, bearer, dataOf, type Door, openDoor, send } from '../support/door.ts';
 import { call } from '../support/feeder.ts';
 import { expectNoLeaks } from '../support/leaks.ts';
-import { createProject, followLog, jobState, startStack, submit } from '../support/stack.ts';
+import { createProject, followLog, jobState, startStackOnServer, submit } from '../support/stack.ts';
 import { createClient } from '../../src/client/client.ts';
 import { until } from '../support/until.ts';
 
@@ -172,7 +172,7 @@ suite('Every door says that a job waits', () => {
 });
 
 test('a runner program with one place runs one job at a time, whatever the jobs ask for', async () => {
-  const stack = await startStack({ gpus: 4, places: 1 });
+  const stack = await startStackOnServer({ gpus: 4, places: 1 });
   try {
     const lock = JSON.stringify(join(stack.dataDir, 'lock'));
     const alone = `const fs = require('fs'); fs.mkdirSync(${lock}); setTimeout(() => fs.rmdirSync(${lock}), 1_000)`;

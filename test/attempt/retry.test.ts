@@ -5,7 +5,8 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { eq, sql } from 'drizzle-orm';
 import fc from 'fast-check';
-import { cancelJob, claimJob } from '../../src/attempt/attempt.ts';
+import { cancelJob } from '../../src/attempt/cancel.ts';
+import { claimJob } from '../../src/attempt/claim.ts';
 import { listLapsed } from '../../src/attempt/end.ts';
 import { decideRetry, type End, type Ended, judgeEnd, runnersToLeaveOut } from '../../src/attempt/outcome.ts';
 import { untilNextRetry } from '../../src/attempt/queue.ts';
@@ -23,7 +24,7 @@ import { nextLinesCrc } from '../../src/protocol/record.ts';
 import type { Runner } from '../../src/runner/runner.ts';
 import { skipUnless } from '../support/absent.ts';
 import { isAlive } from '../support/processes.ts';
-import { createProject, jobState, type Stack, startStack, submit } from '../support/stack.ts';
+import { createProject, jobState, type Stack, startStackOnServer, submit } from '../support/stack.ts';
 import { batchOf, newJob, newRunner, openStore, type TestStore } from '../support/store.ts';
 import { until } from '../support/until.ts';
 
@@ -418,7 +419,7 @@ suite('a job', () => {
 suite('the whole product', () => {
   let stack: Stack;
   before(async () => {
-    stack = await startStack({ graceMs: 1_000 });
+    stack = await startStackOnServer({ graceMs: 1_000 });
     await createProject(stack.client, 'p-again');
   });
   after(async () => {

@@ -16,7 +16,7 @@ export function busContract(
   name: string,
   open: (idleMs: number) => Promise<{ bus: Bus; close: () => Promise<void> }>,
 ): void {
-  suite(`bus contract on ${name}`, () => {
+  suite(`bus contract on ${name}`, { concurrency: false }, () => {
     let bus: Bus;
     let close: () => Promise<void>;
     const { signal } = new AbortController();

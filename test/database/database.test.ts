@@ -46,7 +46,7 @@ suite('the embedded engine', () => {
   });
 
   test('keeps its data, and refuses a folder that is open', async () => {
-    const dataDir = await mkdtemp(join(tmpdir(), 'astraml-embedded-'));
+    const dataDir = await newDataDir();
     const first = await openDatabase({ url: null, dataDir });
     await first.db.insert(project).values({ id: 'p-kept', name: 'kept' });
     await assert.rejects(openDatabase({ url: null, dataDir }), DataDirInUse);

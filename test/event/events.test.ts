@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { asc, gt } from 'drizzle-orm';
 import { graphql, parse, subscribe } from 'graphql';
 import type { Actor } from '../../src/actor.ts';
-import { cancelJob } from '../../src/attempt/attempt.ts';
+import { cancelJob } from '../../src/attempt/cancel.ts';
 import { readConfig } from '../../src/config.ts';
 import { event } from '../../src/event/table.ts';
 import { Refusal } from '../../src/errors.ts';

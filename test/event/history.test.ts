@@ -40,7 +40,7 @@ let boss: string;
 let bossId: string;
 
 before(async () => {
-  door = await openDoor();
+  door = await openDoor({}, { engine: 'embedded' }); // every mutation on the engine that has one connection
   port = door.port;
   boss = await createToken(port, { projectId: null, scopes: ['ADMIN'] });
   bossId = await idOf(boss);

@@ -43,14 +43,17 @@ let limited: Door;
 let server: PostgresServer | undefined;
 let real: Door;
 before(async () => {
-  door = await openDoor({ LOG_LEVEL: 'silent' });
+  door = await openDoor({ LOG_LEVEL: 'silent' }, { engine: 'embedded' });
   await createProject(door.port, 'p-codes');
-  limited = await openDoor({
-    ASTRAML_OPERATION_SECONDS: '1',
-    ASTRAML_MAX_IN_FLIGHT: '1',
-    ASTRAML_RATE_LIMIT_POINTS: '20',
-    ASTRAML_RATE_LIMIT_WINDOW_SECONDS: '60',
-  });
+  limited = await openDoor(
+    {
+      ASTRAML_OPERATION_SECONDS: '1',
+      ASTRAML_MAX_IN_FLIGHT: '1',
+      ASTRAML_RATE_LIMIT_POINTS: '20',
+      ASTRAML_RATE_LIMIT_WINDOW_SECONDS: '60',
+    },
+    { engine: 'embedded' },
+  );
   if (skipUnless('own postgres').skip !== undefined) return;
   server = await startPostgres();
   real = await openDoor({ DATABASE_URL: server.url, ASTRAML_OPERATION_SECONDS: '5', LOG_LEVEL: 'silent' });

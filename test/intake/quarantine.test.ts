@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { and, asc, eq, sql } from 'drizzle-orm';
-import { claimJob, loadAttempts } from '../../src/attempt/attempt.ts';
+import { loadAttempts } from '../../src/attempt/attempt.ts';
+import { claimJob } from '../../src/attempt/claim.ts';
 import { channels, uplinkShard } from '../../src/bus/bus.ts';
 import { unpackBytes } from '../../src/database/columns.ts';
 import { event } from '../../src/event/table.ts';

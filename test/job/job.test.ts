@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { sql } from 'drizzle-orm';
-import { cancelJob } from '../../src/attempt/attempt.ts';
+import { cancelJob } from '../../src/attempt/cancel.ts';
 import { getJob, type Job } from '../../src/job/job.ts';
 import { countJobs, jobPosition, type JobOrderField, listJobs } from '../../src/job/list.ts';
 import { isTerminal, jobStates, requireMove } from '../../src/job/state.ts';

@@ -4,9 +4,11 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 import { test } from 'node:test';
+import type { Command } from 'commander';
 import { parse, validate } from 'graphql';
 import { generatedDocs } from '../../scripts/generated-docs.ts';
 import { commandVariables } from '../../src/cli/command-variables.ts';
+import { createProgram } from '../../src/cli/program.ts';
 import { runnerVariables } from '../../src/cli/serve/runner-variables.ts';
 import { schema } from '../../src/gateway/graphql/schema.ts';
 import { variables } from '../../src/variables.ts';
@@ -66,7 +68,17 @@ test('every document in docs/ is in the README', () => {
   assert.deepEqual(missing, []);
 });
 
-test('every command that the documents name exists', () => {
+test('every astraml command that the documents name exists, with its flags', () => {
+  const program = createProgram(() => {});
+  const missing = documents.flatMap((name) =>
+    [...read(name).matchAll(/\bastraml((?: [a-z][a-z-]*)+)([^\n`|#]*)/g)]
+      .filter(([, words = '', rest = '']) => !isCommand(program, words.trim().split(' '), rest))
+      .map(([line]) => `${name}: ${line}`),
+  );
+  assert.deepEqual(missing, []);
+});
+
+test('every script that the documents name exists', () => {
   const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
   const missing = documents.flatMap((name) =>
     [...read(name).matchAll(/npm run ([\w:-]+)/g)]
@@ -95,6 +107,19 @@ test('every file that the documents name exists', () => {
   );
   assert.deepEqual(missing, []);
 });
+
+/** Whether the first of the words are a command; the others are arguments. Flags stand in `rest`. */
+function isCommand(program: Command, words: readonly string[], rest: string): boolean {
+  let command = program;
+  for (const word of words) {
+    const next = command.commands.find((one) => one.name() === word);
+    if (!next && command.commands.length > 0) return false;
+    command = next ?? command;
+  }
+  const flags = [...rest.matchAll(/(?<= )--[a-z][a-z-]*/g)].map(([flag]) => flag);
+  const options = [...command.options, ...program.options].flatMap(({ long }) => long ?? []);
+  return flags.every((flag) => options.includes(flag) || flag === '--help');
+}
 
 /** Targets of the links in a document that lead to a file beside it, or within it. */
 function linksOf(text: string): string[] {

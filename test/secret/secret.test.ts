@@ -6,7 +6,7 @@ import { after, before, suite, test } from 'node:test';
 import { inspect } from 'node:util';
 import { eq, sql } from 'drizzle-orm';
 import fc from 'fast-check';
-import { claimJob } from '../../src/attempt/attempt.ts';
+import { claimJob } from '../../src/attempt/claim.ts';
 import { ConfigError, readConfig, type SecretKey } from '../../src/config.ts';
 import { Refusal } from '../../src/errors.ts';
 import { event } from '../../src/event/table.ts';

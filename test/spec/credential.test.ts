@@ -9,7 +9,7 @@ import { retryJob } from '../../src/submission/retry.ts';
 import { keyOf, submit as submitJob } from '../../src/submission/submit.ts';
 import { planJob } from '../../src/submission/plan.ts';
 import { commit } from '../../src/live/commit.ts';
-import { cancelJob } from '../../src/attempt/attempt.ts';
+import { cancelJob } from '../../src/attempt/cancel.ts';
 import { setPolicy } from '../../src/policy/policy.ts';
 import { createProject } from '../../src/project/project.ts';
 import { ensureToken, newTokenText } from '../../src/project/token.ts';

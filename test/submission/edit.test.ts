@@ -1,7 +1,7 @@
 // What people do with a job after its submission: editing it, and submitting it again with its own values.
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { cancelJob } from '../../src/attempt/attempt.ts';
+import { cancelJob } from '../../src/attempt/cancel.ts';
 import { Refusal, type RefusalCode } from '../../src/errors.ts';
 import { jobEventTypes, listJobEvents } from '../../src/event/event.ts';
 import { type JobEdit, updateJob } from '../../src/submission/edit.ts';

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { after, before, suite, test } from 'node:test';
 import { sql } from 'drizzle-orm';
 import { Refusal, type RefusalCode } from '../../src/errors.ts';
-import { cancelJob } from '../../src/attempt/attempt.ts';
+import { cancelJob } from '../../src/attempt/cancel.ts';
 import type { Job } from '../../src/job/job.ts';
 import { planJob } from '../../src/submission/plan.ts';
 import { nextJobNumber } from '../../src/submission/number.ts';

@@ -1,5 +1,6 @@
-// What a machine may lack, and why a test is skipped then. This is the whole list: under CI=true a skip for any
-// other reason fails the run (`test/run.ts`), so that no test goes missing unseen.
+// Parts that a machine may lack, with the reason for which their tests are skipped. The list is
+// complete: under CI=true a skip for any other reason fails the run (`test/run.ts`), so that no
+// test goes missing unseen.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +12,7 @@ import { mayHavePostgres } from './postgres.ts';
 import { mayHaveRedis } from './redis.ts';
 
 interface Need {
-  /** Said aloud by the skipped test. */
+  /** Reason that the skipped test prints. */
   otherwise: string;
   isHere(): boolean;
 }
@@ -79,7 +80,10 @@ export type NeedName = keyof typeof needs;
 
 const known = new Map<NeedName, boolean>();
 
-/** Options for `test`: `test('…', skipUnless('redis'), async () => …)`. Skips with the reason of the first one absent. */
+/**
+ * Returns options for `test`: `test('…', skipUnless('redis'), async () => …)`. Skips with the
+ * reason of the first absent part.
+ */
 export function skipUnless(...names: NeedName[]): { skip?: string } {
   const absent = names.find((name) => !isHere(name));
   return absent ? { skip: reasonOf(absent) } : {};
@@ -91,19 +95,19 @@ export function isHere(name: NeedName): boolean {
   return found;
 }
 
-/** Whether a skip gave one of the reasons above. */
+/** Whether the reason of a skip is one of this list. */
 export function isListed(reason: string): boolean {
   return Object.keys(needs).some((name) => isNeed(name) && reasonOf(name) === reason);
 }
 
-/** The program of a browser that playwright-core can drive. */
+/** Returns the path of a browser that playwright-core can drive; undefined for none. */
 export function chromium(): string | undefined {
   const mac = '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome';
   const found = findProgram('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable');
   return found ?? (existsSync(mac) ? mac : undefined);
 }
 
-/** The library for LD_PRELOAD. */
+/** Returns the path of libfaketime for LD_PRELOAD; undefined when it is not installed. */
 export function libfaketime(): string | undefined {
   return [
     `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/faketime/libfaketime.so.1`,

@@ -1,4 +1,5 @@
-// One attempt with a supervisor of its own and a gateway that takes what it is told to take.
+// One attempt with its own supervisor, and a stand-in for the gateway that acknowledges as the test
+// says.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import type { Executor } from '../../src/agent/executor.ts';

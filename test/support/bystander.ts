@@ -1,5 +1,6 @@
-// A job that has nothing to do with what others send or ask: from its submission to SUCCEEDED, with its lines in order.
-// It runs once in a quiet installation and once beside a flood; how late its lines were both times is printed.
+// The bystander: an ordinary job that must reach SUCCEEDED with its lines in order. It runs once in
+// a quiet installation and once beside a flood of other work; the delays of its lines in both are
+// printed.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import type { TestContext } from 'node:test';
@@ -8,10 +9,10 @@ import type { Installation } from './installation.ts';
 import { createProject, script } from './stack.ts';
 
 const lines = 200;
-/** A quiet run takes 6 s; a machine that is busy may take ten times as long. */
+/** Milliseconds until a run fails: a quiet one takes 6 s, on a busy machine ten times as long. */
 const patienceMs = 90_000;
 
-/** Says its number and the time, every 20 ms. */
+/** Prints its line number and the time every 20 ms. */
 const talker = script(`
   for (let n = 1; n <= ${lines}; n++) {
     console.log(n + ' ' + Date.now());
@@ -19,15 +20,17 @@ const talker = script(`
   }
 `);
 
-/** What goes on beside the bystander. */
+/** Work that runs beside the bystander. */
 export type Flood = {
-  /** Resolves when it is under way; until then the bystander waits. */
+  /** Starts the flood; the bystander waits until it resolves. */
   begin?(): Promise<unknown>;
-  /** Goes on until `signal` is aborted; a rejection ends the test. */
+  /** Runs until `signal` is aborted; a rejection fails the test. */
   run?(signal: AbortSignal): Promise<unknown>;
 };
 
-/** Runs the bystander twice, and fails when the one beside the flood is not served like the quiet one. */
+/**
+ * Runs the bystander twice, and fails unless the run beside the flood is served like the quiet one.
+ */
 export async function compareBystanders(t: TestContext, installation: Installation, flood: Flood): Promise<void> {
   const project = `p-bystander-${randomUUID().slice(0, 8)}`;
   await createProject(installation.first, project);
@@ -51,7 +54,8 @@ export async function compareBystanders(t: TestContext, installation: Installati
     );
   } finally {
     ending.abort();
-    const delay = await installation.loopDelay().catch(() => null); // it may have died
+    // null when the process has died
+    const delay = await installation.loopDelay().catch(() => null);
     const loop = delay
       ? `; its event loop was late by p99 ${Math.round(delay.p99)} ms, ${Math.round(delay.max)} ms at most`
       : '';
@@ -61,7 +65,10 @@ export async function compareBystanders(t: TestContext, installation: Installati
   if (failing.signal.aborted) throw failing.signal.reason;
 }
 
-/** The end of what gateways and runners printed: a process that died says there why. */
+/**
+ * Returns the last 20 lines that gateways and runners printed, where a process that died gives the
+ * reason.
+ */
 function lastWords(installation: Installation): string {
   const lines = installation.output().split('\n').slice(-20);
   return ['They printed last:', ...lines.map((line) => line.slice(0, 300))].join('\n');
@@ -78,7 +85,10 @@ const follow = `subscription ($jobId: ID!, $after: String) {
   }
 }`;
 
-/** Milliseconds from each line's printing to its arrival. Whatever goes wrong is told with how far the bystander came. */
+/**
+ * Runs the bystander and returns the milliseconds from the printing of each line to its arrival. An
+ * error says how far the bystander came.
+ */
 async function runBystander(installation: Installation, project: string, signal: AbortSignal): Promise<number[]> {
   const { urls, token } = installation;
   const [first, last] = [urls[0], urls.at(-1)].map((url = '') =>
@@ -112,7 +122,10 @@ async function runBystander(installation: Installation, project: string, signal:
   }
 }
 
-/** Ahead of whatever the flood has queued: this is no test of the queue. */
+/**
+ * Submits the job with priority 100, ahead of the jobs of the flood, because the queue is not under
+ * test.
+ */
 async function submitUrgent(client: Client, projectId: string, signal: AbortSignal): Promise<string> {
   const spec = {
     ...{ projectId, model: 'm', dataset: 'd', command: talker, priority: 100 },
@@ -138,7 +151,10 @@ async function stateOf(client: Client, id: string, signal: AbortSignal): Promise
   return `${job.state} in ${job.attempts.length} attempt${job.attempts.length === 1 ? '' : 's'}`;
 }
 
-/** Asks every gateway whether it lives, one question after the other; the longest wait in milliseconds. */
+/**
+ * Sends one health request after the other to every gateway until `signal`; returns the longest
+ * wait in milliseconds.
+ */
 async function probe({ urls }: Installation, signal: AbortSignal): Promise<number> {
   const longest = await Promise.all(
     urls.map(async (url) => {

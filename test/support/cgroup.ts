@@ -1,19 +1,19 @@
-// A control group of our own under that of this process, for a test: version 1, or for memory version 2.
+// Makes a control group below that of this process, for a test: version 1, or version 2 for memory.
 import { existsSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 type Controller = 'freezer' | 'memory';
 
 export type Cgroup = {
-  /** Writes one of its files, e.g. a pid to `cgroup.procs`. */
+  /** Writes a file of the group, e.g. a pid to `cgroup.procs`. */
   write(file: string, text: string): void;
-  /** Limits its memory; swap is none. */
+  /** Limits the memory of the group, without swap. */
   limitMemory(bytes: number): void;
-  /** When no process is in it any more. */
+  /** Removes the group, which must be empty. */
   remove(): void;
 };
 
-/** Throws when this machine has none, or we may not. */
+/** Makes a group. Throws when the machine has no control groups or forbids them. */
 export function makeCgroup(controller: Controller): Cgroup {
   const folder = mkdtempSync(join(parentOf(controller), 'astraml-'));
   const write = (file: string, text: string) => writeFileSync(join(folder, file), text);

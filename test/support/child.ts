@@ -1,5 +1,5 @@
-// A Node process that a test starts and watches: its lines, its end. It never outlives the test, and one that the
-// test forgot to end makes the test file fail.
+// A Node process that a test starts, with its output and its end. It never outlives the test; a
+// child that the test forgot to end fails the test file.
 import { spawn } from 'node:child_process';
 import { EventEmitter, once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -12,29 +12,38 @@ export interface Ended {
 
 export interface Child {
   pid: number;
-  /** Lines of stdout and stderr so far, in the order they came. */
+  /** Lines of stdout and stderr so far, in the order in which they came. */
   output(): string;
-  /** The first line that matches, already printed or to come; rejects after `timeoutMs` (10 s) or when the child ends. */
+  /**
+   * Resolves with the first matching line, printed before or later. Rejects after `timeoutMs` (10
+   * s) or when the child ends.
+   */
   untilLine(pattern: RegExp, options?: { timeoutMs?: number }): Promise<RegExpExecArray>;
-  /** Resolves when it ended and all its output was read; rejects after `timeoutMs` (30 s). */
+  /** Resolves when the child has ended and its output is read; rejects after `timeoutMs` (30 s). */
   untilEnd(options?: { timeoutMs?: number }): Promise<Ended>;
-  /** To the child alone, not to those it started. */
+  /** Sends a signal to the child only, not to its own children. */
   kill(signal: NodeJS.Signals): void;
-  /** SIGTERM, and after `timeoutMs` (10 s) SIGKILL for its whole group. Twice is fine. */
+  /**
+   * Sends SIGTERM, and after `timeoutMs` (10 s) SIGKILL to the whole process group. May be called
+   * twice.
+   */
   stop(options?: { timeoutMs?: number }): Promise<Ended>;
 }
 
 export interface ChildOptions {
-  /** On top of our own environment; undefined takes a variable away. */
+  /** Variables over those of this process; undefined removes one. */
   env?: Record<string, string | undefined>;
   cwd?: string;
 }
 
-/** `args` as for `node`: a script and its arguments. Runs the same Node as this process. */
+/**
+ * Starts a child with the same Node as this process. `args` are those of `node`: a script and its
+ * arguments.
+ */
 export function spawnNode(args: string[], options: ChildOptions = {}): Child {
   const child = spawn(process.execPath, args, {
     cwd: options.cwd,
-    // NODE_TEST_CONTEXT would make a test runner in the child believe that it is a part of this run.
+    // With NODE_TEST_CONTEXT, a test runner in the child would take itself for a part of this run.
     env: { ...process.env, NODE_TEST_CONTEXT: undefined, ...options.env },
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -55,7 +64,7 @@ export function spawnNode(args: string[], options: ChildOptions = {}): Child {
   child.once('exit', () => watchdog.release());
   child.once('close', (code, signal) => {
     ended = { code, signal };
-    // readline hands out the last line, one without a line feed, only after its stream has ended
+    // readline emits a last line without a line feed only after its stream has ended
     setImmediate(() => events.emit('end'));
   });
   setHeld(false);
@@ -106,7 +115,8 @@ export function spawnNode(args: string[], options: ChildOptions = {}): Child {
     }
   }
 
-  // It holds this process only while somebody waits for it: a forgotten one must not make the test file hang.
+  // The child keeps this process alive only while a test waits for it, so that a forgotten child
+  // does not make the test file hang.
   function setHeld(held: boolean): void {
     for (const handle of [child, child.stdout, child.stderr]) {
       if ('ref' in handle && 'unref' in handle) (held ? handle.ref : handle.unref).call(handle);

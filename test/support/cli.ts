@@ -1,15 +1,15 @@
-// The command line as people and scripts meet it: `astraml …` in a process of its own, in a folder of its own. What
-// this process was given (tokens, projects, colours) does not reach it; what a test gives does.
+// The command line `astraml …` in a process and a folder of its own. Tokens, projects and colours
+// of this process do not reach it; the variables of a test do.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
-/** For `spawnNode`, where a test watches the process while it runs. */
+/** Path of the binary, for tests that watch its process with `spawnNode`. */
 export const binary = resolve(import.meta.dirname, '../../bin/astraml.mjs');
 
-/** Undefined takes a variable away. */
+/** Variables by name; undefined removes one. */
 export type Environment = Record<string, string | undefined>;
 
 export interface Ran {
@@ -19,26 +19,28 @@ export interface Ran {
 }
 
 export interface RunOptions {
-  /** Over what `signIn` says. */
+  /** Variables that replace those of `signIn`. */
   env?: Environment;
   cwd?: string;
   input?: string;
 }
 
 export interface CommandLine {
-  /** Where commands run. */
+  /** Working folder of the commands. */
   folder: string;
   /** Runs `astraml …args` to its end; SIGKILL after 30 s. */
   run(args: string[], options?: RunOptions): Promise<Ran>;
-  /** A file of the folder; returns its name. */
+  /** Writes a file into the folder and returns its name. */
   write(name: string, content: string): string;
-  /** What `run` sets on top of our own environment. */
+  /** Returns the variables that `run` sets over those of this process. */
   environment(env?: Environment): Environment;
   /** Removes the folder. */
   remove(): void;
 }
 
-/** `signIn` is asked at each run, so that it may name a gateway that does not run yet. */
+/**
+ * Makes a command line. Each run calls `signIn`, so that it may name a gateway that starts later.
+ */
 export function commandLine(signIn: () => Environment): CommandLine {
   const folder = mkdtempSync(join(tmpdir(), 'cli-'));
   const environment = (env: Environment = {}): Environment => ({
@@ -72,7 +74,7 @@ async function runBinary(args: string[], env: Environment, cwd: string, input: s
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  child.stdin.on('error', () => {}); // it may end without having read
+  child.stdin.on('error', () => {}); // the child may end before it reads stdin
   child.stdin.end(input);
   const [code] = (await once(child, 'close')) as [number | null];
   return { code, stdout, stderr };

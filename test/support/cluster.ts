@@ -1,5 +1,5 @@
-// A deployment on this machine, as it stands in production: Postgres, Redis, gateways (`astraml serve`) and a runner
-// (`astraml runner start`), each in a process of its own that a test may kill and start again.
+// A deployment as in production: Postgres, Redis, gateways (`astraml serve`) and a runner (`astraml
+// runner start`), each in its own process, which a test may kill and restart.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ import { until } from './until.ts';
 const binary = fileURLToPath(new URL('../../bin/astraml.mjs', import.meta.url));
 const startMs = 120_000;
 
-/** Flags and variables of a runner, over those that it has anyway. */
+/** Flags and variables of a runner, over the default ones. */
 export type RunnerStart = { args?: string[]; env?: Record<string, string | undefined> };
 
 export type Cluster = {
@@ -27,17 +27,17 @@ export type Cluster = {
   readonly runnerToken: string;
   /** Folder of the runner's files. */
   readonly workDir: string;
-  /** Addresses of the gateways; a restarted one keeps its own. */
+  /** Addresses of the gateways; a restarted gateway keeps its own. */
   readonly urls: string[];
   readonly gateways: Child[];
   readonly runner: () => Child;
-  /** A client of the gateway with this index. */
+  /** Returns a client of the gateway with this index. */
   client(index: number): Client;
   startGateway(index: number): Promise<void>;
   startRunner(): Promise<void>;
-  /** Another runner beside it, as on a machine of its own. */
+  /** Starts another runner with its own work folder, as on another machine. */
   startRunnerElsewhere(name: string, workDir: string, options?: RunnerStart): Promise<Child>;
-  /** What all processes printed, ended ones too. */
+  /** Returns the output of all processes, ended ones included. */
   output(): string;
   stop(): Promise<void>;
 };
@@ -120,7 +120,8 @@ export async function startCluster(options: {
     startRunnerElsewhere,
     output: () => all.map((child) => child.output()).join('\n'),
     async stop() {
-      // Its attempts first: their supervisors outlive a runner that is only told to drain.
+      // The second SIGTERM makes a runner hand its attempts back at once; after one, it would only
+      // drain, and its supervisors would outlive it.
       const runners = [...others, ...(runner ? [runner] : [])];
       const stopped = runners.map((one) => {
         one.kill('SIGTERM');

@@ -1,4 +1,5 @@
-// docker-compose.yml and the Dockerfile as Docker would read them, for tests: what a service is given, and what it runs.
+// Reads docker-compose.yml and the Dockerfile as Docker does, for tests: the environment and the
+// command of each service.
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 import { z } from 'zod';
@@ -56,13 +57,19 @@ export function readText(path: string): string {
   return readFileSync(fileOf(path), 'utf8');
 }
 
-/** The file with its variables put in; throws the message of one that is required and missing. */
+/**
+ * Returns the compose file with its variables filled in. Throws the message of a required variable
+ * that is missing.
+ */
 export function readCompose(env: Record<string, string>): Compose {
   const fill = (_key: unknown, value: unknown) => (typeof value === 'string' ? interpolate(value, env) : value);
   return composeFile.parse(parse(readText('docker-compose.yml'), fill));
 }
 
-/** `${NAME:-default}`, `${NAME:?message}` and `$$`; any other use of a dollar is refused, as it would surprise. */
+/**
+ * Fills in `${NAME:-default}`, `${NAME:?message}` and `$$`. Throws for any other use of a dollar,
+ * which Docker might read otherwise.
+ */
 export function interpolate(template: string, env: Record<string, string>): string {
   return template.replace(
     /\$(\$|\{(\w+):([-?])([^}]*)\}|)/g,
@@ -79,7 +86,7 @@ export function interpolate(template: string, env: Record<string, string>): stri
 
 export type Stage = { name: string; from: string; lines: string[] };
 
-/** The Dockerfile's stages with their instructions, continued lines joined. */
+/** Returns the stages of the Dockerfile with their instructions, continued lines joined. */
 export function readDockerfile(): Stage[] {
   const stages: Stage[] = [];
   const lines = readText('Dockerfile')
@@ -93,7 +100,10 @@ export function readDockerfile(): Stage[] {
   return stages;
 }
 
-/** The last instruction of that name in a stage or in those it is made from; undefined for none. */
+/**
+ * Returns the last instruction with this name in a stage or in the stages below it; undefined for
+ * none.
+ */
 export function instruction(stages: readonly Stage[], target: string, name: string): string | undefined {
   const stage = stages.find((stage) => stage.name === target);
   if (!stage) return undefined;
@@ -101,7 +111,7 @@ export function instruction(stages: readonly Stage[], target: string, name: stri
   return own?.slice(name.length + 1) ?? instruction(stages, stage.from, name);
 }
 
-/** The process that an image starts: `astraml` and its arguments, as those of node. */
+/** Returns the command of an image: `astraml` and its arguments, as arguments of node. */
 export function commandOf(target: string): string[] {
   const [program, ...args] = z.array(z.string()).parse(JSON.parse(instruction(readDockerfile(), target, 'CMD') ?? ''));
   if (program !== 'astraml') throw new Error(`the image ${target} runs ${program}`);

@@ -1,5 +1,5 @@
-// The services of docker-compose.yml as processes of this machine: their commands and environment, with names and ports
-// of the compose network replaced by loopback.
+// Runs the services of docker-compose.yml as processes of this machine: their commands and
+// environment, with names and ports of the compose network replaced by loopback.
 import { execFile } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,7 +16,7 @@ import { newSecretKeys } from './secret-keys.ts';
 import { type Server, startServer } from './server.ts';
 import { until } from './until.ts';
 
-/** What the compose file asks for. */
+/** Values of the variables that the compose file requires. */
 export const secrets = {
   POSTGRES_PASSWORD: 'postgres'.repeat(4),
   REDIS_GATEWAY_PASSWORD: 'gateway'.repeat(5),
@@ -40,11 +40,14 @@ function serviceOf(name: string): Service {
 }
 
 export type ComposeRedis = Pick<Server, 'port' | 'stop' | 'log'> & {
-  /** Address for a user, with its own password unless another is named; for nobody without a name. */
+  /**
+   * Returns an address for a user with its password, or with another one; without a user for no
+   * `user`.
+   */
   url(user?: string, password?: string): string;
 };
 
-/** Redis by the compose file's command, answering when its health check says so. */
+/** Starts Redis by the command of the compose file; resolves once its health check succeeds. */
 export async function startComposeRedis(): Promise<ComposeRedis> {
   await installProgram('redis-server', () => findRedis() !== undefined);
   const { command = [], environment, healthcheck } = serviceOf('redis');
@@ -75,15 +78,15 @@ export async function startComposeRedis(): Promise<ComposeRedis> {
 }
 
 export type Deployment = {
-  /** The proxy's address where haproxy is here, else that of the first gateway. */
+  /** Address of the proxy when haproxy is installed, else of the first gateway. */
   url: string;
   gateways: { url: string; process: Child }[];
-  /** What the processes said. */
+  /** Returns the output of the processes. */
   output(): string;
   stop(): Promise<void>;
 };
 
-/** Everything that `docker compose up` starts; resolves when it answers. */
+/** Starts the services of `docker compose up`; resolves when the gateway answers. */
 export async function deploy(): Promise<Deployment> {
   const folder = mkdtempSync(join(tmpdir(), 'deployment-'));
   const ends: (() => unknown)[] = [() => rmSync(folder, { recursive: true, force: true })];
@@ -111,7 +114,7 @@ export async function deploy(): Promise<Deployment> {
         DATABASE_URL: database.url,
         HOST: '127.0.0.1',
         PORT: String(port),
-        ASTRAML_METRICS_PORT: '0', // both on one host here
+        ASTRAML_METRICS_PORT: '0', // 0, since both gateways run on one host
       });
       gateways.push({ url: `http://127.0.0.1:${port}`, process });
     }
@@ -122,7 +125,7 @@ export async function deploy(): Promise<Deployment> {
       ends.push(() => proxy.stop());
       url = `http://127.0.0.1:${proxy.port}`;
     }
-    chmodSync(folder, 0o711); // other uids pass through to what is theirs
+    chmodSync(folder, 0o711); // other users may pass through to their folders
     start('runner', [['http://proxy:4000', url]], {
       ASTRAML_RUNNER_WORK_DIR: join(folder, 'runner'),
       ...(isHere('own uids') ? {} : { ASTRAML_RUNNER_ISOLATE: '' }),
@@ -134,7 +137,7 @@ export async function deploy(): Promise<Deployment> {
   }
 }
 
-/** The proxy with its own configuration; only Docker's name server is replaced, by the addresses. */
+/** Starts the proxy with its own configuration, in which addresses replace Docker's name server. */
 async function startProxy(gateways: string[]): Promise<Server> {
   const folder = mkdtempSync(join(tmpdir(), 'proxy-'));
   const file = join(folder, 'haproxy.cfg');

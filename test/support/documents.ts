@@ -1,4 +1,4 @@
-// What the document "Data Augmentation (v2.1)" says a user may send, to the letter.
+// Commands and specs that the document "Data Augmentation (v2.1)" gives to users, word for word.
 
 export const documentedLine =
   'astraml submit --project p-demo --model bert-base --gpus 1           --dataset s3://bucket/dataset --batch-size 32 --epochs 5 --lr 3e-5';

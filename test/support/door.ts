@@ -1,5 +1,5 @@
-// A gateway of our own for a test file, and its doors as a stranger finds them: raw HTTP requests, raw websockets, and
-// one operation over each of the four transports.
+// A gateway for one test file, and raw requests to it as an unknown client sends them: HTTP,
+// websockets, and one operation over each of the four transports.
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { type IncomingHttpHeaders, request as httpRequest } from 'node:http';
@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { type ClientOptions, WebSocket } from 'ws';
 import { readConfig } from '../../src/config.ts';
 import { type RunningGateway, startGateway } from '../../src/gateway/gateway.ts';
+import { skipUnless } from './absent.ts';
 import { seedDataDir } from './embedded.ts';
+import { startDatabase } from './postgres.ts';
 import { newSecretKeys } from './secret-keys.ts';
 
 export const adminToken = 'x'.repeat(40);
@@ -18,14 +20,20 @@ export type Door = {
   url: string;
   port: number;
   gateway: RunningGateway;
-  /** Ends the gateway and removes its folder. */
+  /** Stops the gateway and removes its folder. */
   close(): Promise<void>;
 };
 
-/** A gateway on the embedded database, on a free port, with `adminToken` as its administrator. Takes 2–3 s. */
-export async function openDoor(env: Record<string, string> = {}): Promise<Door> {
+/**
+ * Starts a gateway on a free port, with `adminToken` as its administrator, on a fresh database of a
+ * real server, else on the embedded engine. The embedded engine takes three times the CPU to start
+ * and more for each query: `engine: 'embedded'` is for tests of the engine.
+ */
+export async function openDoor(env: Record<string, string> = {}, options: { engine?: 'embedded' } = {}): Promise<Door> {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-'));
-  if (!env['DATABASE_URL']) await seedDataDir(folder);
+  const embedded = options.engine === 'embedded' || skipUnless('postgres').skip !== undefined;
+  const database = env['DATABASE_URL'] || embedded ? undefined : await startDatabase();
+  if (embedded && !env['DATABASE_URL']) await seedDataDir(folder);
   const gateway = await startGateway(
     readConfig({
       ASTRAML_DATA_DIR: folder,
@@ -33,8 +41,10 @@ export async function openDoor(env: Record<string, string> = {}): Promise<Door> 
       ASTRAML_BOOTSTRAP_TOKEN: adminToken,
       ASTRAML_CORS_ORIGINS: appOrigin,
       ASTRAML_SECRET_KEYS: newSecretKeys('k1'),
-      // Suites of subscriptions run both ways.
+      // From the environment, because the suites of subscriptions run with and without shared
+      // execution.
       ASTRAML_SHARED_EXECUTION: process.env['ASTRAML_SHARED_EXECUTION'],
+      DATABASE_URL: database?.url,
       ...env,
     }),
   );
@@ -44,6 +54,7 @@ export async function openDoor(env: Record<string, string> = {}): Promise<Door> 
     gateway,
     async close() {
       await gateway.stop();
+      await database?.stop();
       rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
@@ -56,7 +67,7 @@ export type HttpAnswer = {
   status: number;
   headers: IncomingHttpHeaders;
   text: string;
-  /** The body as JSON; throws for a body that is none. */
+  /** Returns the body as JSON; throws when it is not JSON. */
   json(): GraphqlResult;
 };
 
@@ -64,11 +75,11 @@ export type HttpRequest = {
   method?: string;
   path?: string;
   headers?: Record<string, string>;
-  /** Sent as it is; a list is sent in chunks, without a Content-Length. */
+  /** Body to send unchanged; a list goes in chunks, without Content-Length. */
   body?: string | Buffer | Iterable<string | Buffer>;
 };
 
-/** One HTTP request on a connection of its own, with the headers that are named and no others. */
+/** Sends one HTTP request on its own connection, with exactly these headers. */
 export function send(port: number, { method = 'POST', path = '/graphql', headers = {}, body }: HttpRequest) {
   return new Promise<HttpAnswer>((resolve, reject) => {
     const request = httpRequest({ port, host: '127.0.0.1', method, path, headers, agent: false });
@@ -85,7 +96,8 @@ export function send(port: number, { method = 'POST', path = '/graphql', headers
         request.destroy();
       });
     });
-    request.on('error', (error) => void (answered || reject(error))); // a refused body is cut off: the answer counts
+    // A gateway cuts off a body that it refuses; after its answer the error counts for nothing.
+    request.on('error', (error) => void (answered || reject(error)));
     if (body === undefined || typeof body === 'string' || Buffer.isBuffer(body)) return void request.end(body);
     for (const chunk of body) request.write(chunk);
     request.end();
@@ -105,18 +117,18 @@ export function bearer(token: string | null | undefined): Record<string, string>
   return token ? { authorization: `Bearer ${token}` } : {};
 }
 
-/** An operation as a plain POST; with `adminToken` when no token is named. */
+/** Sends an operation as a plain POST, with `adminToken` unless another token is set. */
 export function post(port: number, operation: Operation, headers: Record<string, string> = {}): Promise<HttpAnswer> {
   const { token = adminToken, ...body } = operation;
   return send(port, { headers: { ...jsonType, ...bearer(token), ...headers }, body: JSON.stringify(body) });
 }
 
-/** What an operation answers over a transport: its first result. */
+/** First result of an operation over a transport. */
 export type Outcome = {
   status: number | null;
   result: GraphqlResult;
   text: string;
-  /** Whether a websocket was still open afterwards. */
+  /** True when the websocket stayed open after the result. */
   open: boolean;
 };
 
@@ -166,18 +178,18 @@ export type Message = { id?: string; type: string; payload?: unknown };
 
 export type Socket = {
   send(message: unknown): void;
-  /** Sent as it is, without a protocol. */
+  /** Sends data unchanged, without the protocol. */
   sendRaw(data: string | Buffer): void;
-  /** The next message; rejects when the socket closes first. */
+  /** Resolves with the next message; rejects when the socket closes first. */
   next(): Promise<Message>;
-  /** Code and reason of the close. */
+  /** Resolves with code and reason when the socket closes. */
   closed: Promise<{ code: number; reason: string }>;
   /** Every message so far. */
   received: Message[];
   close(): Promise<void>;
 };
 
-/** A websocket; unless `init` is false, already acknowledged. */
+/** Opens a websocket; resolves after `connection_ack` unless `init` is false. */
 export async function openSocket(
   port: number,
   options: { token?: string | null; init?: boolean; params?: unknown; headers?: Record<string, string> } = {},
@@ -238,7 +250,9 @@ async function connectSocket(port: number, options: ClientOptions): Promise<WebS
   return socket;
 }
 
-/** The HTTP status of an upgrade request with these headers: 101 when a websocket was opened. */
+/**
+ * Returns the HTTP status of an upgrade request with these headers: 101 for an opened websocket.
+ */
 export function upgradeStatus(
   port: number,
   options: { path?: string; headers?: Record<string, string> } = {},
@@ -271,7 +285,7 @@ export function upgradeStatus(
   });
 }
 
-/** The data of an operation; throws for errors of the request and for typed ones. */
+/** Returns the data of an operation; throws for errors of the request and for typed errors. */
 export async function dataOf(port: number, operation: Operation): Promise<Record<string, Record<string, never>>> {
   const { data, errors } = (await post(port, operation)).json();
   const refused = Object.values(data ?? {}).find((field) => 'code' in Object(field));
@@ -287,7 +301,7 @@ export async function createProject(port: number, id: string): Promise<void> {
   await dataOf(port, { query, variables: { input: { id, command: ['true'] } } });
 }
 
-/** The text of a new token. */
+/** Creates a token and returns its text. */
 export async function createToken(
   port: number,
   input: { projectId: string | null; scopes: string[]; expiresAt?: string },
@@ -298,7 +312,7 @@ export async function createToken(
   return String(data['createToken']?.['secret']);
 }
 
-/** The id of a new job. */
+/** Submits a job and returns its id. */
 export async function submitJob(port: number, projectId: string, token = adminToken): Promise<string> {
   const query = `mutation ($input: SubmitJobInput!) {
     submitJob(input: $input) { ... on SubmitJobPayload { job { id } } ${typedError} } }`;
@@ -307,7 +321,7 @@ export async function submitJob(port: number, projectId: string, token = adminTo
   return String((data['submitJob'] as unknown as { job: { id: string } }).job.id);
 }
 
-/** The id of a new schedule, due once a year. */
+/** Creates a schedule, due once a year, and returns its id. */
 export async function createSchedule(port: number, projectId: string, token = adminToken): Promise<string> {
   const query = `mutation ($input: CreateScheduleInput!) {
     createSchedule(input: $input) { ... on CreateSchedulePayload { schedule { id } } ${typedError} } }`;

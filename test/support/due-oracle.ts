@@ -1,7 +1,7 @@
-// What a schedule is due for, told a second time and by other means: minute by minute, asking Intl what each wall clock
-// shows. It knows the expressions of the tests only: numbers, lists, ranges, `*` and `*/n`.
+// Computes due times a second time by other means: for each minute, Intl gives the wall clock.
+// Supports only expressions of the tests: numbers, lists, ranges, `*` and `*/n`.
 
-/** Due times in [from, to), as ISO texts. */
+/** Returns the due times in [from, to) as ISO texts. */
 export function dueByOracle(cron: string, timezone: string, from: Date, to: Date): string[] {
   const [minutes = '', hours = '', days = '', months = '', weekdays = ''] = cron.split(' ');
   const goesWithTime = /[*/]/.test(minutes + hours);
@@ -16,7 +16,7 @@ export function dueByOracle(cron: string, timezone: string, from: Date, to: Date
   const seen = new Set<number>();
   const minute = 60_000;
   const wallOf = wallClock(timezone);
-  // A day earlier, so that the wall times of a repeated hour are known as seen.
+  // Begins a day earlier, so that the first pass of a repeated hour has been seen.
   let before = wallOf(from.getTime() - 1441 * minute);
   for (let time = from.getTime() - 1440 * minute; time < to.getTime(); time += minute) {
     const wall = wallOf(time);
@@ -41,7 +41,10 @@ function includes(field: string, value: number): boolean {
   });
 }
 
-/** What the wall clock of the zone shows at an instant, as if it were UTC, in ms. */
+/**
+ * Makes a function from an instant to the wall clock of the zone, read as if it were UTC; both in
+ * milliseconds.
+ */
 function wallClock(timeZone: string): (instant: number) => number {
   const parts = ['year', 'month', 'day', 'hour', 'minute'] as const;
   const format = new Intl.DateTimeFormat('en-US', {

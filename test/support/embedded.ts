@@ -1,10 +1,13 @@
-// A data folder whose embedded database is already there. Its first start takes 10 s of a core, most of them for initdb, and
-// some hundred tests want one: the files of a run share the first, as they share a Postgres cluster.
+// Prepares data folders with an embedded database. Its first start takes 10 s of a core, most for
+// initdb, and some hundred tests need one: the test files of a run copy the first.
 import { cpSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { openDatabase } from '../../src/database/database.ts';
 
-/** Puts a migrated, empty database into a data folder that has none. Call it before anything opens the folder. */
+/**
+ * Copies a migrated, empty database into a data folder without one. Call it before any code opens
+ * the folder.
+ */
 export async function seedDataDir(dataDir: string): Promise<void> {
   const shared = process.env.ASTRAML_TEST_SHARED;
   const database = join(dataDir, 'database');
@@ -22,7 +25,7 @@ async function makeTemplate(shared: string, template: string): Promise<void> {
   try {
     renameSync(join(own, 'database'), template);
   } catch {
-    // another file was first
+    // another test file was first
   }
   rmSync(own, { recursive: true, force: true });
 }

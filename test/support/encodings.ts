@@ -1,4 +1,5 @@
-// Encodings as tools print them, written anew: what is tested has its own.
+// Encodings as tools print them, written a second time, so that tests do not use the code under
+// test.
 
 const base32Digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
 
@@ -9,12 +10,12 @@ export function base32Of(text: string): string {
   return digits.padEnd(Math.ceil(digits.length / 8) * 8, '=');
 }
 
-/** The two digits of each byte with this between. */
+/** Returns the hexadecimal digits of the bytes with `between` after each byte but the last. */
 export function bytesApart(text: string, between: string): string {
   return (Buffer.from(text).toString('hex').match(/../g) ?? []).join(between);
 }
 
-/** The lines of `xxd`. */
+/** Returns the lines that `xxd` prints for the text. */
 export function xxdOf(text: string): string[] {
   const bytes = Buffer.from(text);
   return Array.from({ length: Math.ceil(bytes.length / 16) }, (_, index) => {

@@ -1,5 +1,5 @@
-// A runner by hand: signs on, claims a job and sends records as a supervisor does (one batch in flight, sent again every
-// second until it is acknowledged), but without a command or a process of its own.
+// A runner without commands or processes: signs on, claims a job and sends records as a supervisor
+// does, one batch in flight, sent again every second until it is acknowledged.
 import { randomUUID } from 'node:crypto';
 import { type Bus, channels, uplinkShard } from '../../src/bus/bus.ts';
 import { acknowledgement, type Assignment, claimAnswer, registerAnswer } from '../../src/protocol/control.ts';
@@ -16,7 +16,7 @@ export type Feeder = {
   finish(): Promise<void>;
 };
 
-/** Calls `/runner/v1/<path>`. */
+/** Posts `body` to `/runner/v1/<path>` and returns the answer. */
 export async function call(url: string, token: string, path: string, body: unknown): Promise<unknown> {
   const headers = { 'content-type': 'application/json', authorization: `Bearer ${token}` };
   const answer = await fetch(`${url}/runner/v1/${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
@@ -24,7 +24,7 @@ export async function call(url: string, token: string, path: string, body: unkno
   return answer.json();
 }
 
-/** Signs a runner on and claims the next job, over the gateway at `url`; records go over `bus`. */
+/** Signs a runner on and claims the next job over the gateway at `url`; records go over `bus`. */
 export async function openFeeder(url: string, token: string, bus: Bus): Promise<Feeder> {
   const gpus = [{ index: 0, model: 'virtual', memoryBytes: 0 }];
   const sign = { name: 'by hand', version: '0', labels: [], gpus, bootId: 'boot' };

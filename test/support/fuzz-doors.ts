@@ -1,10 +1,14 @@
-// How the fuzz run asks: over HTTP and websockets as a client does, and with damaged bodies, frames and paths as none does.
+// Requests of the fuzz run: over HTTP and websockets as a client sends them, and with damaged
+// bodies, frames and paths.
 import { bearer, jsonType, openSocket } from './door.ts';
 import type { Caller, FuzzWorld } from './fuzz-world.ts';
 import { damageJson, damageText } from './mutations.ts';
 import type { Operation, Random } from './operations.ts';
 
-/** A status of HTTP, or `cut off`; `open`, or `closed` and a code, for a websocket; `silence` for no answer in 30 s. */
+/**
+ * `status` is an HTTP status or `cut off`; for a websocket `open`, or `closed` with its code;
+ * `silence` without an answer in 30 s.
+ */
 export type Answered = { status: string; text: string };
 export type Exchange = { caller: Caller; sent: string; answered: Answered };
 export type Question = { world: FuzzWorld; random: Random; caller: Caller; operation: Operation };
@@ -19,7 +23,7 @@ function withPatience(answer: Promise<Answered>): Promise<Answered> {
   return Promise.race([answer, silence]).finally(() => clearTimeout(timer));
 }
 
-/** A POST; a GET for some queries; Server-Sent Events for a subscription. */
+/** Sends an operation: by POST, some queries by GET, a subscription by Server-Sent Events. */
 export async function askOverHttp({ world, random, caller, operation }: Question): Promise<Exchange> {
   const { kind, query, variables } = operation;
   const sent = JSON.stringify({ query, variables });
@@ -35,12 +39,12 @@ type HttpRequest = {
   world: FuzzWorld;
   caller: Caller;
   path: string;
-  /** Without one it is a GET. */
+  /** Body of a POST; absent for a GET. */
   body?: string | Buffer;
   accept?: string;
 };
 
-/** The answer, of a stream its first event. */
+/** Resolves with the answer, or the first event of a stream. */
 function request({ world, caller, path, body, accept = '*/*' }: HttpRequest): Promise<Answered> {
   const ending = new AbortController();
   const headers = { ...jsonType, ...bearer(world.tokens[caller]), accept };
@@ -54,19 +58,19 @@ function request({ world, caller, path, body, accept = '*/*' }: HttpRequest): Pr
     }
     return { status: String(answer.status), text };
   };
-  // A gateway that refuses a large body cuts it off: a client may see no more than that.
+  // A gateway cuts off a large body that it refuses, so the client may see only that.
   const refused = (error: unknown) => ({ status: `cut off: ${error instanceof Error ? error.message : ''}`, text: '' });
   return withPatience(ask().catch(refused)).finally(() => ending.abort());
 }
 
-/** A socket, one operation, and its first message. */
+/** Opens a socket, sends one operation, and returns its first message. */
 export async function askOverSocket({ world, caller, operation }: Question): Promise<Exchange> {
   const { query, variables } = operation;
   const sent = JSON.stringify({ id: '1', type: 'subscribe', payload: { query, variables } });
   return { caller, sent, answered: await withPatience(overSocket(world, caller, sent, (type) => type !== 'pong')) };
 }
 
-/** Sends a frame, then a ping, and waits for a message of a type that ends it, or for the close. */
+/** Sends a frame and a ping, and waits for a message of an ending type or for the close. */
 async function overSocket(
   world: FuzzWorld,
   caller: Caller,
@@ -88,7 +92,7 @@ async function overSocket(
   }
 }
 
-/** Bodies of the doors beside /graphql, whole. */
+/** Returns a valid body for one of the paths beside /graphql. */
 function wholeBody(random: Random, { ids }: FuzzWorld): { path: string; json: unknown } {
   const id = () => random.pick(ids);
   const gpus = [{ index: 0, model: 'virtual', memoryBytes: 0 }];
@@ -112,7 +116,7 @@ function wholeBody(random: Random, { ids }: FuzzWorld): { path: string; json: un
   ]);
 }
 
-/** What a client would send, damaged, through a door that is chosen by the seed. */
+/** Damages a request of a client and sends it over a way that the seed chooses. */
 export async function sendDamaged({ world, random, caller, operation }: Question): Promise<Exchange> {
   const { query, variables } = operation;
   const payload = { query, variables, operationName: null, extensions: {} };
@@ -134,7 +138,7 @@ export async function sendDamaged({ world, random, caller, operation }: Question
       const search = String(
         damageText(random, String(new URLSearchParams({ query, variables: JSON.stringify(variables) }))),
       );
-      // An HTTP client sends nothing else; a percent sign may stand before anything.
+      // Other characters cannot stand in a path; a percent sign may stand before any text.
       const path = `/graphql?${search.replace(/[^!-~]/g, '%')}`.slice(0, 12_000);
       return exchange(path, request({ world, caller, path }), 'GET ');
     }

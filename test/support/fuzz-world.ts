@@ -1,5 +1,5 @@
-// What the fuzz run meets: an installation with three projects. Everything in `p-theirs` that can hold a text holds the
-// marker, so that whoever may not see that project must never be answered with it.
+// Installation of the fuzz run, with three projects. Every text in `p-theirs` holds the marker, so
+// that no answer to an outsider may contain it.
 import assert from 'node:assert/strict';
 import { type Embedded, startEmbedded } from './installation.ts';
 import { hostileValues } from './mutations.ts';
@@ -8,17 +8,20 @@ import { createProject, followLog, script, submit } from './stack.ts';
 
 export const marker = 'MARK_7Q4Z';
 
-/** Who asks: an administrator, a writer of `p-ours`, a reader of `p-theirs`, the owner of `p-scratch`, a runner, nobody. */
+/**
+ * Callers: an administrator, a writer of `p-ours`, a reader of `p-theirs`, the owner of
+ * `p-scratch`, a runner, an expired token, and one without a token.
+ */
 export const callers = ['admin', 'writer', 'reader', 'owner', 'runner', 'expired', 'nobody'] as const;
 export type Caller = (typeof callers)[number];
-/** Those who may not see `p-theirs`. */
+/** Callers that may not see `p-theirs`. */
 export const outsiders: readonly Caller[] = ['writer', 'owner', 'runner', 'expired', 'nobody'];
 
 export type FuzzWorld = {
   readonly installation: Embedded;
   readonly port: number;
   readonly tokens: Readonly<Record<Caller, string | null>>;
-  /** Ids of all projects and of what is in them. */
+  /** Ids of all projects and of the objects in them. */
   readonly ids: readonly string[];
   readonly cursors: readonly string[];
 };
@@ -114,7 +117,7 @@ async function fillWorld(installation: Embedded): Promise<FuzzWorld> {
   return { installation, port: Number(new URL(urls[0] ?? '').port), tokens, ids, cursors };
 }
 
-/** Cursors of every stream and page of a job, and ids of what belongs to it. */
+/** Returns cursors of every stream and page of a job, and ids of the objects below it. */
 async function collect({ first }: Embedded, jobId: string): Promise<{ cursors: string[]; nodeIds: string[] }> {
   const page = 'pageInfo { startCursor endCursor }';
   const query = `query ($id: ID!) {
@@ -127,7 +130,8 @@ async function collect({ first }: Embedded, jobId: string): Promise<{ cursors: s
   }`;
   const text = JSON.stringify(await first.request(query, { id: jobId }));
   const all = (pattern: RegExp) => [...new Set([...text.matchAll(pattern)].map(([, value = '']) => value))];
-  // The id of a metric or a secret holds its name: who sends it has the marker already.
+  // Ids that hold the marker are left out, e.g. that of a metric, which contains its name: an
+  // outsider that sends one may get it back.
   const nodeIds = all(/"id":"([^"]+)"/g).filter((id) => !holdsMarker(id));
   return { cursors: all(/Cursor":"([^"]+)"/g).filter((cursor) => !holdsMarker(cursor)), nodeIds };
 }
@@ -142,7 +146,7 @@ const whole = [0, 1, 2, 5, 20, 100, 1_000, -1, 2 ** 31 - 1, -(2 ** 31)];
 const times = ['2026-11-27T12:00:00Z', '0001-01-01T00:00:00Z', '9999-12-31T23:59:59.999Z', '+275760-09-13T00:00:00Z'];
 const paths = ['hyperparams.lr', 'dataset', 'resources.gpus', 'hyperparams.__proto__', 'x', '', 'a'.repeat(5_000)];
 
-/** Ordinary and hostile values of each scalar. */
+/** Makes a function that returns ordinary and hostile values of each scalar. */
 export function scalarValues({ ids, cursors }: Pick<FuzzWorld, 'ids' | 'cursors'>, random: Random): ScalarValue {
   const texts = hostileValues.filter((value) => typeof value === 'string');
   const json = () =>

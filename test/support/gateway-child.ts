@@ -1,5 +1,6 @@
-// A gateway in a process of its own, for what is measured: its memory after garbage collection, its CPU time, its
-// figures. `node --expose-gc gateway-child.ts` prints `control <port> gateway <port>`; the parent asks on the control port.
+// A gateway in a process of its own, to measure memory after garbage collection, CPU time and
+// Prometheus values. `node --expose-gc gateway-child.ts` prints `control <port> gateway <port>`;
+// the parent sends requests to the control port.
 import '../../bin/heap.mjs';
 import { createServer } from 'node:http';
 import { registry } from '../../src/metrics-registry.ts';
@@ -8,11 +9,15 @@ import { type Feeder, openFeeder } from './feeder.ts';
 
 const door = await openDoor(
   process.env['CHILD_ENV'] ? (JSON.parse(process.env['CHILD_ENV']) as Record<string, string>) : {},
+  { engine: 'embedded' },
 );
 const token = await createToken(door.port, { projectId: null, scopes: ['RUNNER'] });
 let feeder: Feeder | undefined;
 
-/** `lines` lines of `bytes` bytes, in batches of `batch`, one every `everyMs` at most; each begins with its number. */
+/**
+ * Sends `lines` lines of `bytes` bytes each, in batches of `batch`, one batch every `everyMs` at
+ * most. Each line begins with its number.
+ */
 async function feed(search: URLSearchParams): Promise<void> {
   feeder ??= await openFeeder(door.url, token, door.gateway.store.bus);
   const [lines = 0, bytes = 0, batch = 1, everyMs = 0] = ['lines', 'bytes', 'batch', 'everyMs'].map((name) =>

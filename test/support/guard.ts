@@ -1,11 +1,12 @@
-// What a test starts ends with the test. For each server or child a shell of a few lines holds the other end of a
-// pipe: when this process is gone, however it went (kill -9 too), the shell ends what was started and removes its folder.
+// Guards end processes with their test. For each server or child, a small shell holds the other end
+// of a pipe. When this process ends in any way, kill -9 included, the shell ends the guarded
+// process and removes its folder.
 import { spawn } from 'node:child_process';
 
 export interface Guard {
-  /** The process to end from now on; undefined when there is none. A negative number is a process group. */
+  /** Sets the process to end; undefined for none. A negative number is a process group. */
   watch(pid: number | undefined): void;
-  /** All was ended and removed in order: nothing is left to do. Twice is fine. */
+  /** Ends the guard after an orderly end, when nothing is left to clean up. May be called twice. */
   release(): void;
 }
 
@@ -26,11 +27,14 @@ fi
 
 const held = new Set<string>();
 
-/** `name` is said when this process exits without a release: that is a leak, and turns a clean exit into a failure. */
+/**
+ * Starts a guard. When this process exits without a release, it prints `name` as a leak, and a
+ * clean exit becomes a failure.
+ */
 export function guard(options: { name: string; signal?: 'KILL' | 'QUIT' | 'TERM'; folder?: string }): Guard {
   const shell = spawn('/bin/sh', ['-c', script, 'guard', options.signal ?? 'KILL', options.folder ?? ''], {
     cwd: '/',
-    detached: true, // Ctrl-C in a terminal must not reach it
+    detached: true, // Ctrl-C in a terminal must not reach the shell
     stdio: ['pipe', 'ignore', 'ignore'],
   });
   shell.on('error', () => {});
@@ -53,7 +57,7 @@ export function guard(options: { name: string; signal?: 'KILL' | 'QUIT' | 'TERM'
 }
 
 function reportHeld(): void {
-  if (process.exitCode) return; // it fails already; the shells clean up
+  if (process.exitCode) return; // the process fails already, and the shells clean up
   console.error(`left running at the end of the process: ${[...held].join(', ')}`);
   process.exitCode = 1;
 }

@@ -1,19 +1,22 @@
-// Jobs whose records are trouble to store: many metric names, and rows that the database refuses. Each is one way in which
-// a user stopped all others once.
+// Jobs with records that are hard to store: many metric names, and rows that the database refuses.
+// Each once let one user stop all others.
 import assert from 'node:assert/strict';
 import type { Installation } from './installation.ts';
 import { jobState, script, submit } from './stack.ts';
 import { until } from './until.ts';
 
-/** So many markers of 200 names each, at once. Whoever reads the pipe may get them in two pieces. */
+/**
+ * Returns a command that prints `count` markers of 200 metric names each at once. A reader of the
+ * pipe may get them in two pieces.
+ */
 function markersAtOnce(count: number): string[] {
   const source = `let o='';for(let i=0;i<${count};i++){const m={};for(let j=0;j<200;j++)m['m/'+(i*200+j)]=1;o+='::astraml '+JSON.stringify(m)+'\\n'}process.stdout.write(o)`;
   return ['node', '-e', source];
 }
 
-/** 6,600 names: a few more than one statement had parameters for. */
+/** 6,600 names: a few more than the parameters of one statement once allowed. */
 export const manyNames = markersAtOnce(33);
-/** 16,000 names, of which a batch holds more than 6,600 however the pipe was read. */
+/** 16,000 names: some batch holds more than 6,600, however the pipe is read. */
 export const moreNames = markersAtOnce(80);
 
 /** `m/0` to `m/59999`: the first 20,000 at once, the others over four seconds. */
@@ -28,9 +31,9 @@ export const sixtyThousandNames = script(`
 `);
 
 /**
- * From now on the database refuses chunks of the log above 10,000 bytes, and metrics named `refused/…`. By size, because
- * a chunk is compressed: a word in it cannot be seen by the database, and the random line of `refusedRecords` stays
- * large in whatever chunk it stands.
+ * Makes the database refuse chunks of the log above 10,000 bytes and metrics named `refused/…`. It
+ * goes by size, because a chunk is compressed, so the database cannot see its words; the random
+ * line of `refusedRecords` stays large in any chunk.
  */
 export async function refuseRows(installation: Installation): Promise<void> {
   await installation.sql(`
@@ -46,7 +49,10 @@ export async function refuseRows(installation: Installation): Promise<void> {
       for each row when (new.name like 'refused/%') execute function refuse_row()`);
 }
 
-/** Ten lines with one in their middle that is refused, and a metric that is refused before one that is not. */
+/**
+ * Prints ten lines with a refused one in their middle, and a refused metric before one that is
+ * stored.
+ */
 export const refusedRecords = [
   'sh',
   '-c',
@@ -57,12 +63,12 @@ export const refusedRecords = [
    echo '::astraml {"kept/loss": 1}'`,
 ];
 
-/** Submits a job that needs no GPU; resolves with its id. */
+/** Submits a job without GPUs and returns its id. */
 export async function submitJob({ first }: Installation, projectId: string, command: string[]): Promise<string> {
   return (await submit(first, projectId, { command, resources: { gpus: 0 } })).id;
 }
 
-/** Resolves when the job runs, or has run. */
+/** Resolves when the job runs or has run. */
 export async function untilRunning({ first }: Installation, id: string): Promise<void> {
   const isRunning = async () => !['QUEUED', 'STARTING'].includes((await jobState(first, id)).state);
   await until(isRunning, { timeoutMs: 90_000, everyMs: 100, what: `${id} runs` });
@@ -79,7 +85,7 @@ export async function untilSucceeded({ first }: Installation, id: string): Promi
   assert.equal(state, 'SUCCEEDED', stateReason?.message);
 }
 
-/** The log as `line 1, line 2, REFUSED × 1, …`, without the lines of the system. */
+/** Returns the log as `line 1, line 2, REFUSED × 1, …`, without lines of SYSTEM. */
 export async function readWholeLog({ first }: Installation, id: string): Promise<string[]> {
   type Log = {
     nodes: { seq: number; stream: string; text: string }[];

@@ -1,5 +1,5 @@
-// Finds the server programs that tests need, and as root on Debian installs a missing one: a program only, no
-// service of it is started, now or at the next boot.
+// Finds the server programs that tests need, and as root on Debian installs a missing one. It
+// installs the program only: no service starts, now or at the next boot.
 import { execFile } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
@@ -27,8 +27,9 @@ export function canInstall(): boolean {
   return process.platform === 'linux' && process.getuid?.() === 0 && existsSync('/usr/bin/apt-get');
 }
 
-// `policy-rc.d` is Debian's way to say that no service may be started by an installation; the one we put there goes
-// away again. `createcluster.d` is read by the packages of Postgres, also when it was there before them.
+// Debian reads `policy-rc.d` to learn that an installation must not start services; the script
+// removes its own file at the end. The packages of Postgres read `createcluster.d`, even when the
+// file was there before them.
 const script = `
 set -e
 policy=/usr/sbin/policy-rc.d
@@ -47,7 +48,10 @@ apt-get -q install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$1"
 if [ "$1" != postgresql ]; then update-rc.d "$1" disable || true; fi
 `;
 
-/** Files of one run may ask at the same time: one installs, the others wait and find it done. */
+/**
+ * Installs a package unless `isThere`. When several test files of a run ask at once, one installs
+ * and the others wait for it.
+ */
 export async function installProgram(debianPackage: string, isThere: () => boolean): Promise<void> {
   if (isThere()) return;
   if (!canInstall()) throw new Error(`${debianPackage} is not on this machine, and installing it needs root on Debian`);

@@ -1,5 +1,6 @@
-// A whole installation in processes of its own, in the two ways the product runs: `served`, two gateways and two runners
-// on Postgres and Redis, and `embedded`, all in one process. A test asks either in the same words.
+// A whole installation in processes of its own, in the two ways in which the product runs:
+// `served`, two gateways and two runners on Postgres and Redis, and `embedded`, all in one process.
+// Tests use both through one interface.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,18 +15,21 @@ export type Row = Record<string, unknown>;
 
 export type Installation = {
   readonly kind: 'served' | 'embedded';
-  /** Addresses of its gateways. */
+  /** Addresses of the gateways. */
   readonly urls: readonly string[];
   /** Text of the administrator's token. */
   readonly token: string;
-  /** A client of the first gateway, and of the last: the same one where there is only one. */
+  /** Clients of the first and of the last gateway; the same one for a single gateway. */
   readonly first: Client;
   readonly last: Client;
-  /** Runs a statement in its database. */
+  /** Runs a statement in the database. */
   sql(statement: string): Promise<Row[]>;
-  /** How late the event loop of its one process was since the last call, in milliseconds; where there are several: null. */
+  /**
+   * Delays of the event loop since the last call, in milliseconds; null when the installation has
+   * several processes.
+   */
   loopDelay(): Promise<{ p50: number; p99: number; max: number } | null>;
-  /** What its gateways and runners printed. */
+  /** Returns the output of gateways and runners. */
   output(): string;
   stop(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -63,11 +67,11 @@ export async function startServed(): Promise<Installation> {
 
 export type Embedded = Omit<Installation, 'loopDelay'> & {
   loopDelay(): Promise<{ p50: number; p99: number; max: number }>;
-  /** From then on jobs wait. */
+  /** Stops the runner; later jobs wait. */
   stopRunner(): Promise<void>;
 };
 
-/** `env` are variables of the gateway. */
+/** Starts an embedded installation; `env` are variables of the gateway. */
 export async function startEmbedded(env: Record<string, string> = {}): Promise<Embedded> {
   const child = spawnNode([fileURLToPath(new URL('./stack-child.ts', import.meta.url))], {
     env: { CHILD_ENV: JSON.stringify(env) },
@@ -102,6 +106,9 @@ type Kind = { kind: Installation['kind']; needs: NeedName[]; start(): Promise<In
 const served: Kind = { kind: 'served', needs: ['own postgres', 'own redis'], start: startServed };
 const embedded: Kind = { kind: 'embedded', needs: [], start: startEmbedded };
 
-/** What a test runs on, with what a machine must have for it; both by `npm run test:bystander`, which takes twice as long. */
+/**
+ * Installations on which a test runs, each with the programs that it needs. `npm run
+ * test:bystander` uses both, which takes twice as long.
+ */
 export const installations: readonly Kind[] =
   process.env.ASTRAML_TEST_INSTALLATIONS === 'all' ? [served, embedded] : [served];

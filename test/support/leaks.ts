@@ -1,5 +1,5 @@
-// A test file gives back what it took: at its end no socket, server, timer, child or thread is open that was not open
-// when this file was loaded. Import it first; call it as the last thing of the last `after`.
+// Leak check of a test file: at its end, no socket, server, timer, child or thread is open that was
+// not open when this file was loaded. Import it first; call it last in the last `after`.
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const ignored = new Set([
@@ -13,7 +13,10 @@ const ignored = new Set([
 ]);
 const baseline = countResources();
 
-/** Waits up to `timeoutMs` (2 s) for what is closing just now; then throws, naming what is left. */
+/**
+ * Waits up to `timeoutMs` (2 s) for resources that are closing, then throws with the names of those
+ * that are open.
+ */
 export async function expectNoLeaks(options: { timeoutMs?: number } = {}): Promise<void> {
   const deadline = performance.now() + (options.timeoutMs ?? 2_000);
   for (;;) {
@@ -33,7 +36,7 @@ function listLeft(): string[] {
   return left;
 }
 
-/** What keeps the event loop alive, by kind. */
+/** Counts the resources that keep the event loop alive, by kind. */
 function countResources(): Map<string, number> {
   const counts = new Map<string, number>();
   for (const name of process.getActiveResourcesInfo()) {

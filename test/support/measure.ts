@@ -1,4 +1,4 @@
-// Points, tiers and ends of jobs without a runner: what rooms do, called by hand.
+// Points, tiers and ends of jobs without a runner: calls the functions of the rooms directly.
 import { sql } from 'drizzle-orm';
 import { changeJob, moveJob } from '../../src/job/job.ts';
 import { isTerminal } from '../../src/job/state.ts';
@@ -8,7 +8,7 @@ import { rollUpNext } from '../../src/metric/tier.ts';
 
 const records = new Map<string, number>();
 
-/** Appends points of an attempt, as one batch; `time` is in seconds since the Unix epoch. */
+/** Appends points of an attempt as one batch; `time` is in seconds since the Unix epoch. */
 export async function addPoints(
   store: Store,
   jobId: string,
@@ -21,19 +21,19 @@ export async function addPoints(
   await commit(store, (tx) => changeJob(tx, jobId, (locked) => appendPoints(tx, locked, attempt, first, rows)));
 }
 
-/** Closes what is open, as the end of an attempt does. */
+/** Closes all open windows, as the end of an attempt does. */
 export async function closeWindows(store: Store, jobId: string): Promise<void> {
   await commit(store, (tx) => changeJob(tx, jobId, (locked) => closeAllWindows(tx, locked)));
 }
 
-/** Rolls up all that is closed; the number of steps that found something. */
+/** Merges all closed windows into tiers; returns the number of steps that had work. */
 export async function rollUpAll(store: Store, limit?: number): Promise<number> {
   for (let steps = 0; ; steps++) {
     if (!(await commit(store, (tx) => rollUpNext(tx, limit)))) return steps;
   }
 }
 
-/** Ends a queued job, so many days ago. */
+/** Ends a queued job, `daysAgo` days in the past. */
 export async function endJob(store: Store, jobId: string, daysAgo = 0): Promise<void> {
   const at = new Date(Date.now() - daysAgo * 86_400_000);
   await commit(store, (tx) =>
@@ -43,7 +43,7 @@ export async function endJob(store: Store, jobId: string, daysAgo = 0): Promise<
       locked.job.finishedAt = at;
     }),
   );
-  // A job that ended earlier was created earlier.
+  // A job is created before it ends.
   await store.database.db.execute(
     sql`update job set created_at = least(created_at, ${at.toISOString()}::timestamptz) where id = ${jobId}`,
   );

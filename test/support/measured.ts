@@ -1,4 +1,4 @@
-// A gateway whose process is measured: starts `gateway-child.ts` and asks it.
+// A gateway in a process that can be measured: starts `gateway-child.ts` and queries it.
 import { fileURLToPath } from 'node:url';
 import { type Child, spawnNode } from './child.ts';
 
@@ -8,12 +8,12 @@ export type Measured = {
   /** Sends lines as a runner does; resolves when all are committed. */
   feed(options: { lines: number; bytes: number; batch: number; everyMs?: number }): Promise<void>;
   finish(): Promise<void>;
-  /** After garbage collection. */
+  /** Memory after garbage collection. */
   memory(): Promise<NodeJS.MemoryUsage>;
   cpu(): Promise<{ user: number; system: number }>;
-  /** What keeps its event loop alive, e.g. `Timeout`, one entry each. */
+  /** Resources that keep the event loop alive, one entry each, e.g. `Timeout`. */
   resources(): Promise<string[]>;
-  /** The value of a figure without its prefix; of a histogram its count. */
+  /** Value of a Prometheus metric, by its name without the prefix; the count of a histogram. */
   figure(name: string): Promise<number>;
   stop(): Promise<void>;
 };

@@ -1,9 +1,12 @@
-// All that a Redis is told, as it comes (MONITOR). Over a plain socket: ioredis loses count of its answers when commands
-// of others come before the first one's "OK".
+// Reads the commands that a Redis receives (MONITOR), over a plain socket, because ioredis
+// miscounts answers when commands of others come before the first "OK".
 import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 
-/** `onLine` gets each command, its words quoted as Redis does. Destroying the socket ends it; its `close` says that it ended. */
+/**
+ * Calls `onLine` with each command, its words quoted as Redis does. The caller destroys the socket
+ * to end it; its `close` event tells of an end.
+ */
 export function monitor(port: number, onLine: (line: string) => void): Socket {
   const socket = connect({ port, host: '127.0.0.1' });
   socket.on('error', () => {});

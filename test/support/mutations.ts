@@ -1,7 +1,8 @@
-// Damage to what clients send, from a seed: flipped bits, text that ends early, values of another type, huge strings.
+// Damages requests by a seed: flipped bits, text that ends early, values of another type, huge
+// strings.
 import type { Random } from './operations.ts';
 
-/** What JSON can say and few expect. */
+/** Values that are valid JSON but that code rarely expects. */
 export const hostileValues: readonly unknown[] = [
   ...[null, true, 0, -1, 2 ** 31, 2 ** 53, -1e308, 5e-324, '', ' ', 'x', '\0', '\ud800', '‮', 'é'.repeat(300)],
   ...['__proto__', 'constructor', "'; drop table job; --", '${x}', '../../etc/passwd', 'eyJ-'.repeat(500)],
@@ -14,10 +15,10 @@ function nested(depth: number): unknown {
   return depth === 0 ? 1 : depth % 2 ? [nested(depth - 1)] : { a: nested(depth - 1) };
 }
 
-/** A copy of the JSON in which one to three places hold something else, are gone, or are new. */
+/** Returns a copy of the JSON with one to three members replaced, removed or added. */
 export function damageJson(random: Random, json: unknown): unknown {
   let copy = structuredClone(json);
-  for (let left = 1 + random.int(3); left > 0; left--) copy = damageOne(random, copy);
+  for (let remaining = 1 + random.int(3); remaining > 0; remaining--) copy = damageOne(random, copy);
   return copy;
 }
 
@@ -26,7 +27,7 @@ function damageOne(random: Random, json: unknown): unknown {
   const keys = Object.keys(json);
   const key = keys.length === 0 || random.chance(0.1) ? random.pick(['__proto__', 'x', '0', 'id']) : random.pick(keys);
   const value = Object.hasOwn(json, key) ? damageOne(random, Reflect.get(json, key)) : hostile(random);
-  // `__proto__` as a member, as JSON.parse would make it.
+  // Defines `__proto__` as a member, as JSON.parse does.
   if (!random.chance(0.15))
     Object.defineProperty(json, key, { value, enumerable: true, configurable: true, writable: true });
   else Reflect.deleteProperty(json, key);
@@ -36,10 +37,11 @@ function damageOne(random: Random, json: unknown): unknown {
 function hostile(random: Random): unknown {
   return random.chance(0.03)
     ? 'y'.repeat(random.pick([100_000, 1_100_000]))
-    : structuredClone(random.pick(hostileValues)); // a value placed in itself would be a circle
+    : // a copy, since a value inside of itself would be a cycle
+      structuredClone(random.pick(hostileValues));
 }
 
-/** The text with flipped bits, a piece of it missing or doubled, or its end gone. */
+/** Returns the text with flipped bits, a piece removed or doubled, or its end cut off. */
 export function damageText(random: Random, text: string): Buffer {
   const bytes = Buffer.from(text);
   const at = random.int(bytes.length);
@@ -53,7 +55,7 @@ export function damageText(random: Random, text: string): Buffer {
     case 3:
       return bytes;
     default:
-      for (let left = 1 + random.int(4); left > 0; left--) {
+      for (let remaining = 1 + random.int(4); remaining > 0; remaining--) {
         const index = random.int(bytes.length);
         bytes[index] = (bytes[index] ?? 0) ^ (1 << random.int(8));
       }

@@ -1,5 +1,6 @@
-// Random operations over a schema, from a seed: fields, arguments, variables, aliases, fragments and directives, of every
-// kind that GraphQL has. They follow the grammar and the types; whether a value is one that the server takes is its affair.
+// Generates random operations over a schema by a seed: fields, arguments, variables, aliases,
+// fragments and directives of every kind in GraphQL. They follow grammar and types; the server may
+// still refuse their values.
 import {
   type GraphQLArgument,
   type GraphQLCompositeType,
@@ -19,13 +20,13 @@ import {
 } from 'graphql';
 
 export type Random = {
-  /** A whole number from 0 up to below `limit`. */
+  /** Returns a whole number from 0 to below `limit`. */
   int(limit: number): number;
   chance(probability: number): boolean;
   pick<T>(items: readonly T[]): T;
 };
 
-/** The same seed gives the same numbers (mulberry32). */
+/** Makes a generator (mulberry32): the same seed gives the same numbers. */
 export function randomFrom(seed: number): Random {
   let state = seed;
   const next = () => {
@@ -45,12 +46,12 @@ export function randomFrom(seed: number): Random {
 export type OperationKind = 'query' | 'mutation' | 'subscription';
 export type Operation = { kind: OperationKind; query: string; variables: Record<string, unknown> };
 
-/** A value of a scalar for the argument or input field `name`. */
+/** Returns a value of a scalar for the argument or input field `name`. */
 export type ScalarValue = (scalar: string, name: string) => unknown;
 
 const maxDepth = 5;
 
-/** An operation with one to three of the `roots`; a subscription has one. */
+/** Generates an operation with one to three of the `roots`; a subscription has one. */
 export function generateOperation(
   schema: GraphQLSchema,
   random: Random,
@@ -97,7 +98,8 @@ export function generateOperation(
     return ` @${name}(if: ${random.chance(0.5) ? declare('Boolean!', random.chance(0.5)) : name === 'include'})`;
   };
 
-  // A field in a fragment of an abstract type has a name of its own: two types may give one name to different things.
+  // A field in a fragment of an abstract type gets an alias of its own, since two types may use one
+  // name for different types.
   const fieldOf = (field: GraphQLField<unknown, unknown>, depth: number, isOwn: boolean, isRoot: boolean): string => {
     const alias = isOwn || field.args.length > 0 || random.chance(0.2) ? `f${names++}: ` : '';
     const type = getNamedType(field.type);
@@ -131,7 +133,7 @@ export function generateOperation(
   return { kind: options.kind, query: `${options.kind}${head} { ${body} } ${fragments.join(' ')}`.trim(), variables };
 }
 
-/** The value as it stands in a document; null for what only a variable can say. */
+/** Returns the value as text of a document; null for a value that only a variable can hold. */
 function literalOf(type: GraphQLInputType, value: unknown): string | null {
   if (value === null) return 'null';
   if (isNonNullType(type)) return literalOf(type.ofType, value);

@@ -1,5 +1,5 @@
-// A free loopback port. Taken below the range that the kernel gives to outgoing connections, so that no client of
-// another test sits on it while a server restarts.
+// Finds a free loopback port below the range that the kernel gives to outgoing connections, so that
+// no client of another test takes it while a server restarts.
 import { createServer } from 'node:net';
 
 export async function freePort(): Promise<number> {

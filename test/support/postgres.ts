@@ -1,5 +1,5 @@
-// A real Postgres for a test file, and a fresh database for each test. It is ours alone: a server found running is
-// never used, unless ASTRAML_TEST_DATABASE_URL names one (which nobody may kill then).
+// A real Postgres for a test file, and a new database for each test. A server that runs already is
+// never used, unless ASTRAML_TEST_DATABASE_URL names it; no test may kill that one.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
@@ -11,22 +11,25 @@ import { canInstall, findProgram, installProgram, isExecutable } from './install
 import { type Owner, type Server, startServer } from './server.ts';
 
 export interface PostgresServer extends Pick<Server, 'pid' | 'log' | 'kill' | 'restart' | 'stop'> {
-  /** Of the superuser, to the database `postgres`. */
+  /** Address of the database `postgres`, as superuser. */
   url: string;
-  /** False for the server that ASTRAML_TEST_DATABASE_URL names: `kill` and `restart` throw there. */
+  /** False for the server of ASTRAML_TEST_DATABASE_URL, where `kill` and `restart` throw. */
   ours: boolean;
 }
 
 export interface TestDatabase {
   name: string;
   url: string;
-  /** Also ends the connections to it. Twice is fine. Not needed before `stop` of a server of ours. */
+  /**
+   * Drops the database and ends its connections. May be called twice; not needed before `stop` of a
+   * server with `ours`.
+   */
   drop(): Promise<void>;
 }
 
 /**
- * With `durable`, fsync is on, as in production. Without it (the default, faster) a commit still survives `kill`,
- * which ends processes, not the machine.
+ * Starts a Postgres. With `durable`, fsync is on, as in production. Without it, which is faster, a
+ * commit still survives `kill`, which ends processes, not the machine.
  */
 export async function startPostgres(options: { durable?: boolean } = {}): Promise<PostgresServer> {
   const named = process.env.ASTRAML_TEST_DATABASE_URL;
@@ -59,7 +62,10 @@ export async function startPostgres(options: { durable?: boolean } = {}): Promis
   return { ...server, url: urlOf(server.port), ours: true };
 }
 
-/** A database of its own for one test; `template` is one to copy (migrated, say), which nobody is connected to. */
+/**
+ * Creates a database for one test, as a copy of `template` if set, e.g. a migrated one. The
+ * template must have no connections.
+ */
 export async function createDatabase(
   server: Pick<PostgresServer, 'url'>,
   options: { template?: Pick<TestDatabase, 'name'> } = {},
@@ -75,7 +81,18 @@ export async function createDatabase(
   };
 }
 
-/** The folder with `postgres` and `initdb`: from PATH, else the newest that Debian's packages left. */
+/** Makes one fresh database. `stop` removes it, and ends its server when the server is ours. */
+export async function startDatabase(): Promise<{ url: string; stop(): Promise<void> }> {
+  const server = await startPostgres();
+  if (server.ours) return server;
+  const { url, drop } = await createDatabase(server);
+  return { url, stop: drop };
+}
+
+/**
+ * Returns the folder with `postgres` and `initdb`: from PATH, else the newest one of Debian's
+ * packages.
+ */
 export function findPostgres(): string | undefined {
   const onPath = findProgram('postgres');
   const debian = '/usr/lib/postgresql';
@@ -94,7 +111,8 @@ function namedServer(url: string): PostgresServer {
   return { url, ours: false, pid: () => undefined, log: () => '', kill: refuse, restart: refuse, stop: async () => {} };
 }
 
-// initdb takes a second: the files of one run share its result (`test/run.ts` makes and removes the folder for it).
+// initdb takes a second, so the test files of a run copy one result; `test/run.ts` makes and
+// removes its folder.
 function createCluster(bin: string, folder: string, data: string, owner: Owner | undefined): void {
   const inFolder = { ...owner, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' } };
   const shared = process.env.ASTRAML_TEST_SHARED;
@@ -113,7 +131,7 @@ function createCluster(bin: string, folder: string, data: string, owner: Owner |
   try {
     renameSync(join(copy, 'data'), cluster);
   } catch {
-    // another file was first
+    // another test file was first
   }
   rmSync(copy, { recursive: true, force: true });
 }
@@ -125,7 +143,7 @@ function serverArgs(data: string, folder: string, port: number, durable: boolean
     unix_socket_directories: folder,
     max_connections: 100,
     shared_buffers: '32MB',
-    dynamic_shared_memory_type: 'mmap', // nothing of ours in /dev/shm after a kill
+    dynamic_shared_memory_type: 'mmap', // leaves no file in /dev/shm after a kill
     timezone: 'UTC',
     log_timezone: 'UTC',
     fsync: durable ? 'on' : 'off',
@@ -134,7 +152,7 @@ function serverArgs(data: string, folder: string, port: number, durable: boolean
   return ['-D', data, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])];
 }
 
-// Postgres refuses to run as root.
+// Returns another user when this process is root, since Postgres refuses to run as root.
 function unprivilegedOwner(): Owner | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const users = readFileSync('/etc/passwd', 'utf8')
@@ -145,7 +163,8 @@ function unprivilegedOwner(): Owner | undefined {
   return { uid: Number(user[2]), gid: Number(user[3]) };
 }
 
-// A killed server leaves one small System V segment, which the kernel would keep: line 7 of its pid file names it.
+// A killed server leaves one small System V segment, which the kernel would keep; line 7 of the pid
+// file names it.
 function removeSharedMemory(data: string): void {
   const file = join(data, 'postmaster.pid');
   if (!existsSync(file)) return;

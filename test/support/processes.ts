@@ -1,5 +1,5 @@
-// Which processes run, and which of them are ours. A test run is known by its temporary folder: whoever has it in
-// its environment, its command line or as its working folder was started by that run.
+// Lists processes, and those of a test run. A process belongs to a run that has its temporary
+// folder in its environment, command line or working folder.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 
@@ -11,7 +11,7 @@ export interface Process {
   command: string;
 }
 
-/** Every process that has not ended yet (a dead one that nobody waited for is not listed). */
+/** Lists every living process; a dead process that nobody has waited for is left out. */
 export function listProcesses(): Process[] {
   return hasProc ? listByProc() : listByPs();
 }
@@ -22,44 +22,45 @@ export function listChildren(pid: number): number[] {
     .map((process) => process.pid);
 }
 
-/** The processes of the run whose temporary folder this is, without the one that asks. */
+/** Lists the processes of the run with this temporary folder, without this process. */
 export function listProcessesOf(folder: string): Process[] {
   return listProcesses().filter(
     ({ pid, command }) => pid !== process.pid && (command.includes(folder) || belongsTo(pid, folder)),
   );
 }
 
-/** A process that ended and that nobody waited for is not alive. */
+/** Whether the process lives. A dead process that nobody has waited for does not. */
 export function isAlive(pid: number): boolean {
   return listProcesses().some((process) => process.pid === pid);
 }
 
-// A small container has no `ps`.
+// Reads /proc, since a small container has no `ps`.
 function listByProc(): Process[] {
-  const found: Process[] = [];
+  const processes: Process[] = [];
   for (const name of readdirSync('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     const stat = /\) (\S) (\d+) [^)]*$/.exec(readOrEmpty(`/proc/${name}/stat`));
     if (!stat || stat[1] === 'Z' || stat[1] === 'X') continue;
     const command = readOrEmpty(`/proc/${name}/cmdline`).replaceAll('\0', ' ').trim();
-    found.push({ pid: Number(name), parent: Number(stat[2]), command });
+    processes.push({ pid: Number(name), parent: Number(stat[2]), command });
   }
-  return found;
+  return processes;
 }
 
 function listByPs(): Process[] {
   const lines = execFileSync('ps', ['-A', '-o', 'pid=,ppid=,stat=,args='], { encoding: 'utf8', maxBuffer: 2 ** 26 });
-  const found: Process[] = [];
+  const processes: Process[] = [];
   for (const line of lines.split('\n')) {
     const match = /^\s*(\d+)\s+(\d+)\s+(\S+)\s*(.*)$/.exec(line);
     if (match && !match[3]?.startsWith('Z')) {
-      found.push({ pid: Number(match[1]), parent: Number(match[2]), command: match[4] ?? '' });
+      processes.push({ pid: Number(match[1]), parent: Number(match[2]), command: match[4] ?? '' });
     }
   }
-  return found;
+  return processes;
 }
 
-// A server that renames itself (Postgres, Redis) overwrites its environment: its working folder still tells.
+// Postgres and Redis rename themselves, which overwrites their environment; their working folder
+// still names the run.
 function belongsTo(pid: number, folder: string): boolean {
   try {
     if (!hasProc) {

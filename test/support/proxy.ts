@@ -1,5 +1,5 @@
-// A TCP proxy on loopback that can cut its connections, hold what comes (a black hole: both sides stay connected and
-// hear nothing), or delay it.
+// A TCP proxy on loopback that can cut its connections, delay data, or hold it: then both sides
+// stay connected and get nothing.
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
@@ -20,34 +20,35 @@ export class Proxy {
     });
   }
 
-  /** Each connection goes to the next of the ports in turn. */
+  /** Opens a proxy; each connection goes to the next of the ports in turn. */
   static async open(...targets: number[]): Promise<Proxy> {
     const server = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
     await once(server, 'listening');
     return new Proxy(server, targets);
   }
 
-  /** Resets every connection; new ones are taken. */
+  /** Resets every connection; new ones are accepted. */
   cut(): void {
     for (const socket of this.#sockets) {
-      // libuv refuses to reset what is being shut down, and Node then waits for it for ever at its own end.
+      // libuv refuses to reset a socket that is shutting down, and Node would then wait for it for
+      // ever at exit.
       if (socket.writableEnded) socket.destroy();
       else socket.resetAndDestroy();
     }
   }
 
-  /** Nothing passes until `pass()`. */
+  /** Holds all data until `pass()`. */
   hold(): void {
     this.#held = true;
     for (const socket of this.#sockets) socket.pause();
   }
 
-  /** Everything passes so many milliseconds late, in order. */
+  /** Delays all data by `delayMs`, in order. */
   slow(delayMs: number): void {
     this.#delayMs = delayMs;
   }
 
-  /** As if nothing had been. */
+  /** Ends holding and delaying. */
   pass(): void {
     this.#held = false;
     this.#delayMs = 0;

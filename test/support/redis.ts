@@ -1,5 +1,5 @@
-// A real Redis for a test file. It is ours alone: a server found running is never used, unless
-// ASTRAML_TEST_REDIS_URL names one (which nobody may kill then).
+// A real Redis for a test file. A server that runs already is never used, unless
+// ASTRAML_TEST_REDIS_URL names it; no test may kill that one.
 import { once } from 'node:events';
 import { mkdtempSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -10,11 +10,11 @@ import { type Server, startServer } from './server.ts';
 
 export interface RedisServer extends Pick<Server, 'pid' | 'log' | 'kill' | 'restart' | 'stop'> {
   url: string;
-  /** False for the server that ASTRAML_TEST_REDIS_URL names: `kill` and `restart` throw there. */
+  /** False for the server of ASTRAML_TEST_REDIS_URL, where `kill` and `restart` throw. */
   ours: boolean;
 }
 
-/** What survives `kill`: nothing, all but the last second, or every answered command. */
+/** Data that survives `kill`: nothing, all but the last second, or every answered command. */
 export type Persistence = 'none' | 'aof everysec' | 'aof always';
 
 export async function startRedis(options: { persistence?: Persistence } = {}): Promise<RedisServer> {
@@ -56,7 +56,7 @@ function serverArgs(folder: string, port: number, persistence: Persistence): str
   ];
 }
 
-// While it still loads its file it answers -LOADING.
+// Throws until Redis answers PING; it answers -LOADING while it loads its file.
 async function ping(port: number): Promise<void> {
   const socket = connect({ port, host: '127.0.0.1', timeout: 1_000 });
   socket.once('timeout', () => socket.destroy(new Error('no answer to PING')));

@@ -1,5 +1,6 @@
-// A server process of our own for tests: on a free loopback port, its data in a temporary folder. It never outlives
-// the process that started it, and a test may kill it and start it again on the same port and data.
+// A server process for tests, on a free loopback port with its data in a temporary folder. It never
+// outlives the process that started it. A test may kill it and restart it on the same port and
+// data.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync, rmSync } from 'node:fs';
@@ -12,17 +13,20 @@ import { until } from './until.ts';
 
 export interface ServerPlan {
   name: string;
-  /** Exists already; removed by `stop`. The log is written to `log` in it. */
+  /** Existing folder, which `stop` removes. The log is its file `log`. */
   folder: string;
   owner?: Owner;
   command(port: number): { file: string; args: string[] };
   /** Throws while the server does not answer yet. */
   check(port: number): Promise<void>;
-  /** Ends it in order, keeping what it was told: used by `restart`. */
+  /** Signal of `restart`: ends the server in order and keeps its data. */
   endSignal: NodeJS.Signals;
-  /** Ends it fast, leaving nothing behind outside the folder: used by `stop` and when we are gone. */
+  /**
+   * Signal of `stop` and of the guard: ends the server fast and leaves nothing outside of the
+   * folder.
+   */
   stopSignal: 'QUIT' | 'TERM' | 'KILL';
-  /** After a stop, before the folder is removed. */
+  /** Runs after a stop, before the folder is removed. */
   cleanUp?(): void;
 }
 
@@ -37,13 +41,17 @@ export interface Server {
   pid(): number | undefined;
   log(): string;
   /**
-   * Sends a signal to the server and its own children. After one that ends it (SIGKILL, which is the default,
-   * SIGTERM, SIGINT, SIGQUIT) resolves once all of them are gone; SIGSTOP and SIGCONT make it hang and go on.
+   * Sends a signal to the server and its children. SIGKILL, which is the default, SIGTERM, SIGINT
+   * and SIGQUIT end it: the promise resolves once all of them are gone. SIGSTOP makes it hang,
+   * SIGCONT go on.
    */
   kill(signal?: NodeJS.Signals): Promise<void>;
-  /** Ends it in order if it runs, and starts it again: the same port, the same data. Resolves when it answers. */
+  /**
+   * Ends the server in order if it runs, and starts it on the same port and data. Resolves when it
+   * answers.
+   */
   restart(): Promise<void>;
-  /** Ends it and removes its folder. Twice is fine. */
+  /** Ends the server and removes its folder. May be called twice. */
   stop(): Promise<void>;
 }
 
@@ -90,7 +98,7 @@ export async function startServer(plan: ServerPlan): Promise<Server> {
       stdio: ['ignore', output, output],
     });
     closeSync(output);
-    started.unref(); // a forgotten server does not hold the process: the guard says so at its end
+    started.unref(); // a forgotten server does not keep the process alive; the guard reports it
     started.on('error', () => {});
     started.once('exit', () => {
       if (child !== started) return;
@@ -118,14 +126,15 @@ export async function startServer(plan: ServerPlan): Promise<Server> {
     const target = child;
     if (target?.pid === undefined) return;
     const ending = ['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGQUIT'].includes(signal);
-    // A child left alone by a killed parent would go on for a moment: a cut takes all of them, an order only the first.
+    // Children of a killed server live on for a moment, so SIGKILL goes to all of them. A signal
+    // for an orderly end goes only to the server, which ends its children.
     const children =
       signal === 'SIGTERM' || signal === 'SIGINT' || signal === 'SIGQUIT' ? [] : listChildren(target.pid);
     const gone = ending ? once(target, 'exit', { signal: AbortSignal.timeout(endMs) }) : undefined;
     target.kill(signal);
     for (const pid of children) trySignal(pid, signal);
     if (!gone) return;
-    target.ref(); // it holds the process while somebody waits for its end
+    target.ref(); // keeps the process alive until the server has ended
     try {
       await gone;
     } finally {
@@ -165,6 +174,6 @@ function trySignal(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // it ended meanwhile
+    // the process ended meanwhile
   }
 }

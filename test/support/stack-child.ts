@@ -1,5 +1,5 @@
-// An embedded installation in a process of its own, as `astraml dev` is one. Prints `control <port> gateway <url> token
-// <text>`; on the control port the parent reads how late its event loop was, and asks its database.
+// An embedded installation in a process of its own, like `astraml dev`. Prints `control <port>
+// gateway <url> token <text>`; the control port returns the delays of the event loop and runs SQL.
 import '../../bin/heap.mjs';
 import { createServer } from 'node:http';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -13,7 +13,7 @@ const delay = monitorEventLoopDelay({ resolution: 5 });
 delay.enable();
 
 const answers: Record<string, (body: string) => unknown> = {
-  /** Milliseconds since the last call. */
+  /** Delays of the event loop since the last call, in milliseconds. */
   '/delay': () => {
     const figures = { p50: delay.percentile(50) / 1e6, p99: delay.percentile(99) / 1e6, max: delay.max / 1e6 };
     delay.reset();

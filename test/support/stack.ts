@@ -1,5 +1,5 @@
-// The whole product in this process, for tests: gateway and runner on an embedded database or on one that is named, in a
-// folder of its own. Everything is real; only the port and the folder are chosen here.
+// The whole product in this process, for tests: gateway and runner on an embedded or a given
+// database, in a folder of their own. Every part is real; only port and folder are chosen here.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,7 +7,9 @@ import type { Client } from '../../src/client/client.ts';
 import { type Local, startLocal } from '../../src/cli/serve/local.ts';
 import { readConfig } from '../../src/config.ts';
 import { newTokenText } from '../../src/project/token.ts';
+import { skipUnless } from './absent.ts';
 import { seedDataDir } from './embedded.ts';
+import { startDatabase } from './postgres.ts';
 
 export type Stack = Local & {
   readonly url: string;
@@ -18,10 +20,33 @@ export type Stack = Local & {
   stop(): Promise<void>;
 };
 
-/** Starts a stack; `env` are variables of the gateway, e.g. DATABASE_URL. End it with `stop`, which removes its folder. */
-export async function startStack(
-  options: { env?: Record<string, string>; gpus?: number; places?: number; graceMs?: number; dataDir?: string } = {},
-): Promise<Stack> {
+type StackOptions = {
+  env?: Record<string, string>;
+  gpus?: number;
+  places?: number;
+  graceMs?: number;
+  dataDir?: string;
+};
+
+/** Starts a stack on a fresh database of a real server where there is one, else embedded. */
+export async function startStackOnServer(options: StackOptions = {}): Promise<Stack> {
+  if (skipUnless('postgres').skip !== undefined) return startStack(options);
+  const database = await startDatabase();
+  const stack = await startStack({ ...options, env: { DATABASE_URL: database.url, ...options.env } });
+  return {
+    ...stack,
+    async stop() {
+      await stack.stop();
+      await database.stop();
+    },
+  };
+}
+
+/**
+ * Starts a stack; `env` are variables of the gateway, e.g. DATABASE_URL. End it with `stop`, which
+ * removes its folder.
+ */
+export async function startStack(options: StackOptions = {}): Promise<Stack> {
   const dataDir = options.dataDir ?? (await mkdtemp(join(tmpdir(), 'astraml-stack-')));
   if (!options.env?.['DATABASE_URL']) await seedDataDir(dataDir);
   const token = newTokenText();
@@ -45,7 +70,7 @@ export async function startStack(
   };
 }
 
-/** Creates a project whose command is this one. */
+/** Creates a project with this command. */
 export async function createProject(client: Client, id: string, command: string[] | null = null): Promise<void> {
   const { createProject: created } = await client.request<{ createProject: { message?: string } }>(
     `mutation ($input: CreateProjectInput!) { createProject(input: $input) { ... on UserError { message } } }`,
@@ -54,14 +79,14 @@ export async function createProject(client: Client, id: string, command: string[
   if (created.message !== undefined) throw new Error(created.message);
 }
 
-/** A command that runs this script with the node of the tests. */
+/** Returns a command that runs the script with the Node of the tests. */
 export function script(source: string): string[] {
   return [process.execPath, '--input-type=module', '--eval', source];
 }
 
 export type Submitted = { id: string; number: number; state: string };
 
-/** Submits a job; throws what was refused. */
+/** Submits a job; throws the message of a refusal. */
 export async function submit(
   client: Client,
   projectId: string,
@@ -80,7 +105,7 @@ export async function submit(
 
 export type Line = { seq: number; stream: string; text: string; attempt: number };
 
-/** The whole log, from the live stream: resolves when the job has ended. */
+/** Returns the whole log from the live stream, once the job has ended. */
 export async function followLog(client: Client, jobId: string): Promise<Line[]> {
   const lines: Line[] = [];
   const query = `subscription ($jobId: ID!, $after: String) {
@@ -90,7 +115,7 @@ export async function followLog(client: Client, jobId: string): Promise<Line[]> 
   return lines;
 }
 
-/** The state of a job and why. */
+/** Returns the state of a job and its reason. */
 export async function jobState(
   client: Client,
   jobId: string,

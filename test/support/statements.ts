@@ -1,5 +1,5 @@
-// docs/statements.md as data: which test shows which statement. Read by the test of that page, and at the end of a run,
-// which compares it with the tests that ran.
+// Reads docs/statements.md: the tests that show each statement. The test of that page uses it, and
+// the end of a run, which compares it with the tests that ran.
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
@@ -8,17 +8,20 @@ const root = resolve(import.meta.dirname, '../..');
 export interface Statement {
   text: string;
   tests: NamedTest[];
-  /** Whether the page admits that no test shows it. */
+  /** True when the page admits that no test shows the statement. */
   isOpen: boolean;
 }
 
 export interface NamedTest {
-  /** From the root of the repository, e.g. `test/job/job.test.ts`. */
+  /** Path from the root of the repository, e.g. `test/job/job.test.ts`. */
   file: string;
   name: string;
 }
 
-/** Throws for a line under a statement that is neither a test nor the admission that there is none. */
+/**
+ * Reads all statements. Throws for a line under a statement that is neither a test nor the
+ * admission that there is none.
+ */
 export function readStatements(): Statement[] {
   const [, ...sections] = readFileSync(join(root, 'docs/statements.md'), 'utf8').split(/^### /m);
   return sections.map((section) => {
@@ -36,8 +39,8 @@ function parseTest(line: string): NamedTest {
 }
 
 /**
- * Tests that the page names and that did not run: those of the files that ran, and of those that `isExpected`. `ran` has
- * the names of tests by absolute path of their file.
+ * Returns the tests of the page that did not run, among files that ran or that `isExpected` names.
+ * `ran` holds names of tests by the absolute path of their file.
  */
 export function listUnshown(
   ran: ReadonlyMap<string, ReadonlySet<string>>,

@@ -1,5 +1,5 @@
-// A store for tests of single rooms: a fresh database (on a real server where there may be one, else embedded), an
-// in-process bus, the defaults, a project and its actors.
+// A store for tests of single rooms: a new database (on a real server if there is one, else
+// embedded), an in-memory bus, the defaults, a project and its actors.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ import { decodeBatch, type DecodedBatch, encodeBatch } from '../../src/protocol/
 import { registerRunner, type Runner } from '../../src/runner/runner.ts';
 import { skipUnless } from './absent.ts';
 import { seedDataDir } from './embedded.ts';
-import { createDatabase, startPostgres } from './postgres.ts';
+import { startDatabase } from './postgres.ts';
 
 export type TestStore = Store & { readonly admin: Actor; readonly runnerActor: Actor; close(): Promise<void> };
 
@@ -54,9 +54,8 @@ export async function openStore(options: { engine?: 'embedded' } = {}): Promise<
 
 async function openAny(embedded: boolean) {
   if (!embedded) {
-    const server = await startPostgres();
-    const { url } = await createDatabase(server);
-    return { database: await openDatabase({ url, dataDir: '' }), end: () => server.stop() };
+    const { url, stop } = await startDatabase();
+    return { database: await openDatabase({ url, dataDir: '' }), end: stop };
   }
   const dataDir = await mkdtemp(join(tmpdir(), 'astraml-store-'));
   await seedDataDir(dataDir);
@@ -78,12 +77,15 @@ export async function newRunner(store: TestStore, name = 'test', gpus = 1, label
       labels,
       gpus: Array.from({ length: gpus }, (_, index) => ({ index, model: 'virtual', memoryBytes: 0 })),
       bootId: 'boot',
-      places: 1_000, // most tests let no attempt end
+      places: 1_000, // most tests end no attempt, so places must not run out
     }),
   );
 }
 
-/** A batch as the holder of an assignment sends it, with the number of its first record; its send has the same number. */
+/**
+ * Makes a batch as the holder of an assignment sends it. `first` is the number of its first record
+ * and of its send.
+ */
 export function batchOf(
   { attemptId, leaseToken }: Pick<Assignment, 'attemptId' | 'leaseToken'>,
   first: number,

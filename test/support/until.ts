@@ -1,9 +1,12 @@
-// Waits until a condition holds, by asking again. To be used sparingly: an event is better where there is one.
+// Waits until a condition holds, by testing it again and again. Prefer an event where there is one.
 import { setTimeout as sleep } from 'node:timers/promises';
 
 type Falsy = false | 0 | '' | null | undefined;
 
-/** Resolves with the first truthy answer; rejects after `timeoutMs` (5 s), naming `what`. A throwing condition ends it. */
+/**
+ * Resolves with the first truthy result. Rejects after `timeoutMs` (5 s) with `what`, or when the
+ * condition throws.
+ */
 export async function until<T>(
   condition: () => T | Promise<T>,
   options: { timeoutMs?: number; everyMs?: number; what?: string } = {},

@@ -1,6 +1,6 @@
-// Ten attempts that print 4 MB/s together, as a process: over Redis, or over the bus in the process with an intake beside
-// them whose database the test ends. `node uplink-senders.ts <folder> <resendMs> <REDIS_URL or ''> <DATABASE_URL>`; each line on
-// stdout is a sample.
+// Ten attempts that print 4 MB/s together, in a process of their own: over Redis, or over an
+// in-memory bus with an intake whose database the test ends. `node uplink-senders.ts <folder>
+// <resendMs> <REDIS_URL or ''> <DATABASE_URL>`; each line on stdout is a sample.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -26,7 +26,7 @@ if (!redisUrl) {
 }
 await sleep(1_000);
 console.log('idle');
-// The test ends the database now, and says so.
+// The test ends the database now, then sends SIGUSR2.
 await new Promise((resolve) => process.once('SIGUSR2', resolve));
 
 let copies = 0;
@@ -35,7 +35,8 @@ const senders = await Promise.all(
     const own = join(folder, `attempt-${n}`);
     mkdirSync(own);
     const spool = await Spool.create(own);
-    // The batch that is sent again and again is a full one: an attempt with nothing to say would send a sign of life.
+    // Fills one whole batch, which is then sent again and again: an attempt without records would
+    // send heartbeats.
     for (let sent = 0; sent < 2 * maxBatchBytes; sent += text.length) spool.append(line());
     const uplink = new RecordSender({
       attemptId: `att_${n}`,

@@ -1,4 +1,4 @@
-// `astraml cancel`: asks jobs to stop, and with --wait waits until they have.
+// `astraml cancel`: asks jobs to stop; with --wait it waits until they have ended.
 import type { Cli } from '../cli.ts';
 import { exitCodes, explain } from '../failure.ts';
 import { toSeconds } from '../flags.ts';
@@ -14,7 +14,7 @@ const cancelMutation = `mutation($input: CancelJobInput!) {
   cancelJob(input: $input) { __typename ... on JobPayload { job ${jobAnswer} } ...Problem }
 } ${problemFragment}`;
 
-/** Cancels what can be cancelled; the exit code is that of the first job that could not be. */
+/** Cancels each job that can be cancelled. The exit code is that of the first failure. */
 export async function runCancel(cli: Cli, options: CancelOptions, names: string[]): Promise<number> {
   const gracePeriodSeconds = options.grace === undefined ? undefined : toSeconds('--grace', options.grace);
   const cancelled: JobLine[] = [];

@@ -1,4 +1,4 @@
-// The commands about jobs that exist, with their flags.
+// The commands about existing jobs, with their flags.
 import type { Command } from 'commander';
 import type { AddCommand } from '../command.ts';
 import { collect, headerFlag } from '../flags.ts';
@@ -54,7 +54,7 @@ export function addJobCommands(program: Command, add: AddCommand): void {
 function addJobs(program: Command, add: AddCommand): void {
   const list = async () => (await import('./jobs.ts')).runJobs;
   const jobs = add(program, 'jobs', 'list jobs, newest first', jobFields, list)
-    .allowExcessArguments() // a mistyped subcommand is told so, with a suggestion
+    .allowExcessArguments() // `runJobs` answers a mistyped subcommand with a suggestion
     .option('--state <state>', 'only in this state, e.g. running (repeat)', collect)
     .option('--model <name>', 'only with this model')
     .option('--tag <tag>', 'only with this tag (repeat)', collect)

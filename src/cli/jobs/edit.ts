@@ -1,4 +1,4 @@
-// `astraml jobs edit`: changes what is said of a job, and its priority while it waits.
+// `astraml jobs edit`: changes name, tags and notes of a job, and its priority while it waits.
 import type { Cli } from '../cli.ts';
 import { exitCodes, usage } from '../failure.ts';
 import { cell } from '../output.ts';

@@ -1,4 +1,4 @@
-// What commands ask of a job, its log and its metrics.
+// Fields that commands select of a job, its log and its metrics.
 import { type Fields, leafFields, select } from '../fields.ts';
 import { valueFields } from '../values.ts';
 
@@ -20,7 +20,7 @@ export const jobFields: Fields = {
   ...leafFields('createdAt startedAt finishedAt updatedAt'),
 };
 
-/** One job on a page of its own. */
+/** Fields of `jobs show`, which prints one job. */
 export const jobPageFields: Fields = {
   ...jobFields,
   attempts: attempt,
@@ -34,7 +34,7 @@ export const jobPageFields: Fields = {
   spec: '',
 };
 
-/** A job as a table and an outcome line need it. */
+/** Fields for a row of a table and for the line of an outcome. */
 export const jobLineFields: Fields = {
   ...leafFields('id number name'),
   project: '{ id }',
@@ -45,7 +45,7 @@ export const jobLineFields: Fields = {
   attempts: '{ number }',
 };
 
-/** What a command that answers with a job asks for: enough for both, text and JSON. */
+/** Selection of commands that print one job, for text and for JSON. */
 export const jobAnswer = select({ ...jobLineFields, ...jobFields });
 
 export const lineFields = leafFields('seq time stream text attempt truncated');

@@ -1,11 +1,15 @@
-// How a job is named on the command line: its id, its number (`42`, `p-demo/42`), or `@last`, the project's newest.
+// Finds a job by its name on the command line: its id, its number (`42`, `p-demo/42`), or `@last`
+// for the newest of the project.
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
 import { jobAnswer, type JobLine } from './fields.ts';
 
 const newest = '@last';
 
-/** The fields of the job that `name` names, as `selection` asks for them; a Failure when there is none. */
+/**
+ * Returns the fields in `selection` of the job that `name` names. Throws a Failure when there is
+ * none.
+ */
 export async function findJob<Job>(cli: Cli, name: string, selection: string): Promise<Job> {
   const where = parseName(cli, name);
   const job = await ask<Job>(cli, where, selection);
@@ -35,20 +39,20 @@ type Found<Job> = { job?: Job | null; project?: { job?: Job | null; jobs?: { nod
 
 async function ask<Job>(cli: Cli, where: Where, selection: string): Promise<Job | null | undefined> {
   if ('id' in where) {
-    const found = await cli.request<Found<Job>>(`query($id: ID!) { job(id: $id) ${selection} }`, where);
-    return found.job;
+    const answer = await cli.request<Found<Job>>(`query($id: ID!) { job(id: $id) ${selection} }`, where);
+    return answer.job;
   }
   if ('last' in where) {
     const query = `query($project: ID!) { project(id: $project) { jobs(first: 1) { nodes ${selection} } } }`;
-    const found = await cli.request<Found<Job>>(query, { project: where.last });
-    return found.project?.jobs?.nodes[0];
+    const answer = await cli.request<Found<Job>>(query, { project: where.last });
+    return answer.project?.jobs?.nodes[0];
   }
   const query = `query($project: ID!, $number: Int!) { project(id: $project) { job(number: $number) ${selection} } }`;
-  const found = await cli.request<Found<Job>>(query, where);
-  return found.project?.job;
+  const answer = await cli.request<Found<Job>>(query, where);
+  return answer.project?.job;
 }
 
-/** The jobs as they are now, in their order, without those that are gone. */
+/** Reads the present state of the jobs, in their order, without jobs that do not exist any more. */
 export async function readJobs(cli: Cli, jobs: { id: string }[], signal: AbortSignal): Promise<JobLine[]> {
   const query = `query($id: ID!) { job(id: $id) ${jobAnswer} }`;
   const read = await Promise.all(jobs.map(({ id }) => cli.request<{ job: JobLine | null }>(query, { id }, { signal })));

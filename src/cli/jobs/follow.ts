@@ -1,4 +1,4 @@
-// Following a job: its log as it comes, its changes of state, and Ctrl-C, which detaches and leaves the job alone.
+// Follows a job: its log and its changes of state. Ctrl-C detaches and leaves the job running.
 import type { Cli } from '../cli.ts';
 import { Detached, exitCodeOfState, exitCodes } from '../failure.ts';
 import { select } from '../fields.ts';
@@ -8,7 +8,10 @@ import { type JobLine, jobLineFields, lineFields, type LogLine } from './fields.
 import { readJobs } from './find.ts';
 import { jobName, outcomeLines, shortName } from './outcome.ts';
 
-/** Runs `work` until it is done; Ctrl-C ends it by the signal it is given, with a line that says what goes on. */
+/**
+ * Runs `work` to its end. Ctrl-C aborts the signal that `work` gets, and ends the command with
+ * `message`.
+ */
 export async function detachable<T>(message: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const abort = new AbortController();
   let detach = () => {};
@@ -27,13 +30,16 @@ export async function detachable<T>(message: string, work: (signal: AbortSignal)
   }
 }
 
-/** What is said when Ctrl-C ends the following of a job. */
+/** Returns the message for Ctrl-C while a job is followed. */
 export function detachedMessage(cli: Cli, job: Pick<JobLine, 'number' | 'project'>): string {
   return `\nDetached: ${jobName(job)} goes on. Follow it again: astraml logs ${shortName(cli, job)} -f`;
 }
 
 export type LogRange = { after?: string | null; filter?: object };
-/** `cursor` resumes behind the line or, inside of a batch, before it: nothing is lost, what is repeated has its `seq`. */
+/**
+ * A line with the cursor from which to resume. A batch has cursors only at its ends, so within a
+ * batch the cursor lies before the line: lines may repeat, and their `seq` tells which.
+ */
 export type FollowedLine = LogLine & { cursor: string | null };
 
 type LogBatch = {
@@ -49,7 +55,7 @@ const logQuery = `subscription($jobId: ID!, $after: String, $filter: LogFilter) 
   }
 }`;
 
-/** Hands out the job's lines until its log ends. */
+/** Calls `onLine` for each line of the job until its log ends. */
 export async function followLog(
   cli: Cli,
   jobId: string,
@@ -75,7 +81,7 @@ const updateQuery = `subscription($jobId: ID!) {
   jobUpdated(jobId: $jobId) { done job ${select(jobLineFields)} }
 }`;
 
-/** Resolves with the job as it ended; every change of state on the way is handed to `onChange`. */
+/** Resolves with the ended job. Calls `onChange` for every state on the way. */
 export async function followState(
   cli: Cli,
   jobId: string,
@@ -96,13 +102,16 @@ export async function followState(
   return last;
 }
 
-/** Says on stderr in which state a job is now and why. */
+/** Prints the state of a job and its reason to stderr. */
 export function noteState(cli: Cli, job: JobLine): void {
   const why = job.stateReason ? `  ${cell(job.stateReason.message)}` : '';
   cli.out.note(`${stateGlyph(cli.out, job.state)} ${jobName(job)} ${job.state}${why}`);
 }
 
-/** The log on stdout, changes of state on stderr, then how it ended; as JSON one object a line. */
+/**
+ * Prints the log to stdout, changes of state to stderr, and then the outcome; with --json one
+ * object per line.
+ */
 export async function followToEnd(cli: Cli, job: JobLine): Promise<number> {
   const { out } = cli;
   const [ended] = await detachable(detachedMessage(cli, job), async (signal) => {
@@ -122,7 +131,7 @@ export async function followToEnd(cli: Cli, job: JobLine): Promise<number> {
   return exitCodeOfState[ended.state] ?? exitCodes.unexpected;
 }
 
-/** A job among lines: `__typename` tells them apart. */
+/** Returns a job as a line of JSON; its `__typename` tells it from log lines. */
 export function jobEvent(cli: Cli, job: JobLine): string {
   return JSON.stringify({ __typename: 'Job', ...pick(job, cli.out.json) });
 }

@@ -27,7 +27,7 @@ type ListedJob = JobLine & {
 type JobList = { jobs: Page<ListedJob> };
 
 const states = ['QUEUED', 'STARTING', 'RUNNING', 'CANCELLING', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'TIMED_OUT'];
-/** What scripts call their loss, best first. */
+/** Names under which scripts report their loss, in order of preference. */
 const lossNames = ['train/loss', 'loss', 'eval/loss'];
 
 export async function runJobs(cli: Cli, options: JobsOptions, operands: string[]): Promise<number> {
@@ -85,7 +85,7 @@ function progressOf({ progress }: ListedJob, short: boolean): string {
 
 function lossOf({ metrics }: ListedJob, short: boolean): string {
   const byName = new Map(metrics.map((metric) => [metric.name, metric.last.value]));
-  const value = lossNames.map((name) => byName.get(name)).find((found) => found !== undefined);
+  const value = lossNames.map((name) => byName.get(name)).find((loss) => loss !== undefined);
   if (value === undefined) return short ? '–' : '';
   return short ? formatNumber(value) : String(value);
 }

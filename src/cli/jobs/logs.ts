@@ -1,4 +1,4 @@
-// `astraml logs`: the lines of a job, from its end or behind a cursor, and with --follow those to come.
+// `astraml logs`: the last lines of a job or those after a cursor, and new ones with --follow.
 import { closest } from '../../closest.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodeOfState, exitCodes, Failure, usage } from '../failure.ts';
@@ -65,7 +65,10 @@ export async function runLogs(cli: Cli, options: LogsOptions, [name = '@last']: 
   return code;
 }
 
-/** Lines before the end; null behind a cursor, where all that follows is wanted. */
+/**
+ * Returns the number of lines before the end; null with --after, which prints all lines after the
+ * cursor.
+ */
 function lastOf({ lines, after }: LogsOptions): number | null {
   if (after !== undefined && lines !== undefined) throw usage('--lines and --after exclude each other.');
   if (after !== undefined) return null;
@@ -79,7 +82,7 @@ async function readLines(cli: Cli, job: JobLine, range: Range, options: LogsOpti
   return job;
 }
 
-/** The last lines, page by page towards the beginning. */
+/** Reads the last lines page by page towards the past, and returns them in order. */
 async function readTail(cli: Cli, job: JobLine, { last, filter }: Range): Promise<FollowedLine[]> {
   const lines: FollowedLine[] = [];
   let before: string | null = null;
@@ -119,7 +122,7 @@ function shown({ edges }: LogPage): FollowedLine[] {
   return edges.map(({ cursor, node }) => ({ cursor, ...node }));
 }
 
-/** First what is there, each line with its own cursor, then on behind it as lines come. */
+/** Prints the last lines, each with its own cursor, then follows the log from the last of them. */
 async function follow(cli: Cli, job: JobLine, range: Range, options: LogsOptions): Promise<JobLine> {
   const show = async (line: FollowedLine) => {
     if (cli.out.json) await cli.out.print(JSON.stringify(pick(line, cli.out.json)));

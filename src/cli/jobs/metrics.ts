@@ -1,5 +1,5 @@
-// `astraml metrics`: the newest, smallest and largest value of each metric of a job; with --watch its windows as they
-// fill and close.
+// `astraml metrics`: the newest, smallest and largest value of each metric of a job; with --watch
+// its windows while they fill and close.
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
 import { select } from '../fields.ts';
@@ -56,7 +56,7 @@ async function print(cli: Cli, job: JobLine, options: MetricsOptions): Promise<v
   await cli.out.table(['NAME', 'LAST', 'MIN', 'MAX', 'STEP'], metricRows(cli.out, metrics), options);
 }
 
-/** NAME LAST MIN MAX STEP; rounded for people only. */
+/** Returns rows of name, last, min, max and step; numbers are rounded on a terminal only. */
 export function metricRows(out: Output, metrics: Metric[]): string[][] {
   return metrics.map(({ name, last, min, max }) => [
     cell(name),
@@ -65,7 +65,10 @@ export function metricRows(out: Output, metrics: Metric[]): string[][] {
   ]);
 }
 
-/** Begins with the newest window of each metric; with --json each event has the cursor to go on behind it. */
+/**
+ * Prints the newest window of each metric, then each change. With --json each event has the cursor
+ * from which to resume.
+ */
 async function watch(cli: Cli, job: JobLine, { name: names, header }: MetricsOptions): Promise<void> {
   const { out } = cli;
   const columns = ['START', 'NAME', 'COUNT', 'MEAN', 'MIN', 'MAX', 'LAST', 'STEP', 'WINDOW'];
@@ -97,7 +100,7 @@ function windowRow(out: Output, window: Window): string[] {
   ];
 }
 
-/** Lines come one by one: their columns are as wide as what is usual. */
+/** Formats one row. Rows come one by one, so the columns have fixed, usual widths. */
 function watchLine(cells: string[]): string {
   const widths = [8, 24, 6, 9, 9, 9, 9, 8, 7];
   return cells

@@ -1,25 +1,28 @@
-// How a job ended, as people read it: what, after how long, why, what to do, where to look.
+// The outcome of a job for people: its state, duration, reason and hint, and where to look further.
 import type { Cli } from '../cli.ts';
 import { stateGlyph } from '../output.ts';
 import { cleanText, formatDuration } from '../text.ts';
 import type { JobLine } from './fields.ts';
 
-/** The name of a job for people: `p-demo/42`. */
+/** Returns the name of a job for people, e.g. `p-demo/42`. */
 export function jobName(job: Pick<JobLine, 'number' | 'project'>): string {
   return `${job.project.id}/${job.number}`;
 }
 
-/** The shortest name that finds the job in a command to come. */
+/**
+ * Returns the shortest name that finds the job in the next command: `42` when its project is the
+ * default one.
+ */
 export function shortName(cli: Cli, job: Pick<JobLine, 'number' | 'project'>): string {
   return cli.lastingProject === job.project.id ? String(job.number) : jobName(job);
 }
 
-/** A job and its state in one line. */
+/** Returns a job and its state as one line. */
 export function stateLine({ out }: Cli, job: JobLine): string {
   return out.tty ? `${stateGlyph(out, job.state)} ${jobName(job)} ${job.state}` : `${jobName(job)}\t${job.state}`;
 }
 
-/** Lines that say how a job ended. */
+/** Returns the lines about the outcome of a job. */
 export function outcomeLines(cli: Cli, job: JobLine): string[] {
   const { state, stateReason: reason, finishedAt } = job;
   const from = job.startedAt ?? job.createdAt;

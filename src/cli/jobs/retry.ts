@@ -1,4 +1,5 @@
-// `astraml retry`: submits a finished job again with its own values, but those that flags change.
+// `astraml retry`: submits a finished job again with its own values, except those that flags
+// change.
 import { toInput } from '../../spec/input.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, usage } from '../failure.ts';
@@ -31,7 +32,10 @@ export async function runRetry(cli: Cli, options: RetryOptions, [name = '']: str
   return exitCodes.done;
 }
 
-/** What `--set` and `--gpus` change, as the API takes it: hyperparameters and resources, nothing else. */
+/**
+ * Returns the changes of `--set` and `--gpus` as the API takes them: hyperparameters and resources
+ * only.
+ */
 function changesOf({ set = [], gpus }: RetryOptions): Json {
   const spec: Json = {};
   for (const assignment of set) applySet(spec, assignment);

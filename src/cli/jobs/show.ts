@@ -1,4 +1,4 @@
-// `astraml jobs show`: a job on one page, or its spec back as YAML, or every value with its source.
+// `astraml jobs show`: prints one job, its spec as YAML, or every value with its source.
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
 import { select } from '../fields.ts';

@@ -1,4 +1,4 @@
-// `astraml wait`: waits until jobs have ended, and exits as they did.
+// `astraml wait`: waits until jobs have ended; its exit code mirrors theirs.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Cli } from '../cli.ts';
 import { exitCodeOfState, exitCodes } from '../failure.ts';
@@ -10,7 +10,10 @@ import { stateLine } from './outcome.ts';
 
 type WaitOptions = { timeout?: string; any?: boolean };
 
-/** The exit code is that of the first named job that did not succeed; 101 when the time ran out before. */
+/**
+ * Waits for jobs. The exit code is that of the first named job that did not succeed; 101 when the
+ * time ran out.
+ */
 export async function runWait(cli: Cli, { timeout, any = false }: WaitOptions, names: string[]): Promise<number> {
   const seconds = timeout === undefined ? null : toSeconds('--timeout', timeout);
   const jobs = await Promise.all(names.map((name) => findJob<JobLine>(cli, name, jobAnswer)));
@@ -24,7 +27,10 @@ export async function runWait(cli: Cli, { timeout, any = false }: WaitOptions, n
   return ended.map(({ state }) => exitCodeOfState[state] ?? exitCodes.unexpected).find((code) => code !== 0) ?? 0;
 }
 
-/** Those that have ended, in the order in which they were named: all, with `any` at least one, fewer when time ran out. */
+/**
+ * Returns the ended jobs, in the order in which they were named: all of them; with `any`, one or
+ * more; fewer when the time ran out.
+ */
 async function waitFor(
   cli: Cli,
   jobs: JobLine[],

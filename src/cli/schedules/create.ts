@@ -1,4 +1,5 @@
-// Creating a schedule: from `schedules create`, and from `submit` when file or flags say when.
+// Creates a schedule, for `schedules create`, and for `submit` with a cron expression in file or
+// flags.
 import type { Cli } from '../cli.ts';
 import { exitCodes } from '../failure.ts';
 import { select } from '../fields.ts';
@@ -33,7 +34,10 @@ export async function sendSchedule(
   return exitCodes.done;
 }
 
-/** One line, or JSON: of `submit`, whose fields are those of a job, all of it. */
+/**
+ * Prints a schedule as one line or as JSON. `submit --json=` names fields of a job, so it prints
+ * all fields of the schedule.
+ */
 export async function printSchedule(cli: Cli, schedule: Schedule): Promise<void> {
   const { json } = cli.out;
   if (json?.every((name) => name in scheduleFields)) return cli.out.printJson(schedule);

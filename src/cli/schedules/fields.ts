@@ -1,4 +1,4 @@
-// What commands ask of a schedule.
+// Fields that commands select of a schedule.
 import { leafFields } from '../fields.ts';
 
 export const scheduleFields = {
@@ -9,7 +9,7 @@ export const scheduleFields = {
   ...leafFields('spec createdAt updatedAt'),
 };
 
-/** One schedule on a page of its own. */
+/** Fields of `schedules show`, which prints one schedule. */
 export const schedulePageFields = {
   ...scheduleFields,
   runs: '(first: 10) { nodes { dueAt lastDueAt outcome reason { code message } job { id number state project { id } } } }',

@@ -1,4 +1,5 @@
-// The part of a job spec file that stands under `schedule:`, with flags over it, as `createSchedule` takes it.
+// Turns the part under `schedule:` of a job spec file, with flags over it, into input of
+// `createSchedule`.
 import { closest } from '../../closest.ts';
 import type { Issue } from '../../errors.ts';
 import { usage } from '../failure.ts';
@@ -7,7 +8,7 @@ import { isObject, type Json } from '../spec-file.ts';
 
 export type ScheduleFlags = { cron?: string; tz?: string; onOverlap?: string; startingDeadline?: string };
 
-/** What the gateway takes beside the template; absent where nobody says. */
+/** Fields of the input beside the template; absent when neither file nor flags set them. */
 export type ScheduleInput = {
   cron?: unknown;
   timezone?: unknown;
@@ -26,8 +27,9 @@ const kinds: Record<string, { field: keyof ScheduleInput; type: 'string' | 'numb
 };
 
 /**
- * Takes `schedule` out of a spec file's content: what is left is the template. `schedule` is null when neither file nor
- * flags have one. Problems are collected, to be named together with those of the template.
+ * Removes `schedule` from the content of a spec file; the rest is the template. `schedule` is null
+ * when neither file nor flags have one. Problems are returned, so that they are printed together
+ * with those of the template.
  */
 export function splitSchedule(
   content: Json,
@@ -43,7 +45,7 @@ export function splitSchedule(
   return { template, schedule, issues };
 }
 
-/** Throws for flags that no schedule can have. */
+/** Returns the input from flags; throws for values that no schedule can have. */
 export function flagInput({ cron, tz, onOverlap, startingDeadline }: ScheduleFlags): ScheduleInput {
   return {
     ...(cron === undefined ? {} : { cron }),
@@ -55,7 +57,7 @@ export function flagInput({ cron, tz, onOverlap, startingDeadline }: ScheduleFla
   };
 }
 
-/** The problem of a schedule that must have an expression and has none. */
+/** Returns the issue of a schedule without a cron expression; an empty list when it has one. */
 export function missingCron({ cron }: ScheduleInput): Issue[] {
   if (cron !== undefined) return [];
   const hint = 'Give it in the file or with --cron, e.g. "0 2 * * 1-5".';
@@ -74,7 +76,7 @@ function readSection(section: unknown): { input: ScheduleInput; issues: Issue[] 
     const specPath = key === null ? 'schedule' : `schedule.${key}`;
     issues.push({ code, path: specPath.split('.'), specPath, message: `${specPath} ${rest}`, hint });
   };
-  const known = Object.keys(kinds);
+  const keys = Object.keys(kinds);
   if (!isObject(section)) {
     report('WRONG_TYPE', null, 'must be an object.', `For example schedule: { cron: "0 * * * *" }.`);
     return { input: { cron: '' }, issues };
@@ -83,14 +85,15 @@ function readSection(section: unknown): { input: ScheduleInput; issues: Issue[] 
   for (const [key, value] of Object.entries(section)) {
     const kind = kinds[key];
     if (!kind) {
-      const near = closest(key, known);
-      report('UNKNOWN_FIELD', key, 'is no field.', near ? `Did you mean "${near}"?` : `Known: ${known.join(', ')}.`);
+      const near = closest(key, keys);
+      report('UNKNOWN_FIELD', key, 'is no field.', near ? `Did you mean "${near}"?` : `Known: ${keys.join(', ')}.`);
     } else if (value === null) continue;
     else if (typeof value !== kind.type) report('WRONG_TYPE', key, `must be a ${kind.type}.`);
     else if (key === 'on_overlap' && !overlaps.includes(String(value).toUpperCase())) {
       report('NOT_ALLOWED', key, `must be one of ${overlaps.join(', ')}.`);
     } else input[kind.field] = key === 'on_overlap' ? String(value).toUpperCase() : value;
-    if (kind && value !== null && typeof value !== kind.type) input[kind.field] ??= value; // named already
+    // its issue was added above
+    if (kind && value !== null && typeof value !== kind.type) input[kind.field] ??= value;
   }
   return { input, issues };
 }

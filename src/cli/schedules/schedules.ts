@@ -1,4 +1,5 @@
-// `astraml schedules`: jobs that are submitted again and again. A schedule is named by its name in the project or by id.
+// `astraml schedules`: jobs that are submitted at due times. A schedule is named by its name in the
+// project or by its id.
 import { closest } from '../../closest.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure } from '../failure.ts';
@@ -36,11 +37,11 @@ export async function runSchedules(cli: Cli, options: { header?: boolean }): Pro
 }
 
 export async function runSchedulesCreate(cli: Cli, options: CreateOptions): Promise<number> {
-  const { name: _, ...flags } = options; // it names the schedule, not its jobs
+  const { name: _, ...flags } = options; // `name` names the schedule, not its jobs
   const { template, schedule, issues } = splitSchedule(await mergeSpec(cli, flags, []), options);
-  const wanted = { ...schedule, ...(options.name === undefined ? {} : { name: options.name }) };
-  const spec = await requireSpec(template, [...issues, ...missingCron(wanted)]);
-  return sendSchedule(cli, { spec, schedule: wanted, idempotencyKey: options.idempotencyKey });
+  const settings = { ...schedule, ...(options.name === undefined ? {} : { name: options.name }) };
+  const spec = await requireSpec(template, [...issues, ...missingCron(settings)]);
+  return sendSchedule(cli, { spec, schedule: settings, idempotencyKey: options.idempotencyKey });
 }
 
 type Run = {
@@ -136,7 +137,8 @@ export async function runSchedulesDelete(cli: Cli, _options: object, [name = '']
     deleteSchedule(input: $input) { __typename ... on DeletePayload { deletedId } ...Problem }
   } ${problemFragment}`;
   type Payload = { __typename: 'DeletePayload'; deletedId: string };
-  // Said again after a lost answer it would find nothing, though it is gone.
+  // Not repeated: after a lost answer a repeat would get NOT_FOUND, although this command deleted
+  // the schedule.
   const { deleteSchedule: result } = await cli.request<{ deleteSchedule: Payload | Problem }>(
     mutation,
     { input: { id } },
@@ -148,7 +150,7 @@ export async function runSchedulesDelete(cli: Cli, _options: object, [name = '']
   return exitCodes.done;
 }
 
-/** An expression in words, then its next due times: in UTC, and as the clocks of its time zone show them. */
+/** Prints an expression in words and its next due times, in UTC and in its time zone. */
 export async function runSchedulesPreview(cli: Cli, options: PreviewOptions, [cron = '']: string[]) {
   const first = toCount('-n', options.limit, { max: 50 });
   const query = `query($cron: String!, $timezone: String!, $first: Int!) {
@@ -166,7 +168,7 @@ export async function runSchedulesPreview(cli: Cli, options: PreviewOptions, [cr
   return exitCodes.done;
 }
 
-/** `2026-11-24 02:00 GMT+5:30` */
+/** Returns a time in a time zone, e.g. `2026-11-24 02:00 GMT+5:30`. */
 function localTime(time: string, timeZone: string): string {
   const day = new Date(time).toLocaleDateString('sv-SE', { timeZone });
   const clock = {
@@ -179,7 +181,10 @@ function localTime(time: string, timeZone: string): string {
   return `${day} ${new Date(time).toLocaleTimeString('en-GB', clock)}`;
 }
 
-/** The schedule with this name in the project, or with this id. */
+/**
+ * Returns the schedule with this name in the project, or with this id. Throws a Failure when there
+ * is none.
+ */
 async function findSchedule<Found>(cli: Cli, name: string, selection: string): Promise<Found> {
   if (/^sch_[0-9a-z]{26}$/.test(name)) {
     const query = `query($id: ID!) { node(id: $id) { ... on Schedule ${selection} } }`;
@@ -187,12 +192,12 @@ async function findSchedule<Found>(cli: Cli, name: string, selection: string): P
     if (node) return node;
     throw new Failure(exitCodes.notFound, `Schedule ${name} does not exist, or you may not see it.`);
   }
-  const known = await listSchedules<{ id: string; name: string }>(cli, '{ id name }');
-  const found = known.find((schedule) => schedule.name === name);
-  if (found) return findSchedule(cli, found.id, selection);
+  const schedules = await listSchedules<{ id: string; name: string }>(cli, '{ id name }');
+  const match = schedules.find((schedule) => schedule.name === name);
+  if (match) return findSchedule(cli, match.id, selection);
   const near = closest(
     name,
-    known.map((schedule) => schedule.name),
+    schedules.map((schedule) => schedule.name),
   );
   const hint = near ? `Did you mean "${near}"?` : 'astraml schedules lists them.';
   throw new Failure(exitCodes.notFound, `${cli.requireProject()} has no schedule "${cell(name)}".`, hint);

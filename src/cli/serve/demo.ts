@@ -1,5 +1,5 @@
-// `astraml demo`: the main job from end to end, in one process and a temporary folder: submit, run, watch, done. It says
-// what it does at every step, and exits 0 when the job SUCCEEDED.
+// `astraml demo`: submits, runs and follows one job in one process and a temporary folder. Prints
+// each step; exits with 0 when the job SUCCEEDED.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { newTokenText } from '../../project/token.ts';
 import { toInput } from '../../spec/input.ts';
 import { createExampleProject, startLocal, watchAddress } from './local.ts';
 
-/** The job of the document that the product was made for, as it stands there. */
+/** The job of the document for which the product was made, word for word. */
 const seedJob = {
   project_id: 'p-demo',
   dataset: 's3://bucket/dataset',
@@ -125,10 +125,10 @@ async function watchState(client: Client, jobId: string, signal: AbortSignal): P
     const fraction = job.progress?.fraction ?? 0;
     if (Math.floor(fraction * 10) <= tenth) continue;
     tenth = Math.floor(fraction * 10);
-    const left = job.progress?.eta ? Math.max(0, (Date.parse(job.progress.eta) - Date.now()) / 1000) : null;
+    const remainingSeconds = job.progress?.eta ? Math.max(0, (Date.parse(job.progress.eta) - Date.now()) / 1000) : null;
     const bar = '█'.repeat(tenth * 2).padEnd(20, '░');
     say(
-      `${styleText('cyan', 'state ')} ${bar} ${tenth * 10} %${left === null ? '' : `, about ${Math.round(left)} s left`}`,
+      `${styleText('cyan', 'state ')} ${bar} ${tenth * 10} %${remainingSeconds === null ? '' : `, about ${Math.round(remainingSeconds)} s left`}`,
     );
   }
 }
@@ -154,7 +154,7 @@ async function watchMetrics(client: Client, jobId: string, signal: AbortSignal):
   const shownAt = new Map<string, number>();
   for await (const { windows } of client.follow<{ windows: Window[] }>(query, { jobId }, { signal })) {
     for (const window of windows) {
-      // A window that fills is shown every few seconds, and once more when it closes.
+      // Prints a filling window every 5 s at most, and once more when it closes.
       const due = Date.now() - (shownAt.get(window.id) ?? 0) >= 5_000;
       if (window.provisional && !due) continue;
       shownAt.set(window.id, Date.now());

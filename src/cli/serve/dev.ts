@@ -1,4 +1,5 @@
-// `astraml dev`: gateway and runner in one process, data kept in a folder, until Ctrl-C. Prints where to go from here.
+// `astraml dev`: gateway and runner in one process with their data in a folder, until Ctrl-C.
+// Prints the next steps to try.
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative, resolve } from 'node:path';
 import { readConfig } from '../../config.ts';
@@ -77,7 +78,7 @@ function loadDotEnv(): void {
   try {
     process.loadEnvFile('.env');
   } catch {
-    // there is none
+    // no .env file
   }
 }
 

@@ -1,11 +1,15 @@
-// The key that encrypts secrets where nobody set one: made once, kept in the data folder, readable by its owner only.
+// The key that encrypts secrets when none is configured: made once, in the data folder, readable
+// only by its owner.
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type SecretKey, variables } from '../../variables.ts';
 import { usage } from '../failure.ts';
 
-/** The keys in the file; without it one is made. Throws when the file is there and holds something else. */
+/**
+ * Returns the keys in the file, and makes a file with one key when it is missing. Throws when the
+ * file holds anything else.
+ */
 export function keepSecretKeys(file: string): SecretKey[] {
   const keys = variables.ASTRAML_SECRET_KEYS.schema.safeParse(readOrMake(file)).data ?? [];
   if (keys.length > 0) return keys;
@@ -17,7 +21,7 @@ export function keepSecretKeys(file: string): SecretKey[] {
 
 function readOrMake(file: string): string {
   mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-  // The id is its own: a key that is made anew, for want of the file, is never taken for the one that was lost.
+  // The id is random, so that a new key after the loss of the file is not taken for the lost one.
   const made = `local-${randomBytes(4).toString('hex')}:${randomBytes(32).toString('base64')}`;
   try {
     writeFileSync(file, `${made}\n`, { mode: 0o600, flag: 'wx' });

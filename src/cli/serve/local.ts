@@ -1,5 +1,5 @@
-// Everything in one process: gateway and runner side by side, for `dev`, `demo` and tests. They talk as they would from
-// afar (HTTP for control, the bus for records); only the bus is inside of the process.
+// Gateway and runner in one process, for `dev`, `demo` and tests. They talk as over a network, by
+// HTTP and the bus, but the bus is in memory.
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { findGroupFolder, withoutGroups } from '../../agent/control-group.ts';
@@ -19,9 +19,9 @@ export type LocalOptions = {
   /** Text of the administrator's token. */
   token: string;
   runnerToken: string;
-  /** Most GPUs to use; on a machine without, the number of virtual slots. */
+  /** Upper bound of the GPUs in use; on a machine without GPUs, the number of virtual ones. */
   gpus?: number;
-  /** Jobs that run at once, with and without GPUs. */
+  /** Upper bound of jobs at once, with and without GPUs. */
   places?: number;
   graceMs?: number;
   onAttempt?: (event: 'started' | 'ended', assignment: Assignment, gatewayUrl: string) => void;
@@ -32,7 +32,7 @@ export type Local = {
   readonly gateway: RunningGateway;
   readonly runner: RunningRunner;
   readonly client: Client;
-  /** Ends the runner's attempts (their jobs queue again), then the gateway. */
+  /** Stops the runner, whose jobs are queued again, then the gateway. */
   stop(): Promise<void>;
 };
 
@@ -41,7 +41,7 @@ const stopRunnerMs = 8_000;
 export async function startLocal(options: LocalOptions): Promise<Local> {
   const { config, token, runnerToken } = options;
   const keys = config.secretKeys.length > 0 ? config.secretKeys : keepSecretKeys(join(config.dataDir, 'secret-keys'));
-  // One person on one machine: nobody's share has to be kept from somebody else.
+  // No rate limit, since one person on one machine shares the gateway with nobody.
   const gateway = await startGateway({ ...config, rateLimitPoints: 0, secretKeys: keys }, [
     { text: token, name: 'local administrator', scopes: ['ADMIN'] },
     { text: runnerToken, name: 'local runner', scopes: ['RUNNER'] },
@@ -80,18 +80,24 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   }
 }
 
-/** The page that follows a job; its token stands in the fragment, which reaches no server. */
+/**
+ * Returns the address of the page that follows a job. The token stands in the fragment, which
+ * browsers send to no server.
+ */
 export function watchAddress(url: string, jobId: string, token: string): string {
   return `${url}/watch#job=${jobId}&token=${token}`;
 }
 
-/** The example trainer as a project's command: it trains for a minute at least, so that there is something to watch. */
+/**
+ * Returns the command of the example trainer, which runs for at least 65 s so that there is
+ * something to watch.
+ */
 export function exampleCommand(): string[] {
   const trainer = new URL('../../../examples/digits/train.ts', import.meta.url);
   return [process.execPath, decodeURIComponent(trainer.pathname), '--at-least-seconds', '65'];
 }
 
-/** Creates the project with the example trainer as its command. */
+/** Creates the project, with the example trainer as its command. */
 export async function createExampleProject(client: Client, id: string): Promise<void> {
   const { createProject } = await client.request<{ createProject: { __typename: string; message?: string } }>(
     `mutation ($input: CreateProjectInput!) {

@@ -1,5 +1,5 @@
-// The variables of a runner, each once: what its text must be, its default and what it is for. Flags of `runner start` win
-// over them. Validation (runner.ts) and docs/configuration.md come from this table.
+// Table of the runner's variables: parser, default and meaning of each. Flags of `runner start`
+// beat them. runner.ts and docs/configuration.md use the table.
 import { z } from 'zod';
 import { defaultRedactVars } from '../../agent/redact.ts';
 import { defaultSpoolBytes, leastSpoolBytes } from '../../agent/spool.ts';
@@ -99,7 +99,7 @@ export const runnerVariables = {
     'Range of the uids that `--isolate users` gives to projects. Runners that share a machine need ranges of their own.',
     '100000-199999',
   ),
-  // Read by each supervisor, which inherits the environment; here it is only checked.
+  // Only checked here: each supervisor inherits the environment and reads it.
   ASTRAML_RUNNER_REDACT_VARS: variable(
     z.string().regex(/^[\w*]+( *, *[\w*]+)*$/, 'must be names of variables, comma-separated, e.g. *_PASSWORD,*_TOKEN'),
     defaultRedactVars,

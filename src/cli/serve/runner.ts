@@ -1,5 +1,6 @@
-// `astraml runner start`: this machine takes jobs. Each attempt has a supervisor process of its own, so that a runner that
-// is restarted or killed costs no training. Events go to stderr, one JSON object a line where nobody watches.
+// `astraml runner start`: runs jobs on this machine. Each attempt has a supervisor process of its
+// own, so that a restart or kill of the runner costs no training. Events go to stderr, as JSON
+// lines unless it is a terminal.
 import { mkdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
@@ -33,8 +34,8 @@ export type RunnerStartOptions = {
 };
 
 /**
- * Runs until a signal drains it, or its token is refused: no new jobs, those that run may end. Another signal hands them
- * back at once.
+ * Runs until a signal or a refused token drains it: it claims no new jobs, and running ones may
+ * end. A second signal hands them back to the gateway at once.
  */
 export async function runRunner(options: RunnerStartOptions): Promise<number> {
   const env = readEnvironment(options.tokenFile);

@@ -1,4 +1,4 @@
-// `astraml serve`: the gateway alone, on a Postgres and a Redis that any number of gateways share.
+// `astraml serve`: one gateway, on a Postgres and a Redis that any number of gateways share.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Config, readConfig } from '../../config.ts';
 import { startGateway } from '../../gateway/gateway.ts';
@@ -8,19 +8,19 @@ import { signalledTwice } from '../signal.ts';
 
 const hint = 'For one gateway on this machine, with its own database and runner, there is `astraml dev`.';
 
-/** What is left of the shutdown after a second signal. */
+/** Milliseconds for the rest of the shutdown after a second signal. */
 const hurryMs = 1_500;
 
 /**
- * Runs until a signal ends it; resolves with the exit code. Says on standard output where it listens, and logs JSON
- * lines on standard error.
+ * Runs until a signal ends it; resolves with the exit code. Prints its address to stdout, and logs
+ * JSON lines to stderr.
  */
 export async function runServe(): Promise<number> {
   const config = readEnvironment();
   const { first: ended, second } = signalledTwice();
   const metrics = config.metricsPort === 0 ? null : await serveMetrics(config.metricsPort, config);
   const gateway = await Promise.race([startGateway(config), ended]);
-  if (!gateway) return 0; // ended before it had begun, e.g. while it waited for the database
+  if (!gateway) return 0; // signal during the start, e.g. while it waited for the database
   metrics?.countIn(gateway.store);
   process.stdout.write(`listening on ${gateway.url}\n`);
   await ended;
@@ -30,7 +30,7 @@ export async function runServe(): Promise<number> {
     return sleep(hurryMs);
   });
   const stopped = gateway.stop(hurry.signal).then(() => metrics?.stop());
-  // What hangs, for example a database that does not answer, is left behind in time.
+  // Exits in time even when a part hangs, e.g. a database that does not answer.
   await Promise.race([stopped, hurried, sleep(config.shutdownSeconds * 950)]);
   return 0;
 }

@@ -3,7 +3,7 @@
 // idle runners looked for itself, a submission cost 178 transactions that queued for one row lock.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Actor } from '../../actor.ts';
-import { claimJob, findClaimed } from '../../attempt/attempt.ts';
+import { claimJob, findClaimed } from '../../attempt/claim.ts';
 import { place, rank, withPlaced } from '../../attempt/place.ts';
 import { readCluster, readQueue, untilNextRetry } from '../../attempt/queue.ts';
 import { channels } from '../../bus/bus.ts';

@@ -15,7 +15,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
 import { accountOf, type Actor, requireActor, requireScope } from '../../actor.ts';
-import { cancelJob } from '../../attempt/attempt.ts';
+import { cancelJob } from '../../attempt/cancel.ts';
 import { readsOf, waitReason } from '../../attempt/wait.ts';
 import { invalid, type Issue, notFound } from '../../errors.ts';
 import type { ReportBug } from '../../graphql/error.ts';
