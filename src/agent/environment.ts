@@ -2,7 +2,7 @@
 // environment only the names below are inherited.
 import { join } from 'node:path';
 import type { Assignment } from '../protocol/control.ts';
-import type { User } from './user.ts';
+import type { User } from './executor.ts';
 
 const inherited = /^(PATH|HOME|USER|LANG|LC_.*|TZ|LD_LIBRARY_PATH|CUDA_HOME|NVIDIA_.*|HF_HOME|TMPDIR|SSL_CERT_.*)$/;
 

@@ -1,5 +1,4 @@
 // PORT: runs commands. Today as processes of this machine; containers would be another adapter.
-import type { User } from './user.ts';
 
 /** The names by which an attempt and its processes are found. */
 export type AttemptName = {
@@ -12,6 +11,15 @@ export type AttemptName = {
    * used again.
    */
   life?: string | null | undefined;
+};
+
+/** The user of a command, where it is not the runner's own. Its uid and gid are the same number. */
+export type User = {
+  uid: number;
+  /** Groups beside its own gid, e.g. those of the GPU devices. */
+  groups: readonly number[];
+  /** Home folder, which only this user can enter. */
+  home: string;
 };
 
 export type CommandOptions = {

@@ -2,7 +2,7 @@
 // only by exit codes (126, 127), which the command itself may use too.
 import { accessSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import type { User } from './user.ts';
+import type { User } from './executor.ts';
 
 const defaultPath = '/bin:/usr/bin';
 const tools = ['/usr/bin', '/bin', '/usr/sbin', '/sbin', '/usr/local/bin'];

@@ -1,64 +1,17 @@
 // The runner registers at the gateway, claims jobs for its free GPUs, and keeps one supervisor for
 // each attempt until it ends.
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Bus, channels } from '../bus/bus.ts';
 import { ApiError } from '../client/client.ts';
-import {
-  acknowledgement,
-  type Assignment,
-  claimAnswer,
-  defaultPlaces,
-  drainAnswer,
-  type Gpu,
-  lostAnswer,
-  registerAnswer,
-  type RegisterAnswer,
-} from '../protocol/control.ts';
-import type { Executor } from './executor.ts';
-import { virtualModel } from './gpus.ts';
-import { parseJson, type RunningAttempt, type WhenCut } from './attempt.ts';
+import { acknowledgement, type Assignment, claimAnswer } from '../protocol/control.ts';
+import { parseJson, type RunningAttempt } from './attempt.ts';
+import { startAttempt } from './attempt-start.ts';
 import { answerMs, type Control, createControl } from './control.ts';
-import { findSupervisors, spawnSupervisor } from './detached.ts';
-import { describePlace } from './sentences.ts';
+import { findSupervisors } from './detached.ts';
+import { placesOf, Registration, retryMs } from './registration.ts';
+import type { RunnerOptions } from './runner-options.ts';
 import { endStray, findStrays } from './strays.ts';
-import { Supervisor } from './supervisor.ts';
-import { type ProjectUsers, userFor } from './user.ts';
-
-export type RunnerOptions = {
-  /** Address of the gateway, and a token of scope RUNNER. */
-  url: string;
-  token: string;
-  /**
-   * Where attempts run. `process`: in this process, with this bus. `own process`: each in a process
-   * of its own that outlives the runner, with the Redis named here or, for null, named by the
-   * gateway, and with control groups in `groupFolder` (null for none).
-   */
-  attempts:
-    | { in: 'process'; bus: Pick<Bus, 'append' | 'subscribe'> }
-    | { in: 'own process'; redisUrl: string | null; groupFolder: string | null };
-  executor: Executor;
-  name: string;
-  version: string;
-  labels: string[];
-  gpus: Gpu[];
-  /** Number of attempts that run at once; `defaultPlaces` by default. */
-  places?: number;
-  workDir: string;
-  /** Milliseconds between SIGTERM and SIGKILL. */
-  graceMs: number;
-  /** Reaction of attempts when no gateway can be reached. */
-  whenCut?: WhenCut;
-  /** Bytes of records that each attempt may keep on disk until a gateway has stored them. */
-  spoolBytes?: number;
-  /** Users of projects; without them all jobs run as the user of this process. */
-  users?: ProjectUsers | undefined;
-  /** Environment of the host; jobs inherit a few of its variables. */
-  host: Readonly<Record<string, string | undefined>>;
-  onAttempt?: (event: 'started' | 'ended', assignment: Assignment) => void;
-  /** Failures that the runner survives, e.g. a gateway that is away. */
-  onTrouble?: (error: unknown) => void;
-};
 
 export type RunningRunner = {
   /** Stops claiming, and resolves when the running attempts have ended by themselves. */
@@ -77,7 +30,6 @@ export type RunningRunner = {
 
 /** Seconds that a claim waits for a job. */
 const waitSeconds = 20;
-const retryMs = 1_000;
 /** Time that processes of an earlier runner have to end before this one claims jobs. */
 const straysMs = 5_000;
 /** Time that processes have to end after `stop` gave up waiting for acknowledgements. */
@@ -85,147 +37,9 @@ const abandonMs = 2_000;
 
 /** Starts a runner; resolves once it is registered. Rejects when its token is refused. */
 export async function startRunner(options: RunnerOptions): Promise<RunningRunner> {
-  const ending = new AbortController();
-  const running = new Map<string, RunningAttempt>();
-  /** For each attempt, resolves when it has ended and its processes are gone. */
-  const ends = new Set<Promise<void>>();
-  const free = new Set(options.gpus.map((gpu) => gpu.index));
-  const places = placesOf(options);
-  let freed = () => {};
-  const refusal = Promise.withResolvers<ApiError>();
-
-  const control = createControl(options.url, options.token);
-  const adopted = options.attempts.in === 'process' ? [] : await findSupervisors();
-  const strays = await findStrays(options, new Set(adopted.map(({ attemptId }) => attemptId)));
-  const allEnded = Promise.all(strays.map(({ attempt }) => attempt.done));
-  await Promise.race([allEnded, sleep(straysMs, undefined, { ref: false })]);
-  const receive = (message: string) => {
-    const parsed = acknowledgement.safeParse(parseJson(message));
-    // Any other message has no content: every attempt asks the gateway.
-    if (parsed.success) running.get(parsed.data.attemptId)?.acknowledge(parsed.data);
-    else for (const attempt of running.values()) attempt.ask();
-  };
-  const listen = async (runnerId: string) =>
-    options.attempts.in === 'process'
-      ? options.attempts.bus.subscribe(channels.runner(runnerId), receive)
-      : async () => {};
-  const bootId = randomUUID();
-  let registration = await register(options, control, bootId, ending.signal);
-  let unsubscribe = await listen(registration.runnerId);
-
-  /**
-   * Tells the gateway that none of the attempt's processes runs, so that it need not wait for the
-   * lease. When it cannot be told, the lease expires.
-   */
-  const tellLost = async (attemptId: string) => {
-    const { leaseSeconds, runnerId } = registration;
-    const deadline = performance.now() + leaseSeconds * 1000;
-    while (!ending.signal.aborted && performance.now() < deadline) {
-      try {
-        await control.call(`attempts/${attemptId}/lost`, { runnerId }, lostAnswer, { signal: ending.signal });
-        return;
-      } catch (error) {
-        if (!(error instanceof ApiError && error.retryable)) return options.onTrouble?.(error);
-        await sleep(retryMs, undefined, { signal: ending.signal }).catch(() => {});
-      }
-    }
-  };
-  /** A gateway with a new database does not know this runner: it registers as a new one. */
-  const registerAgain = async () => {
-    const before = unsubscribe;
-    registration = await register(options, control, bootId, ending.signal);
-    unsubscribe = await listen(registration.runnerId);
-    await before();
-  };
-
-  // Keeps an attempt until it has ended. A killed supervisor leaves processes: its GPUs are freed,
-  // and its job may run again, only when these are gone.
-  const keep = (
-    attempt: RunningAttempt,
-    assignment: Assignment | null,
-    left = attempt.done.then(() => endStray(options, attempt.attemptId)),
-  ) => {
-    for (const index of attempt.gpus) free.delete(index);
-    running.set(attempt.attemptId, attempt);
-    if (assignment) options.onAttempt?.('started', assignment);
-    const end = left
-      .then((isLost) => void (isLost && tellLost(attempt.attemptId)))
-      .catch((error: unknown) => options.onTrouble?.(error))
-      .then(() => {
-        running.delete(attempt.attemptId);
-        for (const index of attempt.gpus) free.add(index);
-        if (assignment) options.onAttempt?.('ended', assignment);
-        freed();
-        ends.delete(end);
-      });
-    ends.add(end);
-  };
-  for (const attempt of adopted) keep(attempt, null);
-  for (const { attempt, left } of strays) keep(attempt, null, left);
-
-  const claimAll = async () => {
-    const { signal } = ending;
-    let requestId = randomUUID();
-    while (!signal.aborted) {
-      if (running.size >= places) {
-        await new Promise<void>((resolve) => {
-          freed = () => {
-            signal.removeEventListener('abort', freed);
-            resolve();
-          };
-          signal.addEventListener('abort', freed);
-        });
-        continue;
-      }
-      // A waiting claim names the GPUs that were free when it began. When one is freed meanwhile, a
-      // new claim begins.
-      const changed = new AbortController();
-      freed = () => changed.abort();
-      try {
-        const request = { runnerId: registration.runnerId, freeGpus: [...free], requestId, waitSeconds };
-        const { assignment } = await control.call('claim', request, claimAnswer, {
-          timeoutMs: waitSeconds * 1000 + answerMs,
-          signal: AbortSignal.any([signal, changed.signal]),
-        });
-        requestId = randomUUID();
-        if (assignment) keep(begin(options, control, registration, assignment), assignment);
-      } catch (error) {
-        if (signal.aborted) return;
-        // the request id stays the same, so that a lost answer comes again
-        if (changed.signal.aborted) continue;
-        options.onTrouble?.(error);
-        // A refused token stays refused: running attempts may end, but a further claim is useless.
-        if (error instanceof ApiError && isRefusal(error)) return refusal.resolve(error);
-        if (error instanceof ApiError && error.httpStatus === 404)
-          await registerAgain().catch((failure: unknown) => options.onTrouble?.(failure));
-        await sleep(retryMs, undefined, { signal }).catch(() => {});
-      }
-    }
-  };
-  const claiming = claimAll();
-
-  const allDone = () => Promise.all(ends);
-  return {
-    async drain() {
-      ending.abort();
-      await claiming;
-      // Only for display: the runner claims nothing more, whether the gateway gets this or not.
-      void control.call('drain', { runnerId: registration.runnerId, bootId }, drainAnswer).catch(() => {});
-      while (ends.size > 0) await allDone();
-      await unsubscribe();
-    },
-    async stop(deadlineMs) {
-      ending.abort();
-      await claiming;
-      for (const attempt of running.values()) attempt.stop('DRAINED', Math.min(options.graceMs, deadlineMs / 2));
-      const all = allDone();
-      await Promise.race([all, sleep(deadlineMs, undefined, { ref: false })]);
-      for (const attempt of running.values()) attempt.abandon(0);
-      await Promise.race([all, sleep(abandonMs, undefined, { ref: false })]);
-      await unsubscribe();
-    },
-    refused: refusal.promise,
-  };
+  const runner = new Runner(options);
+  await runner.start();
+  return runner;
 }
 
 /** Whether the gateway refuses the token, altogether or for this request. */
@@ -233,86 +47,133 @@ export function isRefusal({ httpStatus }: ApiError): boolean {
   return httpStatus === 401 || httpStatus === 403;
 }
 
-/** Starts an attempt, in this process or in one of its own. */
-function begin(
-  options: RunnerOptions,
-  control: Control,
-  registration: RegisterAnswer,
-  assignment: Assignment,
-): RunningAttempt {
-  const { attempts, executor, workDir, url, token, graceMs, whenCut = 'continue', spoolBytes } = options;
-  const { host, onTrouble } = options;
-  const virtualGpus = options.gpus.every((gpu) => gpu.model === virtualModel);
-  const { user, refusal } = userFor(options.users, assignment, virtualGpus);
-  const place = describePlace(options, assignment, virtualGpus);
-  const heartbeatMs = registration.heartbeatSeconds * 1000;
-  const leaseMs = registration.leaseSeconds * 1000;
-  if (attempts.in === 'own process') {
-    const { runnerId } = registration;
-    const redisUrl = attempts.redisUrl ?? registration.redisUrl ?? '';
-    return spawnSupervisor(assignment, {
-      url,
-      token,
-      redisUrl,
-      runnerId,
-      workDir,
-      place,
-      virtualGpus,
-      groupFolder: attempts.groupFolder,
-      user,
-      refusal,
-      heartbeatMs,
-      leaseMs,
-      whenCut,
-      graceMs,
-      spoolBytes,
-    });
+class Runner implements RunningRunner {
+  readonly #options: RunnerOptions;
+  readonly #control: Control;
+  readonly #registration: Registration;
+  /** Aborted when the runner claims nothing more. */
+  readonly #ending = new AbortController();
+  readonly #running = new Map<string, RunningAttempt>();
+  /** For each attempt, resolves when it has ended and its processes are gone. */
+  readonly #ends = new Set<Promise<void>>();
+  /** Indexes of the GPUs that no attempt holds. */
+  readonly #freeGpus: Set<number>;
+  /** Ends the claim under way, which names too few GPUs now, or the wait for a place. */
+  #onFreed = () => {};
+  #claiming: Promise<void> = Promise.resolve();
+  readonly #refusal = Promise.withResolvers<ApiError>();
+  readonly refused = this.#refusal.promise;
+
+  constructor(options: RunnerOptions) {
+    this.#options = options;
+    this.#control = createControl(options.url, options.token);
+    this.#freeGpus = new Set(options.gpus.map((gpu) => gpu.index));
+    const receive = (message: string) => this.#receive(message);
+    this.#registration = new Registration(options, this.#control, receive, this.#ending.signal);
   }
-  return new Supervisor({
-    assignment,
-    executor,
-    workDir,
-    gatewayUrl: url,
-    place,
-    virtualGpus,
-    append: (stream, batch) => attempts.bus.append(stream, batch),
-    renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
-    heartbeatMs,
-    leaseMs,
-    whenCut,
-    graceMs,
-    spoolBytes,
-    host,
-    user,
-    refusal,
-    onTrouble,
-  });
-}
 
-function placesOf({ places, gpus }: RunnerOptions): number {
-  return places ?? defaultPlaces(gpus.length);
-}
+  /** Takes over what an earlier process of the runner left, registers, and begins to claim. */
+  async start(): Promise<void> {
+    const adopted = this.#options.attempts.in === 'process' ? [] : await findSupervisors();
+    const strays = await findStrays(this.#options, new Set(adopted.map(({ attemptId }) => attemptId)));
+    const allEnded = Promise.all(strays.map(({ attempt }) => attempt.done));
+    await Promise.race([allEnded, sleep(straysMs, undefined, { ref: false })]);
+    await this.#registration.register();
+    for (const attempt of adopted) this.#keep(attempt, null);
+    for (const { attempt, gone } of strays) this.#keep(attempt, null, gone);
+    this.#claiming = this.#claimAll();
+  }
 
-async function register(
-  options: RunnerOptions,
-  control: Control,
-  bootId: string,
-  signal: AbortSignal,
-): Promise<RegisterAnswer> {
-  const { name, version, labels, gpus, attempts } = options;
-  for (;;) {
-    try {
-      const request = { name, version, labels, gpus, places: placesOf(options), bootId };
-      const answer = await control.call('register', request, registerAnswer, { signal });
-      if (attempts.in === 'process' || attempts.redisUrl || answer.redisUrl) return answer;
-      throw new ApiError('The gateway names no Redis: it serves runners in its own process only.', {
-        code: 'INVALID_STATE',
-        hint: 'Start the gateway with REDIS_URL, or give this runner one.',
-      });
-    } catch (error) {
-      if (signal.aborted || (error instanceof ApiError && !error.retryable)) throw error;
-      options.onTrouble?.(error);
-      await sleep(retryMs, undefined, { signal });
+  async drain(): Promise<void> {
+    this.#ending.abort();
+    await this.#claiming;
+    this.#registration.reportDrain();
+    while (this.#ends.size > 0) await Promise.all(this.#ends);
+    await this.#registration.close();
+  }
+
+  async stop(deadlineMs: number): Promise<void> {
+    this.#ending.abort();
+    await this.#claiming;
+    const graceMs = Math.min(this.#options.graceMs, deadlineMs / 2);
+    for (const attempt of this.#running.values()) attempt.stop('DRAINED', graceMs);
+    const allEnded = Promise.all(this.#ends);
+    await Promise.race([allEnded, sleep(deadlineMs, undefined, { ref: false })]);
+    for (const attempt of this.#running.values()) attempt.abandon(0);
+    await Promise.race([allEnded, sleep(abandonMs, undefined, { ref: false })]);
+    await this.#registration.close();
+  }
+
+  #receive(message: string): void {
+    const { data } = acknowledgement.safeParse(parseJson(message));
+    // Any other message has no content: every attempt asks the gateway.
+    if (data) this.#running.get(data.attemptId)?.acknowledge(data);
+    else for (const attempt of this.#running.values()) attempt.ask();
+  }
+
+  async #claimAll(): Promise<void> {
+    const { signal } = this.#ending;
+    const places = placesOf(this.#options);
+    let requestId = randomUUID();
+    while (!signal.aborted) {
+      // A waiting claim names the GPUs that were free when it began. When one is freed meanwhile, a
+      // new claim begins.
+      const freed = new AbortController();
+      this.#onFreed = () => freed.abort();
+      const changed = AbortSignal.any([signal, freed.signal]);
+      if (this.#running.size >= places) {
+        await once(changed, 'abort');
+        continue;
+      }
+      try {
+        const assignment = await this.#claim(requestId, changed);
+        requestId = randomUUID();
+        if (assignment)
+          this.#keep(startAttempt(this.#options, this.#control, this.#registration.answer, assignment), assignment);
+      } catch (error) {
+        if (signal.aborted) return;
+        // the request id stays the same, so that a lost answer comes again
+        if (freed.signal.aborted) continue;
+        this.#options.onTrouble?.(error);
+        // A refused token stays refused: running attempts may end, but a further claim is useless.
+        if (error instanceof ApiError && isRefusal(error)) return this.#refusal.resolve(error);
+        if (error instanceof ApiError && error.httpStatus === 404)
+          await this.#registration.register().catch((failure: unknown) => this.#options.onTrouble?.(failure));
+        await sleep(retryMs, undefined, { signal }).catch(() => {});
+      }
     }
+  }
+
+  async #claim(requestId: string, signal: AbortSignal): Promise<Assignment | null> {
+    const { runnerId } = this.#registration.answer;
+    const request = { runnerId, freeGpus: [...this.#freeGpus], requestId, waitSeconds };
+    const timeoutMs = waitSeconds * 1000 + answerMs;
+    return (await this.#control.call('claim', request, claimAnswer, { timeoutMs, signal })).assignment;
+  }
+
+  /**
+   * Keeps an attempt until it has ended. A killed supervisor leaves processes: its GPUs are freed,
+   * and its job may run again, only when these are gone.
+   */
+  #keep(
+    attempt: RunningAttempt,
+    assignment: Assignment | null,
+    gone = attempt.done.then(() => endStray(this.#options, attempt.attemptId)),
+  ): void {
+    const { onAttempt, onTrouble } = this.#options;
+    for (const index of attempt.gpus) this.#freeGpus.delete(index);
+    this.#running.set(attempt.attemptId, attempt);
+    if (assignment) onAttempt?.('started', assignment);
+    const end = gone
+      .then((isLost) => void (isLost && this.#registration.reportLost(attempt.attemptId)))
+      .catch((error: unknown) => onTrouble?.(error))
+      .then(() => {
+        this.#running.delete(attempt.attemptId);
+        for (const index of attempt.gpus) this.#freeGpus.add(index);
+        if (assignment) onAttempt?.('ended', assignment);
+        this.#onFreed();
+        this.#ends.delete(end);
+      });
+    this.#ends.add(end);
   }
 }

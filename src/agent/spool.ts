@@ -1,43 +1,13 @@
-// The spool keeps every numbered record of an attempt on disk until the gateway has committed it. Segment files are
-// append-only and flushed every 100 ms; appending never waits, so training never does. While the disk fails, records wait
-// in memory and `failure` gives the reason. The spool is bounded: beyond the bound the oldest unread lines become gaps, one
-// segment at a time. Other records are never dropped.
-import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { nextLinesCrc, numbersOf, type RecordOf, type RunnerRecord } from '../protocol/record.ts';
-import {
-  decodeEntries,
-  encodeEntries,
-  type Entry,
-  indexOf,
-  isLosable,
-  joinCrc,
-  joinGaps,
-  lastOf,
-  loseLines,
-  takeRecords,
-  textOf,
-} from './spool-entry.ts';
+// The spool keeps every numbered record of an attempt on disk until the gateway has committed it.
+// Segment files are append-only and flushed every 100 ms; appending never waits, so training never
+// does. While the disk fails, records wait in memory and `failure` gives the reason. The spool is
+// bounded: beyond the bound the oldest unread lines become gaps, one segment at a time. Other
+// records are never dropped.
+import { numbersOf, type RecordOf, type RunnerRecord } from '../protocol/record.ts';
+import { addLines, Segment } from './segment.ts';
+import { SegmentFiles } from './segment-files.ts';
+import { encodeEntries, type Entry, indexOf, joinGaps, lastOf, loseLines, takeRecords, textOf } from './spool-entry.ts';
 
-type Segment = {
-  readonly file: string;
-  readonly first: number;
-  last: number;
-  /**
-   * Bytes: `size` of all its entries, `bytes` of those on disk, `kept` of those that must not be
-   * dropped.
-   */
-  size: number;
-  bytes: number;
-  kept: number;
-  /** Number, bytes and checksum of the command's lines in this segment. */
-  lines: number;
-  lineBytes: number;
-  linesCrc: number;
-  /** `cut`: its lines were dropped, but still stand on disk. `rewritten`: they do not any more. */
-  state: 'whole' | 'cut' | 'rewritten';
-};
 type HeldEntry = Entry & { segment: Segment };
 
 /** Default and smallest bound of an attempt's spool, in bytes. */
@@ -46,15 +16,13 @@ export const leastSpoolBytes = 1024 ** 2;
 const largestSegment = 1024 * 1024;
 /** Smallest number of segments in a full spool: one to drop, beside those that are being sent and written. */
 const fewestSegments = 16;
-/** Upper bound of one gap entry on disk, in bytes: two sequence numbers and the line number. */
-const gapBytes = 48;
 const flushMs = 100;
 const retryMs = 1_000;
 /** Newest segments that stay in memory too, so that no file is read while the gateway keeps up. */
 const segmentsInMemory = 2;
 
 export class Spool {
-  readonly #folder: string;
+  readonly #files: SegmentFiles;
   readonly #maxBytes: number;
   readonly #segmentBytes: number;
   readonly #memoryBytes: number;
@@ -75,10 +43,7 @@ export class Spool {
   #read: { file: string; entries: Entry[] } | undefined;
   /** Segments whose files are being changed. */
   #busy: readonly Segment[] = [];
-  /** Resolves when all changes of files that were begun have ended. */
-  #turn: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
-  #handle: { file: string; handle: FileHandle } | undefined;
   #last = 0;
   /** Totals of segments that were removed. */
   #sums = { lines: 0, linesCrc: 0 };
@@ -86,8 +51,8 @@ export class Spool {
   #failure: Error | undefined;
   #removed = false;
 
-  private constructor(folder: string, maxBytes: number) {
-    this.#folder = folder;
+  private constructor(files: SegmentFiles, maxBytes: number) {
+    this.#files = files;
     this.#maxBytes = maxBytes;
     this.#segmentBytes = Math.min(largestSegment, Math.floor(maxBytes / fewestSegments));
     this.#memoryBytes = segmentsInMemory * this.#segmentBytes;
@@ -97,9 +62,10 @@ export class Spool {
    * Makes an empty spool in this folder. `maxBytes` bounds its files, as far as dropping lines can.
    */
   static async create(folder: string, maxBytes = defaultSpoolBytes): Promise<Spool> {
+    const files = new SegmentFiles(folder);
     // an error here shows again at the first flush, in `failure`
-    await rm(folder, { recursive: true, force: true }).catch(() => {});
-    return new Spool(folder, maxBytes);
+    await files.removeAll().catch(() => {});
+    return new Spool(files, maxBytes);
   }
 
   /** Number of the last record; 0 when there is none. */
@@ -135,14 +101,10 @@ export class Spool {
     // the bytes that `encodeEntries` makes of it
     const size = String(number).length + Buffer.byteLength(text) + 2;
     const segment = this.#segmentFor(number, size);
+    segment.count(record, this.#last, size);
+    this.#bytes += size;
     this.#recent.push({ number, text, segment });
     this.#recentBytes += text.length;
-    if (isLosable(record)) {
-      segment.lines++;
-      segment.lineBytes += Buffer.byteLength(record.text) + 1;
-      segment.linesCrc = nextLinesCrc(segment.linesCrc, record.text);
-      segment.kept += gapBytes;
-    } else segment.kept += size;
     // `finished` holds the number of lines, so none may be dropped after it
     if (record.type !== 'finished') this.#makeRoom(segment);
     if (this.#recentBytes > this.#memoryBytes) this.#forgetOldest();
@@ -179,11 +141,8 @@ export class Spool {
       this.#segments.shift();
       this.#bytes -= oldest.size;
       this.#sums = addLines(this.#sums, oldest);
-      await this.#inTurn(async () => {
-        if (this.#handle?.file === oldest.file) await this.#close();
-        await rm(oldest.file, { force: true });
-        // a file that a broken disk keeps is removed with the folder, and delays no record
-      }).catch(() => {});
+      // a file that a broken disk keeps is removed with the folder, and delays no record
+      await this.#files.inTurn(() => this.#files.remove(oldest.file)).catch(() => {});
     }
   }
 
@@ -191,23 +150,15 @@ export class Spool {
   async remove(): Promise<void> {
     this.#removed = true;
     clearTimeout(this.#timer);
-    await this.#inTurn(async () => {
-      await this.#close();
-      await rm(this.#folder, { recursive: true, force: true });
-    });
+    await this.#files.inTurn(() => this.#files.removeAll());
   }
 
+  /** The segment of the next entry: the newest one, or a new one where the entry does not fit. */
   #segmentFor(number: number, size: number): Segment {
-    let segment = this.#segments.at(-1);
-    if (!segment || segment.size + size > this.#segmentBytes) {
-      const file = join(this.#folder, `${String(number).padStart(16, '0')}.jsonl`);
-      const sums = { lines: 0, lineBytes: 0, linesCrc: 0 };
-      segment = { file, first: number, last: number, size: 0, bytes: 0, kept: 0, ...sums, state: 'whole' };
-      this.#segments.push(segment);
-    }
-    segment.size += size;
-    segment.last = this.#last;
-    this.#bytes += size;
+    const newest = this.#segments.at(-1);
+    if (newest && newest.size + size <= this.#segmentBytes) return newest;
+    const segment = new Segment(this.#files.pathOf(number), number);
+    this.#segments.push(segment);
     return segment;
   }
 
@@ -226,10 +177,10 @@ export class Spool {
 
   /** Replaces the lines of a segment by gaps: in memory at once, on disk with the next flush. */
   #cut(segment: Segment): void {
-    const kept = Math.min(segment.kept, segment.size);
-    this.#bytes -= segment.size - kept;
     this.#lost += segment.lines;
-    Object.assign(segment, { size: kept, lines: 0, lineBytes: 0, linesCrc: 0, state: 'cut' });
+    this.#bytes -= segment.size;
+    segment.cut();
+    this.#bytes += segment.size;
     if (this.#read?.file === segment.file) this.#read = undefined;
     const [from, to] = [indexOf(this.#recent, segment.first), indexOf(this.#recent, segment.last + 1)];
     const before = this.#recent.slice(from, to);
@@ -266,13 +217,13 @@ export class Spool {
   }
 
   async #load(number: number): Promise<void> {
-    await this.#inTurn(async () => {
+    await this.#files.inTurn(async () => {
       const segment = this.#segments.find((candidate) => candidate.last >= number);
       const state = segment?.state;
-      const entries = segment ? await readEntries(segment) : [];
+      const entries = (await segment?.read()) ?? [];
       // the segment changed meanwhile: the caller looks again
       if (!segment || segment.state !== state) return;
-      this.#read = { file: segment.file, entries: asCut(segment, entries) };
+      this.#read = { file: segment.file, entries };
       if (!this.#entriesInMemory(number)) throw new Error(`The spool has no record ${number}.`);
     });
   }
@@ -281,7 +232,8 @@ export class Spool {
     if (this.#removed) return;
     this.#timer ??= setTimeout(
       () => {
-        this.#inTurn(() => this.#flush().finally(() => (this.#writing = this.#written)))
+        this.#files
+          .inTurn(() => this.#flush().finally(() => (this.#writing = this.#written)))
           .then(
             () => void (this.#failure = undefined),
             (error: unknown) => void (this.#failure = error instanceof Error ? error : new Error(String(error))),
@@ -289,7 +241,7 @@ export class Spool {
           .finally(() => {
             this.#timer = undefined;
             const waits = (this.#recent.at(-1)?.number ?? 0) > this.#written;
-            if (waits || this.#segments.some((segment) => this.#isToRewrite(segment))) this.#flushSoon();
+            if (waits || this.#segments.some((segment) => segment.isToRewrite(this.#written))) this.#flushSoon();
           });
       },
       this.#failure ? retryMs : flushMs,
@@ -301,17 +253,13 @@ export class Spool {
    * remains.
    */
   async #flush(): Promise<void> {
-    for (const segment of this.#segments.filter((one) => this.#isToRewrite(one))) await this.#rewrite(segment);
+    for (const segment of this.#segments.filter((one) => one.isToRewrite(this.#written))) await this.#rewrite(segment);
     const entries = this.#recent.slice(indexOf(this.#recent, this.#written + 1));
     const newest = entries.at(-1);
     if (newest) this.#writing = lastOf(newest);
     for (const [segment, items] of Map.groupBy(entries, (entry) => entry.segment)) {
-      const handle = await this.#open(segment.file);
       const bytes = encodeEntries(items);
-      for (let done = 0; done < bytes.length;) {
-        done += (await handle.write(bytes, done, bytes.length - done, segment.bytes + done)).bytesWritten;
-      }
-      await handle.datasync();
+      await this.#files.write(segment.file, bytes, segment.bytes);
       segment.bytes += bytes.length;
       const last = items.at(-1);
       if (last) this.#written = lastOf(last);
@@ -319,13 +267,9 @@ export class Spool {
     if (this.#recentBytes > this.#memoryBytes) this.#forgetOldest();
   }
 
-  #isToRewrite({ state, last }: Segment): boolean {
-    return state === 'cut' && last <= this.#written;
-  }
-
   /**
    * Writes a segment anew without its lines, once it is whole on disk. While both are small it is
-   * appended to the rewritten segment before it. A file is replaced as a whole or not at all.
+   * appended to the rewritten segment before it.
    */
   async #rewrite(segment: Segment): Promise<void> {
     const index = this.#segments.indexOf(segment);
@@ -335,59 +279,21 @@ export class Spool {
     const target = joins ? before : segment;
     this.#busy = [target, segment]; // `release` leaves these segments alone
     try {
-      const earlier = joins ? await readEntries(target) : [];
-      const bytes = encodeEntries(joinGaps([...earlier, ...asCut(segment, await readEntries(segment))]));
-      if (this.#handle?.file === segment.file) await this.#close();
-      await writeFile(`${target.file}.new`, bytes, { mode: 0o600, flush: true });
-      await rename(`${target.file}.new`, target.file);
+      const earlier = joins ? await target.read() : [];
+      const bytes = encodeEntries(joinGaps([...earlier, ...(await segment.read())]));
+      await this.#files.replace(target.file, bytes);
       this.#read = undefined;
       this.#bytes += bytes.length - target.size - (joins ? segment.size : 0);
       Object.assign(target, { size: bytes.length, bytes: bytes.length, last: segment.last, state: 'rewritten' });
       if (!joins) return;
       this.#segments.splice(this.#segments.indexOf(segment), 1);
-      await rm(segment.file, { force: true });
+      await this.#files.remove(segment.file);
     } finally {
       this.#busy = [];
     }
   }
-
-  async #open(file: string): Promise<FileHandle> {
-    if (this.#handle?.file === file) return this.#handle.handle;
-    await this.#close();
-    await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-    this.#handle = { file, handle: await open(file, constants.O_WRONLY | constants.O_CREAT, 0o600) };
-    return this.#handle.handle;
-  }
-
-  async #close(): Promise<void> {
-    const opened = this.#handle;
-    this.#handle = undefined;
-    await opened?.handle.close();
-  }
-
-  /** Runs changes of the files one after the other. */
-  #inTurn(work: () => Promise<void>): Promise<void> {
-    const done = this.#turn.then(work);
-    this.#turn = done.catch(() => {}); // the caller gets the error, and the next change goes on
-    return done;
-  }
-}
-
-async function readEntries({ file, bytes }: Segment): Promise<Entry[]> {
-  return decodeEntries((await readFile(file)).subarray(0, bytes));
-}
-
-function asCut({ state }: Segment, entries: Entry[]): Entry[] {
-  return state === 'cut' ? joinGaps(loseLines(entries)) : entries;
 }
 
 function sizeOf(entries: readonly Entry[]): number {
   return entries.reduce((sum, { text }) => sum + text.length, 0);
-}
-
-function addLines(
-  sums: { lines: number; linesCrc: number },
-  { lines, lineBytes, linesCrc }: Segment,
-): { lines: number; linesCrc: number } {
-  return { lines: sums.lines + lines, linesCrc: joinCrc(sums.linesCrc, linesCrc, lineBytes) };
 }

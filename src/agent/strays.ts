@@ -9,23 +9,23 @@ type Options = { executor: Executor; workDir: string; onTrouble?: ((error: unkno
 
 /**
  * Finds the attempts of an earlier process of the runner, except those in `supervised`, and starts
- * to end them. `left` resolves as `endStray` does. Until then their GPUs are not free.
+ * to end them. `gone` resolves as `endStray` does. Until then their GPUs are not free.
  */
 export async function findStrays(
   options: Options,
   supervised: ReadonlySet<string>,
-): Promise<{ attempt: RunningAttempt; left: Promise<boolean> }[]> {
-  const strays: { attempt: RunningAttempt; left: Promise<boolean> }[] = [];
+): Promise<{ attempt: RunningAttempt; gone: Promise<boolean> }[]> {
+  const strays: { attempt: RunningAttempt; gone: Promise<boolean> }[] = [];
   for (const attemptId of await readdir(join(options.workDir, 'attempts')).catch(() => [])) {
     const file = supervised.has(attemptId) ? undefined : await readAttemptFile(folderOf(options, attemptId));
     if (file === undefined) continue;
-    const left = endStray(options, attemptId);
-    const done = left.then(
+    const gone = endStray(options, attemptId);
+    const done = gone.then(
       () => {},
       () => {},
     );
     const attempt = { attemptId, gpus: file?.gpus ?? [], done, acknowledge() {}, ask() {}, stop() {}, abandon() {} };
-    strays.push({ attempt, left });
+    strays.push({ attempt, gone });
   }
   return strays;
 }

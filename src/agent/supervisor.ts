@@ -8,14 +8,15 @@ import type { Acknowledgement, Assignment, Directive } from '../protocol/control
 import type { RunnerRecord } from '../protocol/record.ts';
 import type { Outcome, RunningAttempt, WhenCut } from './attempt.ts';
 import { environmentOf } from './environment.ts';
-import type { CommandEnd, Executor, Guard, RunningCommand } from './executor.ts';
+import type { CommandEnd, Executor, RunningCommand, User } from './executor.ts';
+import { LeaseWatch } from './lease-watch.ts';
 import { CommandOutput } from './output.ts';
 import { Redactor, secretValues } from './redact.ts';
 import { describeCommand, describeLeft, notStarted } from './sentences.ts';
-import { Spool } from './spool.ts';
 import { RecordSender } from './record-sender.ts';
+import { Spool } from './spool.ts';
+import { SpoolWatch } from './spool-watch.ts';
 import { sampleUsage } from './usage.ts';
-import type { User } from './user.ts';
 import { Workspace } from './workspace.ts';
 
 export type SupervisorOptions = {
@@ -52,45 +53,27 @@ const watchMs = 100;
  */
 const shortGraceMs = 5_000;
 /**
- * Fractions of a lease that is not renewed: after 0.9 all processes must be gone, and SIGTERM comes
- * at most 1/6 of the lease before SIGKILL.
- */
-const [goneBefore, longestCutGrace] = [0.9, 1 / 6];
-/**
- * Fraction of the lease after which the guard kills the processes, when the supervisor could not.
- */
-const guardedBefore = 0.95;
-/**
  * Pauses between checks whether all processes are gone: each check reads every process of the
  * machine.
  */
 const [goneCheckMs, longestGoneCheckMs] = [20, 500];
 /** Processes that end within this time after the command do not count as left behind. */
 const settleMs = 200;
-const leaseCheckMs = 10;
-/**
- * Upper bound of records in memory while neither the disk nor the gateway takes them. Beyond it the
- * attempt stops.
- */
-const maxHeldBytes = 64 * 1024 * 1024;
 
 export class Supervisor implements RunningAttempt {
   readonly attemptId: string;
   readonly gpus: readonly number[];
-  /**
-   * Resolves when the attempt has ended and its records are acknowledged, or it was abandoned.
-   * Never rejects.
-   */
   readonly done: Promise<void>;
   readonly #options: SupervisorOptions;
   readonly #redactor: Redactor;
   readonly #workspace: Workspace;
   readonly #output: CommandOutput;
   #spool!: Spool;
+  #spoolWatch!: SpoolWatch;
   #uplink!: RecordSender;
   #command: RunningCommand | undefined;
-  #guard: Guard | undefined;
-  #guardedAt = -Infinity;
+  /** Only for a command that must never run twice. */
+  #leaseWatch: LeaseWatch | undefined;
   #stop: Outcome | undefined;
   /** Time of the SIGKILL, by `performance.now()`. */
   #killAt = Infinity;
@@ -98,8 +81,6 @@ export class Supervisor implements RunningAttempt {
   #ended = false;
   #startedAt: number | null = null;
   #abandoned = false;
-  #warnedOfSpool = false;
-  #warnedOfLoss = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -112,12 +93,10 @@ export class Supervisor implements RunningAttempt {
     this.done = this.#run();
   }
 
-  /** Takes an acknowledgement, which may be for another attempt. */
   acknowledge(acknowledgement: Acknowledgement): void {
     this.#uplink?.acknowledge(acknowledgement);
   }
 
-  /** Asks the gateway for an acknowledgement at once: it has a directive. */
   ask(): void {
     this.#uplink?.ask();
   }
@@ -139,7 +118,6 @@ export class Supervisor implements RunningAttempt {
     this.#command?.signal('SIGTERM');
   }
 
-  /** Ends the command within `graceMs` and sends no more records, not even the end. */
   abandon(graceMs: number): void {
     this.#abandoned = true;
     this.stop('DRAINED', graceMs);
@@ -151,6 +129,7 @@ export class Supervisor implements RunningAttempt {
     const { attemptId, leaseToken } = assignment;
     const folder = join(workDir, 'attempts', attemptId);
     this.#spool = await Spool.create(join(folder, 'spool'), this.#options.spoolBytes);
+    this.#spoolWatch = new SpoolWatch(this.#spool, this.attemptId, this.#output, this.#options.onTrouble);
     this.#uplink = new RecordSender({
       attemptId,
       leaseToken,
@@ -165,7 +144,7 @@ export class Supervisor implements RunningAttempt {
     try {
       const end = await this.#execute().catch((error: unknown) => notStarted(error, this.#redactor));
       this.#ended = true;
-      this.#guard?.release();
+      this.#leaseWatch?.end();
       if (!this.#abandoned) {
         const { outcome, exitCode, signal, oomKilled, message } = end;
         const time = Date.now();
@@ -189,17 +168,16 @@ export class Supervisor implements RunningAttempt {
   }
 
   async #execute(): Promise<CommandEnd & { outcome: Outcome; message: string }> {
-    const { assignment, executor, host, gatewayUrl, virtualGpus, user } = this.#options;
+    const { assignment, executor, host, gatewayUrl, virtualGpus, user, whenCut, leaseMs } = this.#options;
     if (this.#options.refusal) throw new Error(this.#options.refusal);
     const { folders, name } = this.#workspace;
     await this.#workspace.make(assignment.spec);
     this.#output.say(
       `Attempt ${assignment.attemptNumber} on ${this.#options.place}: ${describeCommand(assignment.command, this.#redactor)}`,
     );
-    if (this.#stopsWhenCut) {
-      this.#guard = await executor.guard(name);
-      await this.#leaseConfirmed();
-      this.#extendGuard();
+    if (whenCut === 'stop' || assignment.spec['on_cut'] === 'stop') {
+      this.#leaseWatch = new LeaseWatch(this.#uplink, await executor.guard(name), leaseMs);
+      await this.#leaseWatch.confirmed(() => this.#stop !== undefined);
     }
     const earlyStop = this.#stop;
     if (earlyStop) return { outcome: earlyStop, exitCode: null, signal: null, message: 'Stopped before it began.' };
@@ -214,7 +192,7 @@ export class Supervisor implements RunningAttempt {
       onOutput: (stream, chunk) => this.#output.write(stream, chunk),
     });
     this.#command = command;
-    this.#guard?.know(command.life);
+    this.#leaseWatch?.watch(command);
     this.#startedAt = Date.now();
     this.#record({ type: 'started', time: this.#startedAt });
     if (this.#stop) command.signal('SIGTERM'); // `stop` was called during the start
@@ -252,63 +230,16 @@ export class Supervisor implements RunningAttempt {
     }, watchMs);
   }
 
-  get #stopsWhenCut(): boolean {
-    return this.#options.whenCut === 'stop' || this.#options.assignment.spec['on_cut'] === 'stop';
-  }
-
-  /**
-   * Waits until a gateway confirms the lease, or the attempt is stopped. The answer to the claim
-   * may have come so late that another runner has the job.
-   */
-  async #leaseConfirmed(): Promise<void> {
-    while (!this.#stop && performance.now() - this.#uplink.leasedAt > this.#options.leaseMs / 2)
-      await sleep(leaseCheckMs);
-  }
-
-  /**
-   * Stops a command that must never run twice, so that it is gone before its lease can expire:
-   * another runner may start the job then.
-   */
   #watchLease(): void {
-    const { leaseMs, graceMs } = this.#options;
-    if (!this.#stopsWhenCut) return;
-    this.#extendGuard();
-    const goneAt = this.#uplink.leasedAt + leaseMs * goneBefore;
-    const remainingMs = goneAt - performance.now();
-    if (remainingMs > Math.min(graceMs, leaseMs * longestCutGrace)) return;
+    const remainingMs = this.#leaseWatch?.check(this.#options.graceMs) ?? null;
+    if (remainingMs === null) return;
     if (!this.#stop)
       this.#output.say('No gateway was heard for most of the lease: stopping, before another runner may start.');
-    this.stop('CUT_OFF', Math.max(0, remainingMs));
+    this.stop('CUT_OFF', remainingMs);
   }
 
-  /**
-   * Moves the time at which the guard kills the command: it is needed when this process stands
-   * still or is dead.
-   */
-  #extendGuard(): void {
-    const { leasedAt } = this.#uplink;
-    if (leasedAt === this.#guardedAt) return;
-    this.#guardedAt = leasedAt;
-    this.#guard?.endAt(leasedAt + this.#options.leaseMs * guardedBefore);
-  }
-
-  /**
-   * Warns of dropped lines and of a disk that takes no records. Such records wait in memory; beyond
-   * 64 MiB the attempt stops, before a record is lost.
-   */
   #watchSpool(): void {
-    const { failure, heldBytes, lostLines } = this.#spool;
-    if (lostLines > 0 && !this.#warnedOfLoss) {
-      this.#warnedOfLoss = true;
-      this.#options.onTrouble?.(new Error(`The spool of ${this.attemptId} is full: its oldest lines are given up.`));
-    }
-    if (!failure) return;
-    if (!this.#warnedOfSpool) {
-      this.#warnedOfSpool = true;
-      this.#output.say('The disk of the runner takes no records at present; they wait in its memory.');
-      this.#options.onTrouble?.(new Error(`The spool of ${this.attemptId} cannot be written.`, { cause: failure }));
-    }
-    if (heldBytes < maxHeldBytes || this.#stop) return;
+    if (this.#spoolWatch.check() || this.#stop) return;
     this.#output.say('Neither the disk of the runner nor the gateway takes any more records: stopping.');
     this.stop('DRAINED');
   }

@@ -14,17 +14,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Assignment } from '../protocol/control.ts';
+import type { User } from './executor.ts';
 import { findTool, isReachable } from './program.ts';
 import { readOrEmpty } from './read.ts';
-
-/** The user of a command, where it is not the runner's own. Its uid and gid are the same number. */
-export type User = {
-  uid: number;
-  /** Groups beside its own gid, e.g. those of the GPU devices. */
-  groups: readonly number[];
-  /** Home folder, which only this user can enter. */
-  home: string;
-};
 
 export type UidRange = { first: number; last: number };
 

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import type { Assignment } from '../protocol/control.ts';
 import { type AttemptFile, attemptFileName } from './attempt.ts';
 import type { Folders } from './environment.ts';
-import type { AttemptName } from './executor.ts';
-import { passMode, type User } from './user.ts';
+import type { AttemptName, User } from './executor.ts';
+import { passMode } from './user.ts';
 
 export class Workspace {
   readonly folders: Folders;

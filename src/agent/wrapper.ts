@@ -6,7 +6,8 @@
 import { realpathSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
-import { becoming, type User } from './user.ts';
+import type { User } from './executor.ts';
+import { becoming } from './user.ts';
 
 /**
  * Descriptors of `cgroup.procs`, where there is a group to enter, and of the messages of the shell

@@ -2,7 +2,7 @@
 // that project, and publishes versions. `astraml migrate` shows the values that a job spec would
 // get from another version.
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { exitCodes, Failure } from './failure.ts';

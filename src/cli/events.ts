@@ -1,6 +1,6 @@
 // `astraml events`: the newest events, up to a number of them or back to a time.
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import type { AddCommand } from './command.ts';
 import { exitCodes, Failure, usage } from './failure.ts';

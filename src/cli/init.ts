@@ -2,7 +2,7 @@
 // comment.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import type { AddCommand } from './command.ts';
 import { exitCodes, usage } from './failure.ts';

@@ -2,7 +2,7 @@
 // rules with the revision that was read, so that the gateway refuses it when another change came
 // between.
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { exitCodes, Failure, usage } from './failure.ts';

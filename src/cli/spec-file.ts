@@ -1,7 +1,8 @@
 // Reads a job spec from a JSON or YAML file with `--set` over it, and checks it as a whole before
 // it is sent.
 import { readFileSync } from 'node:fs';
-import { closest, type Issue } from '../errors.ts';
+import { closest } from '../closest.ts';
+import type { Issue } from '../errors.ts';
 import { exitCodes, Failure, Refused, usage } from './failure.ts';
 
 export type Json = Record<string, unknown>;

@@ -1,7 +1,7 @@
 // `astraml tokens` manages access tokens, for administrators; `astraml whoami` shows the one in
 // use.
 import type { Command } from 'commander';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import type { Cli } from './cli.ts';
 import { type AddCommand, withGlobals } from './command.ts';
 import { exitCodes, Failure, usage } from './failure.ts';

@@ -1,6 +1,6 @@
 // The API from outside: requests that are repeated where a repeat is safe, and streams that resume where they were cut.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createClient as createSocketClient } from 'graphql-ws/client';
+import { type Client as SocketClient, createClient as createSocketClient } from 'graphql-ws/client';
 
 export type ClientOptions = {
   /** Address of the gateway, e.g. `http://127.0.0.1:4000`. */
@@ -165,31 +165,9 @@ async function* followStream<Event>(
   variables: Variables,
   { signal, onConnection }: FollowOptions,
 ): AsyncIterableIterator<Event> {
-  let lost = false;
-  const socket = createSocketClient({
-    url: endpoint.replace(/^http/, 'ws'),
-    connectionParams: token ? { Authorization: `Bearer ${token}` } : {},
-    retryAttempts: Infinity,
-    shouldRetry: () => true,
-    retryWait: (retries) => sleep(pauseMs(retries)),
-    on: {
-      closed() {
-        if (!lost) onConnection?.('lost');
-        lost = true;
-      },
-      connected() {
-        if (lost) onConnection?.('restored');
-        lost = false;
-      },
-    },
-  });
-  // The stock client sends its payload anew at each connection: a getter makes it go on where it was.
+  const socket = openSocket(endpoint, token, (state) => onConnection?.(state));
   let cursor = variables['after'];
-  // `last` says where to begin, so it is over once there is a cursor.
-  const sent = Object.defineProperties({ ...variables } as Variables, {
-    after: { enumerable: true, get: () => cursor },
-    last: { enumerable: 'last' in variables, get: () => (cursor === undefined ? variables['last'] : undefined) },
-  });
+  const sent = resumeAfter(() => cursor, variables);
   const ending = signal ?? new AbortController().signal;
   try {
     for (let failures = 0; !ending.aborted; failures++) {
@@ -219,6 +197,44 @@ async function* followStream<Event>(
     onConnection = undefined;
     await socket.dispose();
   }
+}
+
+/** Makes a socket that connects again for ever, and tells when it is lost and when it is restored. */
+function openSocket(
+  endpoint: string,
+  token: string | null,
+  onConnection: NonNullable<FollowOptions['onConnection']>,
+): SocketClient {
+  let lost = false;
+  return createSocketClient({
+    url: endpoint.replace(/^http/, 'ws'),
+    connectionParams: token ? { Authorization: `Bearer ${token}` } : {},
+    retryAttempts: Infinity,
+    shouldRetry: () => true,
+    retryWait: (retries) => sleep(pauseMs(retries)),
+    on: {
+      closed() {
+        if (!lost) onConnection('lost');
+        lost = true;
+      },
+      connected() {
+        if (lost) onConnection('restored');
+        lost = false;
+      },
+    },
+  });
+}
+
+/**
+ * Variables that go on behind a cursor: the stock client sends its payload anew at each connection,
+ * so getters give the cursor of that time. `last` names where to begin, and is gone once there is a
+ * cursor.
+ */
+function resumeAfter(cursor: () => unknown, variables: Variables): Variables {
+  return Object.defineProperties({ ...variables } as Variables, {
+    after: { enumerable: true, get: cursor },
+    last: { enumerable: 'last' in variables, get: () => (cursor() === undefined ? variables['last'] : undefined) },
+  });
 }
 
 function pauseMs(failures: number): number {

@@ -4,9 +4,10 @@
 // once.
 import { eq } from 'drizzle-orm';
 import { type Actor, requirePlatformScope } from '../actor.ts';
+import { closest } from '../closest.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
-import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
+import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import type { Tx } from '../live/commit.ts';
 import { canonical, hashOf } from '../replay/replay.ts';

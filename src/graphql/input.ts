@@ -12,7 +12,7 @@ import {
   type OperationDefinitionNode,
   typeFromAST,
 } from 'graphql';
-import { closest } from '../errors.ts';
+import { closest } from '../closest.ts';
 import { maxErrors } from './error.ts';
 
 /** One more than an answer carries, so that the answer can tell that there are more. */

@@ -1,7 +1,8 @@
 // Due times of cron expressions in a time zone. Pure: no function reads a clock. The library croner
 // computes the calendar.
 import { Cron } from 'croner';
-import { closest, type Issue, quote } from '../errors.ts';
+import { closest } from '../closest.ts';
+import { type Issue, quote } from '../errors.ts';
 import cronstrue from 'cronstrue';
 
 /**

@@ -3,11 +3,12 @@
 // refusal here holds a value.
 import { and, asc, eq } from 'drizzle-orm';
 import { type Actor, canSee, requireScope } from '../actor.ts';
+import { closest } from '../closest.ts';
 import type { SecretKey } from '../config.ts';
 import { now } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
 import { isOneOf } from '../database/rows.ts';
-import { closest, invalid, type Issue, notFound, Refusal } from '../errors.ts';
+import { invalid, type Issue, notFound, Refusal } from '../errors.ts';
 import { recordEvent } from '../event/event.ts';
 import { newId } from '../id.ts';
 import type { Tx } from '../live/commit.ts';

@@ -1,7 +1,8 @@
 // Paths of a job spec whose values come from layers (request, policy, defaults): a rule of a policy
 // can name only these.
 import { z } from 'zod';
-import { closest, type Issue } from '../errors.ts';
+import { closest } from '../closest.ts';
+import type { Issue } from '../errors.ts';
 import { containers, notLayered, setAt, splitPath } from './resolve.ts';
 import { specShape } from './shape.ts';
 import { parseSpec } from './spec.ts';

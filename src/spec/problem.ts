@@ -1,7 +1,8 @@
 // Turns a problem that zod finds in a job spec into an issue in our words: its path, a code and,
 // for a typing error, "did you mean".
 import type { z } from 'zod';
-import { closest, type Issue } from '../errors.ts';
+import { closest } from '../closest.ts';
+import type { Issue } from '../errors.ts';
 import { knownKeys } from './shape.ts';
 
 /**

@@ -1,6 +1,7 @@
 // Checks a job spec as a whole: every problem of a submission is reported at once.
 import type { z } from 'zod';
-import { closest, type Issue, maxIssues } from '../errors.ts';
+import { closest } from '../closest.ts';
+import { type Issue, maxIssues } from '../errors.ts';
 import { boundIssues } from './bounds.ts';
 import { findSpecCredentials, isCredential } from './credential.ts';
 import { toIssues } from './problem.ts';

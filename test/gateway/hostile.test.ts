@@ -7,7 +7,8 @@ import { getIntrospectionQuery, type GraphQLError, parse, specifiedRules, valida
 import { LineSplitter } from '../../src/agent/lines.ts';
 import { maxMarkerBytes, markerPrefix, parseMarker } from '../../src/agent/point.ts';
 import { Redactor } from '../../src/agent/redact.ts';
-import { closest, invalid, maxIssues, notFound, Refusal, shorten } from '../../src/errors.ts';
+import { closest } from '../../src/closest.ts';
+import { invalid, maxIssues, notFound, Refusal, shorten } from '../../src/errors.ts';
 import { parseJson } from '../../src/gateway/http/guard.ts';
 import { schema } from '../../src/gateway/graphql/schema.ts';
 import { atMost, maxErrors, requestError } from '../../src/graphql/error.ts';

@@ -13,6 +13,7 @@ const rooms = [
   'variables.ts',
   'config.ts',
   'errors.ts',
+  'closest.ts',
   'metrics-registry.ts',
   'turns.ts',
   'id.ts',
@@ -53,6 +54,7 @@ const beyond: Record<string, string[]> = {
     'variables.ts',
     'spec',
     'errors.ts',
+    'closest.ts',
     'version.ts',
     'project',
     'protocol',
@@ -63,12 +65,15 @@ const beyond: Record<string, string[]> = {
 const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
 const roomOf = (file: string) => file.split('/')[0] ?? '';
 
+/** Specifiers of a file's imports, also of types and at a call, and of the programs that it starts by their file. */
 function importsOf(file: string): string[] {
   const text = readFileSync(join(src, file), 'utf8');
-  return [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map((match) => match[1] ?? '');
+  const imports = text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g);
+  const started = text.matchAll(/new URL\(\s*'(\.[^']+\.ts)'/g);
+  return [...imports, ...started].map((match) => match[1] ?? '');
 }
 
-/** Files of `src` that a file imports, types and imports at a call among them. */
+/** Files of `src` among them. */
 function targetsOf(file: string): string[] {
   return importsOf(file)
     .filter((name) => name.startsWith('.'))
@@ -89,11 +94,11 @@ test('a room imports only what stands above it', () => {
   assert.deepEqual(wrong, []);
 });
 
-test('no file of the command line imports itself by way of others', () => {
+test('no file imports itself by way of others', () => {
   const done = new Set<string>();
   const visit = (file: string, path: string[]) => {
     assert.ok(!path.includes(file), [...path, file].join(' imports '));
-    if (roomOf(file) !== 'cli' || done.has(file)) return;
+    if (done.has(file)) return;
     for (const target of targetsOf(file)) visit(target, [...path, file]);
     done.add(file);
   };
@@ -101,12 +106,10 @@ test('no file of the command line imports itself by way of others', () => {
 });
 
 test('Pothos is imported by schema.ts files and graphql only, Drizzle by what keeps facts', () => {
-  const mayPothos = (file: string) => file.endsWith('/schema.ts') || file.startsWith('graphql/');
-  const mayDrizzle = (file: string) => {
-    const [room = '', name = ''] = file.split('/');
-    if (['database', 'live', 'intake'].includes(room)) return true;
-    return rooms.includes(room) && !['gateway', 'graphql'].includes(room) && name !== 'schema.ts';
-  };
+  const isSchema = (file: string) => /[/-]schema\.ts$/.test(file);
+  const mayPothos = (file: string) => isSchema(file) || roomOf(file) === 'graphql';
+  const mayDrizzle = (file: string) =>
+    rooms.includes(roomOf(file)) && !['gateway', 'graphql'].includes(roomOf(file)) && !isSchema(file);
   const wrong = files.flatMap((file) =>
     importsOf(file)
       .filter(
@@ -117,11 +120,15 @@ test('Pothos is imported by schema.ts files and graphql only, Drizzle by what ke
   assert.deepEqual(wrong, []);
 });
 
-test('only <noun>.ts writes the tables of its room', () => {
+test('only the files of a room write its tables', () => {
   const wrong: string[] = [];
   for (const file of files) {
     const text = readFileSync(join(src, file), 'utf8');
-    for (const [, table = ''] of text.matchAll(/\.(?:insert|update|delete)\((\w+)\)/g)) {
+    const writes = text.matchAll(
+      /(?:\.(?:insert|update|delete)|\binsertRows)\(\s*(\w+)\s*[,)]|(?:insert into|update|delete from) \$\{(\w+)\}/g,
+    );
+    for (const [, called, written] of writes) {
+      const table = called ?? written ?? '';
       const named = [...text.matchAll(/import (?:type )?\{([^}]*)\} from '([^']+)'/g)];
       const from = named.find(([, names = '']) => names.split(/[\s,]+/).includes(table))?.[2];
       if (from && from !== './table.ts') wrong.push(`${file} writes ${table}`);

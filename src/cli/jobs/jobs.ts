@@ -1,5 +1,5 @@
 // `astraml jobs`: the newest jobs of a project, or of all projects when none is named.
-import { closest } from '../../errors.ts';
+import { closest } from '../../closest.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure, usage } from '../failure.ts';
 import { select } from '../fields.ts';

@@ -1,5 +1,5 @@
 // `astraml logs`: the last lines of a job or those after a cursor, and new ones with --follow.
-import { closest } from '../../errors.ts';
+import { closest } from '../../closest.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodeOfState, exitCodes, Failure, usage } from '../failure.ts';
 import { select } from '../fields.ts';

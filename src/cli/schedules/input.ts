@@ -1,6 +1,7 @@
 // Turns the part under `schedule:` of a job spec file, with flags over it, into input of
 // `createSchedule`.
-import { closest, type Issue } from '../../errors.ts';
+import { closest } from '../../closest.ts';
+import type { Issue } from '../../errors.ts';
 import { usage } from '../failure.ts';
 import { toSeconds } from '../flags.ts';
 import { isObject, type Json } from '../spec-file.ts';

@@ -1,6 +1,6 @@
 // `astraml schedules`: jobs that are submitted at due times. A schedule is named by its name in the
 // project or by its id.
-import { closest } from '../../errors.ts';
+import { closest } from '../../closest.ts';
 import type { Cli } from '../cli.ts';
 import { exitCodes, Failure } from '../failure.ts';
 import { select } from '../fields.ts';
