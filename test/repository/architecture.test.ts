@@ -65,17 +65,16 @@ const beyond: Record<string, string[]> = {
 const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
 const roomOf = (file: string) => file.split('/')[0] ?? '';
 
-/** Specifiers of a file's imports, also of types and at a call, and of the programs that it starts by their file. */
-function importsOf(file: string): string[] {
-  const text = readFileSync(join(src, file), 'utf8');
-  const imports = text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g);
-  const started = text.matchAll(/new URL\(\s*'(\.[^']+\.ts)'/g);
-  return [...imports, ...started].map((match) => match[1] ?? '');
-}
+const specifiersOf = (file: string, pattern: RegExp) =>
+  [...readFileSync(join(src, file), 'utf8').matchAll(pattern)].map((match) => match[1] ?? '');
+/** What a file imports, types and imports at a call among them. */
+const importsOf = (file: string) => specifiersOf(file, /(?:from|import)\s*\(?\s*'([^']+)'/g);
+/** Programs that a file starts in a process or thread of their own. */
+const startsOf = (file: string) => specifiersOf(file, /new URL\(\s*'(\.[^']+\.ts)'/g);
 
-/** Files of `src` among them. */
-function targetsOf(file: string): string[] {
-  return importsOf(file)
+/** Files of `src` among the specifiers. */
+function filesOf(file: string, specifiers: readonly string[]): string[] {
+  return specifiers
     .filter((name) => name.startsWith('.'))
     .map((name) => relative(src, normalize(join(src, dirname(file), name))))
     .filter((target) => !target.startsWith('..')); // package.json
@@ -87,7 +86,7 @@ test('a room imports only what stands above it', () => {
     const room = roomOf(file);
     const allowed = beyond[room] ?? rooms.slice(0, rooms.indexOf(room));
     assert.ok(beyond[room] ?? rooms.includes(room), `${file} is in no room of the list`);
-    for (const target of targetsOf(file)) {
+    for (const target of filesOf(file, [...importsOf(file), ...startsOf(file)])) {
       if (roomOf(target) !== room && !allowed.includes(roomOf(target))) wrong.push(`${file} imports ${target}`);
     }
   }
@@ -99,7 +98,7 @@ test('no file imports itself by way of others', () => {
   const visit = (file: string, path: string[]) => {
     assert.ok(!path.includes(file), [...path, file].join(' imports '));
     if (done.has(file)) return;
-    for (const target of targetsOf(file)) visit(target, [...path, file]);
+    for (const target of filesOf(file, importsOf(file))) visit(target, [...path, file]);
     done.add(file);
   };
   for (const file of files) visit(file, []);
