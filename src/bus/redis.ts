@@ -4,7 +4,7 @@
 import { type Bus, defaultIdleMs, maxEntryBytes } from './bus.ts';
 import { connect } from './redis-connection.ts';
 import { appendEntry, endEntries } from './redis-entry.ts';
-import { openMessages } from './redis-messages.ts';
+import { RedisMessages } from './redis-messages.ts';
 import { createAgeWatch, probeStreams } from './redis-probe.ts';
 import { openUplinkConsumer } from './redis-uplink.ts';
 
@@ -32,7 +32,7 @@ export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
     if (away) options.onBack?.();
     away = false;
   });
-  const messages = openMessages(url, report, (error) => options.onTrouble?.(error));
+  const messages = new RedisMessages(url, report, (error) => options.onTrouble?.(error));
   const uplink = openUplinkConsumer(url, options.idleMs ?? defaultIdleMs, report);
 
   return {
@@ -42,8 +42,8 @@ export function redisBus(url: string, options: RedisBusOptions = {}): Bus {
         throw new Error(`A message holds at most ${maxEntryBytes} bytes.`);
       await connection.run((redis) => redis.publish(channel, message));
     },
-    subscribe: messages.subscribe,
-    onBreak: messages.onBreak,
+    subscribe: (channel, listener) => messages.subscribe(channel, listener),
+    onBreak: (listener) => messages.onBreak(listener),
     append: (stream, batch) => appendEntry(connection, stream, batch),
     take: uplink.take,
     async done(entries) {

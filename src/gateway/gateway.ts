@@ -1,6 +1,7 @@
 // The composition root: opens the database and the bus, starts the parts of a gateway in order, and
 // ends them in reverse.
 import { once } from 'node:events';
+import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Logger } from 'pino';
 import type { TokenScope } from '../actor.ts';
@@ -22,10 +23,10 @@ import { ensureToken } from '../project/token.ts';
 import { createAdmission } from './limits/admission.ts';
 import { createCaps } from './limits/caps.ts';
 import { Dispatcher } from './background/dispatcher.ts';
-import { closeServer, createConnectionDrain } from './http/connection-drain.ts';
+import { watchEmbedded } from './background/embedded-watch.ts';
+import { closeServer, createConnectionDrain, type Drain } from './http/connection-drain.ts';
 import { startJobLoops } from './background/job-loops.ts';
-import { runDueSchedules } from '../schedule/due.ts';
-import { startLoop } from './background/loops.ts';
+import { startSchedules } from './background/schedules.ts';
 import { createRequestLog } from './watch/request-log.ts';
 import { createLog } from './watch/log.ts';
 import { createPipeline } from './graphql/pipeline.ts';
@@ -60,157 +61,119 @@ export class CannotStart extends Error {
   }
 }
 
-/** Pause between two looks for due times of schedules. */
-const scheduleEveryMs = 1_000;
-/** Pause between two pings of the embedded database. */
-const embeddedWatchMs = 10_000;
-/** An embedded database without an answer for this long is dead, and the process ends. */
-const embeddedDeadMs = 30_000;
-
 /**
  * Starts a gateway. Once it answers, the tokens `firstTokens` and the configured bootstrap tokens
  * exist.
  */
 export async function startGateway(config: Config, firstTokens: readonly FirstToken[] = []): Promise<RunningGateway> {
+  // Closes in reverse what has started; at once when the start fails.
+  await using closers = new AsyncDisposableStack();
   const log = createLog(config.logLevel);
   const report: ReportBug = (error, reference) => {
     requestFigures.bugs.inc();
     log.error({ err: error, reference }, 'bug');
   };
-  const database = await openDatabase({
-    url: config.databaseUrl,
-    dataDir: config.dataDir,
-    statementTimeoutMs: config.operationSeconds * 1000,
-  }).catch(explainDatabase);
-  const bus = openBus(config, log, report);
-  const store: Store = { database, bus };
-  const stopping = new AbortController();
-  const ended = new AbortController();
-  try {
-    const tokens = [...firstTokens];
-    if (config.bootstrapToken) tokens.push({ text: config.bootstrapToken, name: 'bootstrap', scopes: ['ADMIN'] });
-    if (config.bootstrapRunnerToken) {
-      tokens.push({ text: config.bootstrapRunnerToken, name: 'bootstrap runner', scopes: ['RUNNER'] });
-    }
-    await commit(store, async (tx) => {
-      await ensureDefaults(tx);
-      await renumberRestored(tx);
-      for (const { text, name, scopes } of tokens) await ensureToken(tx, text, { name, scopes, projectId: null });
-    });
-  } catch (error) {
-    await bus.close();
-    await database.close();
-    throw error;
-  }
+  const reportLoop = (error: unknown, name: string) => log.error({ err: error }, name);
+  const store = await openStore(config, closers, log, report);
+  await prepareStore(store, config, firstTokens);
 
-  const feeds = new Feeds(bus);
-  const admission = createAdmission(config);
-  const resultBytes = new ResultBytes(config);
-  const gateway = { database, bus, feeds, config: { ...config }, admission, caps: createCaps(config), resultBytes };
+  const feeds = new Feeds(store.bus);
+  closers.defer(() => feeds.close());
+  const [admission, caps, resultBytes] = [createAdmission(config), createCaps(config), new ResultBytes(config)];
+  const gateway = { ...store, feeds, config: { ...config }, admission, caps, resultBytes };
   const shared = config.sharedExecution ? createSharedExecution({ context: gateway, report, resultBytes }) : null;
   const pipeline = createPipeline(gateway, report, shared);
-  const sessions = await startSessions(store, (error) => log.error({ err: error }, 'tokens'));
-  const dispatcher = await Dispatcher.start(store, {
-    ...config,
-    report: (error) => log.error({ err: error }, 'dispatcher'),
-  });
+  const sessions = await startSessions(store, reportLoop);
+  closers.defer(() => sessions.close());
+  const dispatcher = await Dispatcher.start(store, { ...config, report: (error) => reportLoop(error, 'dispatcher') });
+  closers.defer(() => dispatcher.stop());
+
   const drain = createConnectionDrain();
   const requestLog = createRequestLog(log);
-  const intake: { consumer?: Consumer } = {}; // set once the gateway listens
+  const uplink = createUplinkWatch(store.bus, reportLoop);
+  const stopping = new AbortController();
   const sockets = createSockets({ gateway, pipeline, sessions, drain, requestLog, shared, report });
-  const uplink = createUplinkWatch(bus, (error, name) => log.error({ err: error }, name));
-  const server = createHttpServer({
-    gateway,
-    pipeline,
-    dispatcher,
-    sockets,
-    sessions,
-    drain,
-    requestLog,
-    report,
-    brokenIntake: () => intake.consumer?.broken ?? null,
-    uplink,
-    stopping: stopping.signal,
+  let consumer: Consumer | null = null; // started once the port is ours
+  const brokenIntake = () => consumer?.broken ?? null;
+  const parts = { gateway, pipeline, dispatcher, sockets, sessions, drain, requestLog, report, uplink };
+  const server = createHttpServer({ ...parts, brokenIntake, stopping: stopping.signal });
+  const url = await listen(server, config);
+  gateway.config.publicUrl = url;
+
+  consumer = startConsumer(store, { ...config, report: (error) => reportLoop(error, 'intake') });
+  uplink.start();
+  const background = [consumer, uplink, ...startJobLoops(store, consumer, reportLoop)];
+  background.push(startSchedules(store, log, reportLoop), startUpkeep(store, config, reportLoop));
+  if (store.database.engine === 'embedded') background.push(watchEmbedded(store.database, log));
+  closers.defer(async () => void (await Promise.all(background.map((part) => part.stop()))));
+
+  const opened = closers.move();
+  const stop = async (hurry: AbortSignal) => {
+    stopping.abort(); // claims are answered, `/readyz` answers 503, and new lasting connections are refused
+    await closeConnections(server, drain, config.shutdownSeconds * 1000, hurry, log);
+    await opened.disposeAsync();
+  };
+  let stopped: Promise<void> | undefined;
+  const stopOnce = (hurry = new AbortController().signal) => (stopped ??= stop(hurry));
+  return { url, store, feeds, intake: consumer.counts, resultBytes, stop: stopOnce };
+}
+
+async function openStore(
+  config: Config,
+  closers: AsyncDisposableStack,
+  log: Logger,
+  report: ReportBug,
+): Promise<Store> {
+  const { databaseUrl, dataDir, operationSeconds } = config;
+  const options = { url: databaseUrl, dataDir, statementTimeoutMs: operationSeconds * 1000 };
+  const database = await openDatabase(options).catch(explainDatabase);
+  closers.defer(() => database.close());
+  const bus = openBus(config, log, report);
+  closers.defer(() => bus.close());
+  return { database, bus };
+}
+
+/** Writes what every installation has: the first defaults and the first tokens. */
+async function prepareStore(store: Store, config: Config, firstTokens: readonly FirstToken[]): Promise<void> {
+  const tokens = [...firstTokens];
+  if (config.bootstrapToken) tokens.push({ text: config.bootstrapToken, name: 'bootstrap', scopes: ['ADMIN'] });
+  if (config.bootstrapRunnerToken) {
+    tokens.push({ text: config.bootstrapRunnerToken, name: 'bootstrap runner', scopes: ['RUNNER'] });
+  }
+  await commit(store, async (tx) => {
+    await ensureDefaults(tx);
+    await renumberRestored(tx);
+    for (const { text, name, scopes } of tokens) await ensureToken(tx, text, { name, scopes, projectId: null });
   });
-  try {
-    server.listen(config.port, config.host);
-    await once(server, 'listening');
-  } catch (error) {
-    await dispatcher.stop();
-    await sessions.close();
-    feeds.close();
-    await bus.close();
-    await database.close();
+}
+
+/** Resolves to the address of the gateway once the port is open. */
+async function listen(server: Server, { host, port, publicUrl }: Config): Promise<string> {
+  server.listen(port, host);
+  await once(server, 'listening').catch((error: unknown) => {
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code !== 'EADDRINUSE') throw error;
-    const address = `Port ${config.port} on ${config.host}`;
-    throw new CannotStart(
-      `${address} is in use. Stop what listens there, or choose another one with --port or PORT.`,
-      error,
-    );
-  }
-  const { port } = server.address() as AddressInfo;
-  const url = config.publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(config.host)}:${port}`;
-  gateway.config.publicUrl = url;
-  const consumer = startConsumer(store, { ...config, report: (error) => log.error({ err: error }, 'intake') });
-  intake.consumer = consumer;
-  uplink.start();
-  const loops = startJobLoops(store, consumer, (error, name) => log.error({ err: error }, name));
-  const held = new Map<string, number>();
-  const schedules = startLoop({
-    name: 'schedules',
-    everyMs: scheduleEveryMs,
-    step: (signal) =>
-      runDueSchedules(store, {
-        signal,
-        held,
-        report: (error, scheduleId) => log.error({ err: error, scheduleId }, 'bug'),
-      }),
-    report: (error, name) => log.error({ err: error }, name),
+    const way = 'Stop what listens there, or choose another one with --port or PORT.';
+    throw new CannotStart(`Port ${port} on ${host} is in use. ${way}`, error);
   });
-  const upkeep = startUpkeep(store, config, (error, name) => log.error({ err: error }, name));
-  const watch = database.engine === 'embedded' ? watchEmbedded() : undefined;
+  const address = server.address() as AddressInfo;
+  return publicUrl?.replace(/\/$/, '') ?? `http://${hostForUrl(host)}:${address.port}`;
+}
 
-  function watchEmbedded(): NodeJS.Timeout {
-    return setInterval(() => {
-      database.ping(embeddedDeadMs).catch(() => {
-        if (ended.signal.aborted) return;
-        log.fatal('The embedded database answers no more.');
-        process.exit(1);
-      });
-    }, embeddedWatchMs).unref();
-  }
-
-  let stopped: Promise<void> | undefined;
-  const stop = async (hurry: AbortSignal) => {
-    const connections = drain.size;
-    const beganAt = performance.now();
-    // claims are answered, `/readyz` answers 503, and new lasting connections are refused
-    stopping.abort();
-    const totalMs = config.shutdownSeconds * 1000;
-    const cutOff = await drain.run({ spreadMs: 0.7 * totalMs, endMs: 0.8 * totalMs, hurry });
-    await closeServer(server, beganAt + 0.85 * totalMs - performance.now(), hurry);
-    const ms = Math.round(performance.now() - beganAt);
-    if (connections > 0) log.info({ connections, cutOff, ms }, 'drained');
-    ended.abort();
-    clearInterval(watch);
-    await Promise.all(loops.map((loop) => loop.stop()));
-    await schedules.stop();
-    await upkeep.stop();
-    await Promise.all([consumer.stop(), uplink.stop(), dispatcher.stop()]);
-    await sessions.close();
-    feeds.close();
-    await bus.close();
-    await database.close();
-  };
-  return {
-    url,
-    store,
-    feeds,
-    intake: consumer.counts,
-    resultBytes,
-    stop: (hurry = new AbortController().signal) => (stopped ??= stop(hurry)),
-  };
+/** Ends all connections within 85 % of the time; the rest is left for what runs behind them. */
+async function closeConnections(
+  server: Server,
+  drain: Drain,
+  totalMs: number,
+  hurry: AbortSignal,
+  log: Logger,
+): Promise<void> {
+  const connections = drain.size;
+  const beganAt = performance.now();
+  const cutOff = await drain.run({ spreadMs: 0.7 * totalMs, endMs: 0.8 * totalMs, hurry });
+  await closeServer(server, beganAt + 0.85 * totalMs - performance.now(), hurry);
+  const ms = Math.round(performance.now() - beganAt);
+  if (connections > 0) log.info({ connections, cutOff, ms }, 'drained');
 }
 
 /**

@@ -4,7 +4,9 @@ import type { UplinkEntry } from '../bus/bus.ts';
 import { intakeFigures, recordsPerCommit } from '../metrics-registry.ts';
 import { commit, type Store, type Tx } from '../live/commit.ts';
 import type { DecodedBatch } from '../protocol/record.ts';
-import { type IntakeCounts, lengthOf, noCounts, refuseBatch, takeBatches, type PendingAck } from './intake.ts';
+import { lengthOf } from './accept.ts';
+import { type IntakeCounts, noCounts } from './counts.ts';
+import { type PendingAck, refuseBatch, takeBatches } from './intake.ts';
 
 /**
  * An uplink entry with its decoded batch. This consumer holds it until it is stored, or dropped for

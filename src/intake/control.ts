@@ -13,7 +13,8 @@ import { createProject } from '../project/project.ts';
 import { decodeBatch, encodeBatch, linesCrcAfter, type RunnerRecord } from '../protocol/record.ts';
 import { registerRunner } from '../runner/runner.ts';
 import type { EffectiveSpec } from '../spec/shape.ts';
-import { noCounts, refuseBatch, takeBatches } from './intake.ts';
+import { noCounts } from './counts.ts';
+import { refuseBatch, takeBatches } from './intake.ts';
 
 type RecordType = RunnerRecord['type'];
 

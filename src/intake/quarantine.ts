@@ -11,25 +11,6 @@ import { runControl } from './control.ts';
 import type { PendingAck } from './intake.ts';
 import { reasonOf } from './refuse.ts';
 
-export type Quarantine = {
-  /**
-   * Takes a batch over. It holds one batch of an attempt: a runner sends the next one once this one
-   * is acknowledged.
-   */
-  add(held: HeldBatch): void;
-  /** Whether the quarantine holds a batch of the attempt. */
-  holds(attemptId: string): boolean;
-  /**
-   * Whether new batches of the attempt go straight into quarantine: it holds one already, or a
-   * record of the attempt was refused within the last minute.
-   */
-  isFor(attemptId: string): boolean;
-  /** The reason why not even good records can be stored; null while they can. */
-  readonly broken: string | null;
-  /** Resolves once the transaction at hand has ended. */
-  stop(): Promise<void>;
-};
-
 type Case = HeldBatch & {
   /** Passing faults (e.g. a lost connection) that happened while other batches were stored. */
   failures: number;
@@ -61,6 +42,7 @@ const longestSoundCheckMs = 8_000;
 const maxHeldBytes = 16 * 1024 * 1024;
 /** Pauses between tries: each is twice the one before, from `firstMs` to `longestMs`. */
 export type Pauses = { firstMs: number; longestMs: number };
+const defaultPauses: Pauses = { firstMs: 1_000, longestMs: 30_000 };
 
 export type QuarantineOptions = {
   store: Store;
@@ -75,122 +57,151 @@ export type QuarantineOptions = {
 /** Not even good records can be stored: the control experiment failed. */
 class Broken extends Error {}
 
-/** Starts the quarantine. It is empty, and waits until a batch comes. */
-export function startQuarantine(options: QuarantineOptions): Quarantine {
-  const { store, batches, end, report, pauses = { firstMs: 1_000, longestMs: 30_000 } } = options;
-  const pauseMs = (failures: number) => Math.min(pauses.longestMs, pauses.firstMs * 2 ** failures);
-  const cases = new Map<string, Case>(); // by attempt
+export class Quarantine {
+  readonly #options: QuarantineOptions;
+  readonly #cases = new Map<string, Case>(); // by attempt
   /**
    * By attempt, the time (`performance.now()`) until which its batches go straight into quarantine.
    */
-  const suspects = new Map<string, number>();
-  const ending = new AbortController();
-  const { signal } = ending;
-  let heldBytes = 0;
-  let trying: string | null = null;
-  let broken: string | null = null;
-  let wake = () => {};
+  readonly #suspects = new Map<string, number>();
+  readonly #ending = new AbortController();
+  readonly #running: Promise<void>;
+  #heldBytes = 0;
+  #trying: string | null = null;
+  #broken: string | null = null;
+  #wake = () => {};
 
-  const remove = (attemptId: string) => {
-    const held = cases.get(attemptId);
-    if (!held) return;
-    cases.delete(attemptId);
-    heldBytes -= held.entry.batch.length;
-    end(held);
-  };
+  /** Starts the quarantine. It is empty, and waits until a batch comes. */
+  constructor(options: QuarantineOptions) {
+    this.#options = options;
+    this.#running = this.#run();
+  }
 
-  const run = async () => {
-    while (!signal.aborted) {
-      const [next] = [...cases.values()].sort((a, b) => a.dueAt - b.dueAt);
+  /**
+   * Takes a batch over. It holds one batch of an attempt: a runner sends the next one once this one
+   * is acknowledged.
+   */
+  add(held: HeldBatch): void {
+    const { batches, end } = this.#options;
+    const { attemptId } = held.batch;
+    const before = this.#cases.get(attemptId);
+    const bytes = held.entry.batch.length - (before?.entry.batch.length ?? 0);
+    // The runner keeps a dropped batch and sends it again: the batch being tried is acknowledged
+    // soon, and one that is too much finds room later.
+    if (this.#trying === attemptId || this.#heldBytes + bytes > maxHeldBytes) return end(held);
+    const { failures = 0, dueAt = 0, commits = batches.commits } = before ?? {};
+    if (before) end(before);
+    this.#cases.set(attemptId, { ...held, failures, dueAt, commits });
+    this.#heldBytes += bytes;
+    this.#wake();
+  }
+
+  /** Whether the quarantine holds a batch of the attempt. */
+  holds(attemptId: string): boolean {
+    return this.#cases.has(attemptId);
+  }
+
+  /**
+   * Whether new batches of the attempt go straight into quarantine: it holds one already, or a
+   * record of the attempt was refused within the last minute.
+   */
+  isFor(attemptId: string): boolean {
+    return this.#cases.has(attemptId) || (this.#suspects.get(attemptId) ?? 0) > performance.now();
+  }
+
+  /** The reason why not even good records can be stored; null while they can. */
+  get broken(): string | null {
+    return this.#broken;
+  }
+
+  /** Resolves once the transaction at hand has ended. */
+  async stop(): Promise<void> {
+    this.#ending.abort();
+    this.#wake();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#ending.signal.aborted) {
+      const [next] = [...this.#cases.values()].sort((a, b) => a.dueAt - b.dueAt);
       const waitMs = next ? next.dueAt - performance.now() : null;
-      if (!next || (waitMs !== null && waitMs > 0)) await untilWoken(waitMs);
-      else await tryCase(next);
+      if (!next || (waitMs !== null && waitMs > 0)) await this.#untilWoken(waitMs);
+      else await this.#try(next);
     }
-  };
+  }
 
-  const untilWoken = (waitMs: number | null) =>
-    new Promise<void>((resolve) => {
+  #untilWoken(waitMs: number | null): Promise<void> {
+    return new Promise((resolve) => {
       const timer = waitMs === null ? undefined : setTimeout(resolve, waitMs);
-      wake = () => {
+      this.#wake = () => {
         clearTimeout(timer);
         resolve();
       };
-      if (signal.aborted) wake();
+      if (this.#ending.signal.aborted) this.#wake();
     });
+  }
 
-  const tryCase = async (next: Case) => {
+  async #try(next: Case): Promise<void> {
+    const { store, batches, report } = this.#options;
     const { attemptId } = next.batch;
-    trying = attemptId;
+    this.#trying = attemptId;
     try {
       const refusals = batches.counts.refused;
       batches.tell(await storeInPieces(store, batches, next.batch, next.failures >= mostFailures, report));
-      if (batches.counts.refused > refusals) suspect(attemptId);
-      remove(attemptId);
+      if (batches.counts.refused > refusals) this.#suspect(attemptId);
+      this.#remove(attemptId);
     } catch (error) {
-      if (error instanceof Broken) await untilSound(error.message, typesOf(next.batch));
+      if (error instanceof Broken) await this.#untilSound(error.message, typesOf(next.batch));
       else if (isPassing(error)) {
         if (batches.commits > next.commits) next.failures++;
         next.commits = batches.commits;
-        next.dueAt = performance.now() + pauseMs(next.failures);
+        next.dueAt = performance.now() + this.#pauseMs(next.failures);
       } else {
         // Refusing the record failed as well. The control experiment passed, so only this job is at
         // fault.
         report(error);
-        suspect(attemptId);
-        remove(attemptId);
+        this.#suspect(attemptId);
+        this.#remove(attemptId);
       }
     } finally {
-      trying = null;
+      this.#trying = null;
     }
-  };
+  }
 
-  const suspect = (attemptId: string) => {
+  #remove(attemptId: string): void {
+    const held = this.#cases.get(attemptId);
+    if (!held) return;
+    this.#cases.delete(attemptId);
+    this.#heldBytes -= held.entry.batch.length;
+    this.#options.end(held);
+  }
+
+  #suspect(attemptId: string): void {
     const now = performance.now();
-    for (const [id, until] of suspects) if (until < now) suspects.delete(id);
-    suspects.set(attemptId, now + suspectMs);
-  };
+    for (const [id, until] of this.#suspects) if (until < now) this.#suspects.delete(id);
+    this.#suspects.set(attemptId, now + suspectMs);
+  }
 
-  const untilSound = async (reason: string, types: ReadonlySet<RunnerRecord['type']>) => {
-    broken = reason;
+  async #untilSound(reason: string, types: ReadonlySet<RunnerRecord['type']>): Promise<void> {
+    const { signal } = this.#ending;
+    this.#broken = reason;
     intakeBroken.set(1);
     for (let tries = 0; !signal.aborted; tries++) {
-      await sleep(Math.min(longestSoundCheckMs, pauseMs(tries)), undefined, { signal }).catch(() => {});
-      const sound = await runControl(store, types).then(
+      await sleep(Math.min(longestSoundCheckMs, this.#pauseMs(tries)), undefined, { signal }).catch(() => {});
+      const sound = await runControl(this.#options.store, types).then(
         () => true,
         () => false,
       );
       if (sound) break;
     }
-    broken = null;
+    this.#broken = null;
     intakeBroken.set(0);
-  };
+  }
 
-  const running = run();
-  return {
-    add(held) {
-      const { attemptId } = held.batch;
-      const before = cases.get(attemptId);
-      const bytes = held.entry.batch.length - (before?.entry.batch.length ?? 0);
-      // The runner keeps a dropped batch and sends it again: the batch being tried is acknowledged
-      // soon, and one that is too much finds room later.
-      if (trying === attemptId || heldBytes + bytes > maxHeldBytes) return end(held);
-      const { failures = 0, dueAt = 0, commits = batches.commits } = before ?? {};
-      if (before) end(before);
-      cases.set(attemptId, { ...held, failures, dueAt, commits });
-      heldBytes += bytes;
-      wake();
-    },
-    holds: (attemptId) => cases.has(attemptId),
-    isFor: (attemptId) => cases.has(attemptId) || (suspects.get(attemptId) ?? 0) > performance.now(),
-    get broken() {
-      return broken;
-    },
-    async stop() {
-      ending.abort();
-      wake();
-      await running;
-    },
-  };
+  #pauseMs(failures: number): number {
+    const { firstMs, longestMs } = this.#options.pauses ?? defaultPauses;
+    return Math.min(longestMs, firstMs * 2 ** failures);
+  }
 }
 
 /**

@@ -11,8 +11,8 @@ import { fillGap } from '../log/append.ts';
 import type { NewLine } from '../log/log.ts';
 import { appendPoints } from '../metric/append.ts';
 import { parseRecord } from '../protocol/record.ts';
-import { addReported, pointsOf } from './intake.ts';
 import { takeRefused } from './refuse.ts';
+import { addReported, pointsOf } from './store.ts';
 import { refusedRecord } from './table.ts';
 
 type RefusedRow = typeof refusedRecord.$inferSelect;

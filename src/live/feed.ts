@@ -3,9 +3,9 @@
 // new rows. A lost message costs seconds, never rows: about every 5 s all followers look into the
 // database.
 import type { Bus } from '../bus/bus.ts';
-import { passingFault } from '../database/database.ts';
 import { liveFigures } from '../metrics-registry.ts';
 import type { Notification, StreamPositions } from './commit.ts';
+import { Follower } from './follower.ts';
 import {
   type FollowerReader,
   highest,
@@ -54,9 +54,6 @@ export type FollowOptions<T> = {
   | { shared: SharedStream<T> | SharedStream<T, string> }
 );
 
-/** Mean pause of a follower before it tries a database again that could not be reached. */
-const awayPauseMs = 500;
-
 export class Feeds {
   readonly #bus: Bus;
   readonly #checkMs: number;
@@ -97,91 +94,18 @@ export class Feeds {
     return this.#firstReads.fresh(key, read) as Promise<T>;
   }
 
-  /**
-   * Returns the values of a stream, first history, then live, without a seam. It is no
-   * `async function*`: ending a subscription must wake a `next()` that waits, and a generator
-   * queues `return()` behind it, so that the subscription would stay for ever.
-   */
+  /** Returns the values of a stream, first history, then live, without a seam. */
   follow<T>(options: FollowOptions<T>): AsyncIterableIterator<T> {
     const { channel, minIntervalMs = 0 } = options;
-    let feed: Feed | undefined;
-    let source: FollowerReader<T> | undefined;
-    let ended = false;
-    let first = true;
-    let live = false;
-    let lastSentAt = 0;
-    let wake = () => {};
-    const wakeUp = () => wake();
-
-    const end = () => {
-      if (!ended && feed) this.#leave(options, feed, wakeUp);
-      ended = true;
-      wakeUp();
-    };
-    const sleep = (ms: number | null, until: () => boolean) =>
-      new Promise<void>((resolve) => {
-        const timer = ms === null ? undefined : setTimeout(() => done(), ms);
-        const done = () => {
-          clearTimeout(timer);
-          wake = () => {};
-          resolve();
-        };
-        wake = () => void ((ended || until()) && done());
-        wake();
-      });
-
-    const next = async (): Promise<IteratorResult<T>> => {
-      try {
-        if (!source && !ended) {
-          feed = this.#join(channel, wakeUp);
-          source = 'shared' in options ? followShared(feed, options.shared) : ownSource(feed, options.read);
-          // The first read begins only once messages arrive, so that no row falls between the two.
-          await feed.ready;
-        }
-        while (source && !ended) {
-          const pauseMs = live && minIntervalMs > 0 ? lastSentAt + minIntervalMs - Date.now() : 0;
-          if (pauseMs > 0) await sleep(pauseMs, () => false);
-          if (ended) break;
-          const result = source.read(first);
-          const reading = result instanceof Promise ? await unlessAway(result, first) : result;
-          if (ended) break;
-          if (!reading) {
-            await sleep(awayPauseMs * (0.5 + Math.random()), () => false);
-            continue;
-          }
-          live = !reading.more;
-          if (reading.done) end();
-          if (reading.value !== null) {
-            first = false;
-            if (minIntervalMs > 0) lastSentAt = Date.now();
-            return { done: false, value: reading.value };
-          }
-          if (reading.more || reading.done) continue;
-          await sleep(null, source.hasNews);
-        }
-        return { done: true, value: undefined };
-      } catch (error) {
-        // a subscriber that has left gets no error
-        if (ended) return { done: true, value: undefined };
-        end();
-        throw error;
-      }
-    };
-
-    return {
-      next,
-      async return() {
-        end();
-        return { done: true, value: undefined };
+    const follower: Follower<T> = new Follower({
+      minIntervalMs,
+      join: () => {
+        const feed = this.#join(channel, follower.wake);
+        const source = 'shared' in options ? followShared(feed, options.shared) : ownSource(feed, options.read);
+        return { ready: feed.ready, source, leave: () => this.#leave(options, feed, follower.wake) };
       },
-      async throw(error: unknown) {
-        end();
-        throw error;
-      },
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+    });
+    return follower;
   }
 
   #join(channel: string, wake: () => void): Feed {
@@ -273,18 +197,4 @@ function ownSource<T>(feed: Feed, read: (first: boolean) => Promise<Reading<T>>)
     },
     hasNews: () => hasNews(),
   };
-}
-
-/**
- * Returns null when the database cannot be reached in the middle of a stream: the follower tries
- * again after a pause, and its subscriber notices nothing. Before the first value the error is
- * thrown, since the subscriber can still be refused.
- */
-async function unlessAway<T>(reading: Promise<Reading<T>>, first: boolean): Promise<Reading<T> | null> {
-  try {
-    return await reading;
-  } catch (error) {
-    if (first || !passingFault(error)) throw error;
-    return null;
-  }
 }

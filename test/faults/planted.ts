@@ -40,7 +40,7 @@ export const bugs: Bug[] = [
   {
     name: 'no high-water mark',
     patches: [
-      ['src/intake/intake.ts', 'if (last <= attempt.mark) counts.duplicates++;', 'if (last < 1) counts.duplicates++;'],
+      ['src/intake/accept.ts', 'if (last <= attempt.mark) counts.duplicates++;', 'if (last < 1) counts.duplicates++;'],
     ],
     only: ['repeat batches', 'cut connections', 'kill gateway'],
   },
@@ -68,7 +68,11 @@ export const bugs: Bug[] = [
   {
     name: 'no quarantine',
     patches: [
-      ['src/intake/consumer.ts', 'if (group.length === 1 && first) setBack(first, error);', 'if (first) throw error;'],
+      [
+        'src/intake/uplink-reader.ts',
+        'if (group.length === 1 && first) this.#setBack(first, error);',
+        'if (first) throw error;',
+      ],
     ],
     only: ['refused records'],
     // Intake stops on every gateway: what was printed by then waits, and what was not is never begun.

@@ -156,7 +156,7 @@ function pipelinePlugin({ config, admission }: Gateway, costs: Costs, documents:
 
 /**
  * Uses shared executions for event streams (SSE). Contexts without `request` are of websockets,
- * which call `shared.subscribe` in `ws/sockets.ts`.
+ * which call `shared.subscribe` in `ws/protocol.ts`.
  */
 function sharedPlugin(shared: SharedExecution): Plugin<Caller> {
   return {
@@ -173,7 +173,7 @@ function sharedPlugin(shared: SharedExecution): Plugin<Caller> {
 
 /**
  * Counts event streams (SSE) for the cap of their token, shared or not. Contexts without `request`
- * are of websockets, which `ws/sockets.ts` counts.
+ * are of websockets, which `ws/protocol.ts` counts.
  */
 function capsPlugin({ caps }: Gateway): Plugin<Caller> {
   return {
@@ -188,7 +188,7 @@ function capsPlugin({ caps }: Gateway): Plugin<Caller> {
 
 /**
  * Writes each HTTP result as text, in turns of 10 ms; Yoga would write it in one piece. Websockets
- * write theirs in `ws/sockets.ts`.
+ * write theirs in `ws/protocol.ts`.
  */
 function writingPlugin(): Plugin<Caller> {
   return {
