@@ -2,7 +2,7 @@
 // of the batch, so that a batch that comes twice is counted once. Each change of a window, its
 // closing included, takes the job's next change number and raises the window's revision. A batch
 // may name 20,000 metrics or 40,000 windows: their rows are read and written in slices.
-import { and, eq, lt, not, sql, type SQL } from 'drizzle-orm';
+import { and, eq, lt, not, type SQL, sql } from 'drizzle-orm';
 import { insertRows, isOneOf } from '../database/rows.ts';
 import type { LockedJob } from '../job/job.ts';
 import type { Tx } from '../live/commit.ts';

@@ -5,7 +5,8 @@ import { loadAttemptsOfJobs } from '../attempt/attempt.ts';
 import { builder, type Context } from '../graphql/builder.ts';
 import { badInput } from '../graphql/node.ts';
 import { type Job, loadJobs } from '../job/job.ts';
-import { axes, maxUnreduced, readSeries, type Series, type SeriesRequest } from './points.ts';
+import { axes, maxUnreduced, type Series, type SeriesRequest } from './collector.ts';
+import { readSeries } from './points.ts';
 import { MetricPointRef, MetricRef } from './schema.ts';
 import { downsamplings } from './series.ts';
 

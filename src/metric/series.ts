@@ -1,7 +1,7 @@
 // Reduces a long line of points to few points for a chart; pure. Points come with x ascending, and
 // a value that is not finite breaks the line. A line may have a million points, so every function
 // is a generator that pauses between pieces.
-import { type Work, piece } from './stepwise.ts';
+import { piece, type Work } from './stepwise.ts';
 
 export const downsamplings = ['LTTB', 'MIN_MAX', 'MEAN', 'NONE'] as const;
 export type Downsampling = (typeof downsamplings)[number];

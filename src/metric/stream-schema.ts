@@ -7,19 +7,11 @@ import { type Job, readJob } from '../job/job.ts';
 import { requireFollowed } from '../job/schema.ts';
 import { isTerminal } from '../job/state.ts';
 import type { Reading, SharedStream, StreamSlice } from '../live/feed.ts';
-import {
-  listClosedSince,
-  type Plan,
-  planWindows,
-  readClosedTo,
-  readLastMerged,
-  readMerged,
-  readMergedChanges,
-  type Window,
-} from './merged.ts';
+import { listClosedSince, readClosedTo, readLastMerged, readMerged, readMergedChanges, type Window } from './merged.ts';
 import { readLastWindows, readWindowChanges, type WindowSelection } from './metric.ts';
 import { checkNames } from './schema.ts';
 import { keysAt, textOf } from './tier.ts';
+import { type Plan, planWindows } from './window-plan.ts';
 import { decodeWindowCursor, encodeWindowCursor, MetricWindowRef, windowBytes } from './window-schema.ts';
 
 const maxBatchWindows = 500;

@@ -3,7 +3,7 @@
 // closed window is not `rolled` while the tiers lack it or hold an older revision. A tier window is
 // always merged anew from all windows that it spans, so that a roll-up that runs twice changes
 // nothing.
-import { and, asc, eq, sql, type SQL } from 'drizzle-orm';
+import { and, asc, eq, type SQL, sql } from 'drizzle-orm';
 import type { Db } from '../database/database.ts';
 import { insertRows, isOneOf } from '../database/rows.ts';
 import { lockFree } from '../job/ended.ts';

@@ -6,16 +6,9 @@ import { badInput } from '../graphql/node.ts';
 import { connectionType, type Page, pageArgs, readPageArgs, toPage } from '../graphql/page.ts';
 import { type Job, readJob } from '../job/job.ts';
 import { cursorInvalid, decodeCursor, encodeCursor, isCount } from '../live/cursor.ts';
-import {
-  changeBefore,
-  listMerged,
-  type Plan,
-  planByCount,
-  planWindows,
-  type Window,
-  type WindowRange,
-} from './merged.ts';
+import { changeBefore, listMerged, type Window } from './merged.ts';
 import { metricId, MetricRef } from './schema.ts';
+import { type Plan, planByCount, planWindows, type WindowRange } from './window-plan.ts';
 import { fromStored, meanOf, quantileOf } from './window.ts';
 
 const maxPage = 1_000;

@@ -22,7 +22,8 @@ import { getMetric, listMetrics, readLastWindows } from '../../src/metric/metric
 import { readSeries } from '../../src/metric/points.ts';
 import { prunePoints, pruneWindows } from '../../src/metric/retention.ts';
 import { metricWindow } from '../../src/metric/table.ts';
-import { planWindows, readLastMerged } from '../../src/metric/merged.ts';
+import { readLastMerged } from '../../src/metric/merged.ts';
+import { planWindows } from '../../src/metric/window-plan.ts';
 import { loadPolicies, setPolicy } from '../../src/policy/policy.ts';
 import { loadProjects } from '../../src/project/project.ts';
 import type { Assignment } from '../../src/protocol/control.ts';
