@@ -6,15 +6,8 @@ import type { Bus } from '../bus/bus.ts';
 import { liveFigures } from '../metrics-registry.ts';
 import type { Notification, StreamPositions } from './commit.ts';
 import { Follower } from './follower.ts';
-import {
-  type FollowerReader,
-  highest,
-  isBeyond,
-  type Position,
-  type Reading,
-  SharedReader,
-  type SharedStream,
-} from './shared-reader.ts';
+import { highest, isBeyond } from './positions.ts';
+import { type FollowerReader, type Position, type Reading, SharedReader, type SharedStream } from './shared-reader.ts';
 import { SingleFlight } from './single-flight.ts';
 
 export type { Reading, SharedStream, StreamSlice } from './shared-reader.ts';

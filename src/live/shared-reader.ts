@@ -5,6 +5,7 @@
 import { liveFigures } from '../metrics-registry.ts';
 import type { Notification, StreamPositions } from './commit.ts';
 import { markFed } from './lag.ts';
+import { highest, isBeyond } from './positions.ts';
 import { SingleFlight } from './single-flight.ts';
 
 /** Where a follower is in its stream: a number, or a text whose order is that of the stream. */
@@ -289,15 +290,4 @@ export class SharedReader<T, P extends Position = number> {
     }
     if (slice.time !== undefined) markFed(slice.value, slice.time);
   }
-}
-
-/** Returns, for each stream in `seen`, the higher of its two positions. */
-export function highest(seen: StreamPositions, announced: StreamPositions): StreamPositions {
-  return Object.fromEntries(Object.entries(seen).map(([name, head]) => [name, Math.max(head, announced[name] ?? 0)]));
-}
-
-/** Whether a head lies beyond the position in `seen`, so that unread rows exist. */
-export function isBeyond(heads: StreamPositions, seen: StreamPositions): boolean {
-  for (const name in seen) if ((heads[name] ?? 0) > (seen[name] ?? 0)) return true;
-  return false;
 }

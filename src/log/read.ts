@@ -124,19 +124,7 @@ export async function readLog(
   let bytes = 0;
   let take = fewChunks;
   for (let seen = 0; reading.position < head && seen < chunksPerRead; seen += take) {
-    const chunks = await db
-      .select()
-      .from(logChunk)
-      .where(
-        and(
-          eq(logChunk.jobId, jobId),
-          gt(logChunk.last, reading.position),
-          lte(logChunk.first, head),
-          ...inChunk(filter),
-        ),
-      )
-      .orderBy(asc(logChunk.last))
-      .limit(take);
+    const chunks = await chunksAfter(db, jobId, reading.position, head, filter).limit(take);
     for (const chunk of chunks) {
       if (meter.hasEnough()) return { ...reading, more: true };
       await meter.open(chunk.size);
@@ -173,6 +161,14 @@ export async function readLog(
     take = nextTake(take, chunks);
   }
   return { ...reading, more: reading.position < head };
+}
+
+function chunksAfter(db: Db, jobId: string, position: number, head: number, filter: LogFilter) {
+  return db
+    .select()
+    .from(logChunk)
+    .where(and(eq(logChunk.jobId, jobId), gt(logChunk.last, position), lte(logChunk.first, head), ...inChunk(filter)))
+    .orderBy(asc(logChunk.last));
 }
 
 function bytesOf({ text }: LogLine): number {

@@ -5,7 +5,7 @@ import { readConfig } from '../../src/config.ts';
 import { liveFigures } from '../../src/metrics-registry.ts';
 import { schema } from '../../src/gateway/graphql/schema.ts';
 import {
-  createSharedExecution,
+  SharedExecution,
   isShared,
   isViewerNeutral,
   type SharedOptions,
@@ -302,7 +302,7 @@ suite('what is shared', () => {
     });
     const reported: unknown[] = [];
     const context = {} as SharedOptions['context'];
-    const shared = createSharedExecution({ context, report: (error) => reported.push(error), resultBytes });
+    const shared = new SharedExecution({ context, report: (error) => reported.push(error), resultBytes });
     const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type } } });
     const document = parse('subscription { events { plain whoAmI } }');
     const viewer = { actor: { name: 'somebody' } };
@@ -331,7 +331,7 @@ suite('what is shared', () => {
     const subscription = new GraphQLObjectType({ name: 'Subscription', fields });
     const query = new GraphQLObjectType({ name: 'Query', fields: { plain: { type: GraphQLString } } });
     const sample = new GraphQLSchema({ query, subscription });
-    const shared = createSharedExecution({ context: {} as SharedOptions['context'], report: assert.fail, resultBytes });
+    const shared = new SharedExecution({ context: {} as SharedOptions['context'], report: assert.fail, resultBytes });
     const ask = async (name: string) => {
       const document = parse(`subscription { events { ${name}: plain } }`);
       const results = await shared.subscribe({ schema: sample, document, contextValue: {} });

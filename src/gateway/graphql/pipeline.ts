@@ -5,18 +5,12 @@ import {
   type DocumentNode,
   type ExecutionArgs,
   type ExecutionResult,
-  type FieldNode,
-  getNamedType,
   getOperationAST,
   GraphQLError,
   type GraphQLSchema,
-  isInputObjectType,
-  Kind,
   NoSchemaIntrospectionCustomRule,
   parse,
-  type SelectionSetNode,
   validate,
-  type ValidationContext,
   type ValidationRule,
 } from 'graphql';
 import { createYoga, type Plugin } from 'graphql-yoga';
@@ -24,13 +18,13 @@ import type { Actor } from '../../actor.ts';
 import { Refusal } from '../../errors.ts';
 import type { Budget } from '../../graphql/budget.ts';
 import type { Pieces } from '../../graphql/json.ts';
-import { checkVariables } from '../../graphql/input.ts';
 import { atMost, maxErrors, publicError, refusalError, type ReportBug, requestError } from '../../graphql/error.ts';
 import { limitsRule, maxDocument, maxTokens } from '../../graphql/limits.ts';
 import { writeResult } from './result-text.ts';
 import { contextOf, type Gateway } from '../context.ts';
 import { createDocuments, type Documents } from './documents.ts';
 import { describeOperation, type Operation } from './operation.ts';
+import { operationRule } from './operation-rule.ts';
 import { schema } from './schema.ts';
 import { isShared, type SharedExecution, toYoga } from './shared-execution.ts';
 
@@ -270,51 +264,4 @@ function parseDocument(source: Parameters<typeof parse>[0]): DocumentNode {
 function tooLong(message: string): GraphQLError {
   const extensions = { code: 'OPERATION_TOO_LARGE', retryable: false, http: { status: 400 } };
   return new GraphQLError(`${message} Send values as variables.`, { extensions });
-}
-
-/**
- * Rule that checks the variables of the operation that will run, and that the header
- * `Idempotency-Key` stands for one mutation only.
- */
-function operationRule(
-  operationOf: (document: DocumentNode) => ReturnType<typeof getOperationAST>,
-  input: { variables: Record<string, unknown>; idempotencyKey: string | null; hideSuggestions: boolean },
-): ValidationRule {
-  return (context) => ({
-    Document(document) {
-      const operation = operationOf(document);
-      if (!operation) return false;
-      const schema = context.getSchema();
-      const problems = checkVariables(schema, operation, input.variables, input.hideSuggestions);
-      for (const error of problems) context.reportError(error);
-      const root = schema.getMutationType();
-      if (input.idempotencyKey === null || operation.operation !== 'mutation' || !root) return false;
-      const keyed = rootFields(context, operation.selectionSet).filter((node) => {
-        const argument = root.getFields()[node.name.value]?.args.find(({ name }) => name === 'input');
-        const type = argument && getNamedType(argument.type);
-        return isInputObjectType(type) && 'idempotencyKey' in type.getFields();
-      });
-      if (keyed.length > 1) {
-        const message =
-          'The header Idempotency-Key can stand for one mutation; this operation has several that take a key.';
-        context.reportError(new GraphQLError(message, { nodes: operation }));
-      }
-      return false; // the rule needs no visit of inner nodes
-    },
-  });
-}
-
-/**
- * Fields of a selection, including those of its fragments. Each fragment counts once, so that a
- * cycle of fragments ends.
- */
-function rootFields(context: ValidationContext, set: SelectionSetNode, seen = new Set<string>()): FieldNode[] {
-  return set.selections.flatMap((selection) => {
-    if (selection.kind === Kind.FIELD) return [selection];
-    if (selection.kind === Kind.INLINE_FRAGMENT) return rootFields(context, selection.selectionSet, seen);
-    const name = selection.name.value;
-    const fragment = seen.has(name) ? undefined : context.getFragment(name);
-    seen.add(name);
-    return fragment ? rootFields(context, fragment.selectionSet, seen) : [];
-  });
 }

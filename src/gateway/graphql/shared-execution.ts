@@ -39,14 +39,6 @@ export type SharedResults = {
   return(): Promise<void>;
 };
 
-export type SharedExecution = {
-  /**
-   * Opens the source of a subscription. Returns null, and opens nothing, for an operation that
-   * cannot be shared. Returns the errors, unmasked, of a source that fails to open.
-   */
-  subscribe(args: ExecutionArgs): Promise<SharedResults | ExecutionResult | null>;
-};
-
 export type SharedOptions = {
   context: Omit<Context, 'actor' | 'idempotencyKey' | 'loaders' | 'budget'>;
   report: ReportBug;
@@ -64,25 +56,44 @@ type Results = WeakMap<object, Map<string, ResultOrPromise>>;
  */
 const maxTexts = 8;
 
-export function createSharedExecution({ context, report, resultBytes }: SharedOptions): SharedExecution {
-  const results: Results = new WeakMap();
+export class SharedExecution {
+  readonly #options: SharedOptions;
+  readonly #results: Results = new WeakMap();
 
-  async function execute(args: ValidatedSubscriptionArgs, event: object): Promise<SharedResult> {
-    liveFigures.executions.inc();
-    const budget = resultBytes.open('shared events');
-    try {
-      const contextValue = withoutViewer({ ...context, budget });
-      const { data, errors } = await executeSubscriptionEvent({ ...args, rootValue: event, contextValue });
-      const shown = errors && { errors: errors.map((error) => withoutHttp(publicError(error, report))) };
-      return { text: await textOfResult({ data, ...shown }, budget), event };
-    } finally {
-      budget.close();
-    }
+  constructor(options: SharedOptions) {
+    this.#options = options;
   }
 
-  function resultOf(key: string, args: ValidatedSubscriptionArgs, event: object): ResultOrPromise {
-    let textsOfEvent = results.get(event);
-    if (!textsOfEvent) results.set(event, (textsOfEvent = new Map()));
+  /**
+   * Opens the source of a subscription. Returns null, and opens nothing, for an operation that
+   * cannot be shared. Returns the errors, unmasked, of a source that fails to open.
+   */
+  async subscribe(executionArgs: ExecutionArgs): Promise<SharedResults | ExecutionResult | null> {
+    const { schema, document, operationName, variableValues, contextValue } = executionArgs;
+    const operation = getOperationAST(document, operationName);
+    if (operation?.operation !== 'subscription' || !isViewerNeutral(schema, document)) return null;
+    const args = validateSubscriptionArgs({ schema, document, operationName, variableValues, contextValue });
+    if (!('operation' in args)) return null;
+    const key = groupKey(document, operation, variableValues ?? {});
+    const source = await createSourceEventStream(args);
+    if (!(Symbol.asyncIterator in source)) return source;
+    const events = source[Symbol.asyncIterator]();
+    const toResult = ({ done, value }: IteratorResult<unknown>) => {
+      if (done) return null;
+      liveFigures.deliveries.inc();
+      return this.#resultOf(key, args, value as object);
+    };
+    return {
+      next: () => events.next().then(toResult),
+      async return() {
+        await events.return?.();
+      },
+    };
+  }
+
+  #resultOf(key: string, args: ValidatedSubscriptionArgs, event: object): ResultOrPromise {
+    let textsOfEvent = this.#results.get(event);
+    if (!textsOfEvent) this.#results.set(event, (textsOfEvent = new Map()));
     const cached = textsOfEvent.get(key);
     if (cached !== undefined) {
       if (textsOfEvent.size > 1) {
@@ -91,7 +102,7 @@ export function createSharedExecution({ context, report, resultBytes }: SharedOp
       }
       return cached;
     }
-    const making = execute(args, event).then((made) => {
+    const making = this.#execute(args, event).then((made) => {
       if (textsOfEvent.get(key) === making) textsOfEvent.set(key, made);
       return made;
     });
@@ -103,30 +114,19 @@ export function createSharedExecution({ context, report, resultBytes }: SharedOp
     return making;
   }
 
-  return {
-    async subscribe(executionArgs) {
-      const { schema, document, operationName, variableValues, contextValue } = executionArgs;
-      const operation = getOperationAST(document, operationName);
-      if (operation?.operation !== 'subscription' || !isViewerNeutral(schema, document)) return null;
-      const args = validateSubscriptionArgs({ schema, document, operationName, variableValues, contextValue });
-      if (!('operation' in args)) return null;
-      const key = groupKey(document, operation, variableValues ?? {});
-      const source = await createSourceEventStream(args);
-      if (!(Symbol.asyncIterator in source)) return source;
-      const events = source[Symbol.asyncIterator]();
-      const toResult = ({ done, value }: IteratorResult<unknown>) => {
-        if (done) return null;
-        liveFigures.deliveries.inc();
-        return resultOf(key, args, value as object);
-      };
-      return {
-        next: () => events.next().then(toResult),
-        async return() {
-          await events.return?.();
-        },
-      };
-    },
-  };
+  async #execute(args: ValidatedSubscriptionArgs, event: object): Promise<SharedResult> {
+    const { context, report, resultBytes } = this.#options;
+    liveFigures.executions.inc();
+    const budget = resultBytes.open('shared events');
+    try {
+      const contextValue = withoutViewer({ ...context, budget });
+      const { data, errors } = await executeSubscriptionEvent({ ...args, rootValue: event, contextValue });
+      const shown = errors && { errors: errors.map((error) => withoutHttp(publicError(error, report))) };
+      return { text: await textOfResult({ data, ...shown }, budget), event };
+    } finally {
+      budget.close();
+    }
+  }
 }
 
 /** Context of a shared execution. A resolver that reads the viewer fails, because its field is not viewer-neutral. */

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline as pipeStream } from 'node:stream/promises';
-import { accountOf } from '../../actor.ts';
+import { accountOf, type Actor } from '../../actor.ts';
 import { Refusal } from '../../errors.ts';
 import type { Pieces } from '../../graphql/json.ts';
 import { watchStuck } from '../ws/liveness.ts';
@@ -51,7 +51,7 @@ export async function answerGraphql(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const { gateway, pipeline, sessions, drain, stopping, entry, introspections } = options;
+  const { gateway, entry, introspections } = options;
   const { method = 'GET', headers } = request;
   if (method === 'OPTIONS') {
     response.writeHead(204, { allow: 'GET, POST, OPTIONS' }).end();
@@ -78,6 +78,20 @@ export async function answerGraphql(
     await gateway.admission.charge(actor, 1);
     return sendPrepared(request, response, ready, 'accept');
   }
+  const { answered, longData } = await runOperation(options, { actor, url, body: body?.json }, request, response);
+  if (isEventStream(answered) && !response.destroyed) keepStream(options, actor, answered, response);
+  const sent = await relay(answered, response, longData);
+  if (introspection === null || sent === null || answered.status !== 200 || !isIntrospection(entry.operation)) return;
+  introspections.keep(introspection, sent, answered.headers.get('content-type') ?? 'application/json');
+}
+
+/** Runs one operation by Yoga. The data of a long result comes beside the answer. */
+async function runOperation(
+  { gateway, pipeline, drain, stopping, entry }: GraphqlOptions,
+  { actor, url, body }: { actor: Actor | null; url: URL; body: unknown },
+  { method = 'GET', headers }: IncomingMessage,
+  response: ServerResponse,
+): Promise<{ answered: Response; longData: Pieces | null }> {
   const ended = new AbortController();
   const clientGone = new AbortController();
   const budget = gateway.resultBytes.open(accountOf(actor));
@@ -99,7 +113,7 @@ export async function answerGraphql(
     new pipeline.fetchAPI.Request(method === 'GET' ? url : new URL(graphqlPath, url), {
       method,
       headers: pick(headers, ['accept', 'content-type']),
-      ...(body === undefined ? {} : { body: toJson(operationOf(body.json)) }),
+      ...(body === undefined ? {} : { body: toJson(operationOf(body)) }),
       signal: ended.signal,
     }),
     {
@@ -112,18 +126,27 @@ export async function answerGraphql(
       onOperation,
     },
   );
-  if (answered.headers.get('content-type')?.startsWith('text/event-stream') && !response.destroyed) {
-    entry.streams(answered.status);
-    // The connection is cut: a stream that ends properly tells its client that it is complete.
-    const cut = () => void response.destroy();
-    const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
-    response.setMaxListeners(20); // the pipe below adds many listeners
-    if (response.socket) leave.push(watchStuck(response.socket, cut));
-    response.once('close', () => leave.forEach((end) => end()));
-  }
-  const sent = await relay(answered, response, longData);
-  if (introspection === null || sent === null || answered.status !== 200 || !isIntrospection(entry.operation)) return;
-  introspections.keep(introspection, sent, answered.headers.get('content-type') ?? 'application/json');
+  return { answered, longData };
+}
+
+/** Makes an event stream a lasting connection: it ends with its token, its gateway, or its reader. */
+function keepStream(
+  { sessions, drain, entry }: GraphqlOptions,
+  actor: Actor | null,
+  { status }: Response,
+  response: ServerResponse,
+): void {
+  entry.streams(status);
+  // The connection is cut: a stream that ends properly tells its client that it is complete.
+  const cut = () => void response.destroy();
+  const leave = [sessions.open(actor, cut), drain.add({ close: cut, terminate: cut })];
+  response.setMaxListeners(20); // the pipe of `relay` adds many listeners
+  if (response.socket) leave.push(watchStuck(response.socket, cut));
+  response.once('close', () => leave.forEach((end) => end()));
+}
+
+function isEventStream({ headers }: Response): boolean {
+  return headers.get('content-type')?.startsWith('text/event-stream') ?? false;
 }
 
 /**
@@ -173,7 +196,7 @@ function cleanSearch(search: URLSearchParams): Refused | null {
 async function relay(answered: Response, response: ServerResponse, longData: Pieces | null): Promise<Pieces | null> {
   const { status } = answered;
   const headers = Object.fromEntries(answered.headers);
-  if (!answered.headers.get('content-type')?.startsWith('text/event-stream')) {
+  if (!isEventStream(answered)) {
     const text = await answered.text(); // complete already: Yoga has all of it
     const textBytes = Buffer.byteLength(text);
     const whole = longData
