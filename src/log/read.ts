@@ -1,13 +1,11 @@
-// Reads a log from any number on, forward or backward, within bounds of bytes and time. Also reads
-// new lines from a notification, without the database.
+// Reads a log from any number on, forward or backward, within bounds of bytes and time.
 import { stripVTControlCharacters } from 'node:util';
 import { and, asc, desc, eq, gt, lt, lte } from 'drizzle-orm';
 import { unpackBytes } from '../database/columns.ts';
 import type { Db } from '../database/database.ts';
-import type { RunnerRecord } from '../protocol/record.ts';
-import { giveWay } from '../turns.ts';
 import { inChunk, isFiltered, type LogFilter, matcher } from './filter.ts';
 import { type Entry, firstKept, type LogLine, logStreams, type StreamGap } from './log.ts';
+import { type ReadLimits, startMeter } from './read-limits.ts';
 import { logChunk } from './table.ts';
 
 export type LogReading = {
@@ -37,63 +35,8 @@ const bytesPerQuery = 2 * 1024 * 1024;
  */
 const chunksPerRead = 1_024;
 
-/**
- * A call with a filter ends once it has searched about this many bytes. `searchCost` in schema.ts
- * is computed from it.
- */
-export const bytesPerSearch = 8 * 1024 * 1024;
-
-/**
- * A chunk of more bytes is parsed in a turn of its own, so that other requests are served in
- * between.
- */
-const largeChunk = 16 * 1024;
-
 /** Estimated memory of a line without its text, in bytes. */
 export const lineBytes = 100;
-
-/** Bounds of one read. */
-export type ReadLimits = {
-  maxLines: number;
-  /** Characters of text after which a page ends; it holds one line at least. */
-  maxBytes: number;
-  /**
-   * Takes the bytes of lines from the operation's budget, before more are read. An error that it
-   * throws ends the read.
-   */
-  takeRows?: ((bytes: number) => Promise<void>) | undefined;
-  /** Aborted when the operation is over: the read then throws. */
-  signal?: AbortSignal | undefined;
-  /** Milliseconds after which a read with a filter ends where it is. */
-  searchMs?: number;
-};
-
-/**
- * Meters one read: gives way to other work before it opens a large chunk, takes bytes from the
- * budget, and tells when a filter has searched enough.
- */
-function startMeter({ takeRows, signal, searchMs = Infinity }: ReadLimits, filtered: boolean) {
-  const beganAt = performance.now();
-  let [opened, seen, taken] = [0, 0, 0];
-  return {
-    /** Runs before a chunk of `size` bytes is opened. */
-    async open(size: number): Promise<void> {
-      signal?.throwIfAborted();
-      const turn = filtered || size > largeChunk ? giveWay() : undefined;
-      if (turn) await turn;
-      signal?.throwIfAborted();
-      opened++;
-      seen += size;
-    },
-    take: async (bytes: number) => {
-      const more = bytes - taken;
-      taken = bytes;
-      if (more > 0) await takeRows?.(more);
-    },
-    /** False until one chunk was opened, so that each page makes progress however slow it is. */
-    hasEnough: () => filtered && opened > 0 && (seen >= bytesPerSearch || performance.now() - beganAt >= searchMs),
-  };
-}
 
 /**
  * Returns the number of chunks for the next query: twice as many as in the last one, bounded by
@@ -173,38 +116,6 @@ function chunksAfter(db: Db, jobId: string, position: number, head: number, filt
 
 function bytesOf({ text }: LogLine): number {
   return Buffer.byteLength(text) + lineBytes;
-}
-
-/**
- * The records of one attempt in a notification. `first` is the record number of the first of them,
- * `seq` the log number of its first line.
- */
-export type ToldRecords = { attempt: number; first: number; seq: number; records: readonly RunnerRecord[] };
-
-/**
- * Returns the lines from `after` to `head` out of the records of a notification; null unless the
- * records hold all of them without a hole.
- */
-export function linesOfNotification(
-  reported: readonly object[],
-  options: { after: number; head: number },
-): LogReading | null {
-  const reading: LogReading = { lines: [], gaps: [], position: options.after, more: false };
-  for (const { attempt, seq: first, records } of reported as readonly ToldRecords[]) {
-    if (first !== reading.position + 1) return null;
-    for (const record of records) {
-      const seq = reading.position + 1;
-      if (record.type === 'line') {
-        const { time, stream, text, truncated = false } = record;
-        reading.lines.push({ seq, time, stream, text, attempt, truncated });
-        reading.position = seq;
-      } else if (record.type === 'gap') {
-        reading.position += record.lines;
-        reading.gaps.push({ fromSeq: seq, toSeq: reading.position, reason: record.reason });
-      }
-    }
-  }
-  return reading.position === options.head && options.head > options.after ? reading : null;
 }
 
 /**

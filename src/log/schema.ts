@@ -13,15 +13,9 @@ import { decodeNumber, encodeCursor } from '../live/cursor.ts';
 import type { SharedStream } from '../live/feed.ts';
 import { isFiltered, type LogFilter } from './filter.ts';
 import type { LogLine, StreamGap } from './log.ts';
-import {
-  bytesPerSearch,
-  lineBytes,
-  linesOfNotification,
-  type LogReading,
-  type ReadLimits,
-  readLog,
-  readLogBackward,
-} from './read.ts';
+import { linesOfNotification } from './notification.ts';
+import { bytesPerSearch, type ReadLimits } from './read-limits.ts';
+import { lineBytes, type LogReading, readLog, readLogBackward } from './read.ts';
 
 const maxBatchLines = 500;
 const maxBatchBytes = 64 * 1024;
