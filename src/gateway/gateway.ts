@@ -20,6 +20,7 @@ import { renumberRestored } from '../job/restored.ts';
 import { commit, type Store } from '../live/commit.ts';
 import { Feeds } from '../live/feed.ts';
 import { ensureToken } from '../project/token.ts';
+import { Closers } from './closers.ts';
 import { createAdmission } from './limits/admission.ts';
 import { createCaps } from './limits/caps.ts';
 import { Dispatcher } from './background/dispatcher.ts';
@@ -66,8 +67,16 @@ export class CannotStart extends Error {
  * exist.
  */
 export async function startGateway(config: Config, firstTokens: readonly FirstToken[] = []): Promise<RunningGateway> {
-  // Closes in reverse what has started; at once when the start fails.
-  await using closers = new AsyncDisposableStack();
+  const closers = new Closers();
+  try {
+    return await start(config, firstTokens, closers);
+  } catch (error) {
+    await closers.close().catch(() => {}); // the first failure is the one to tell
+    throw error;
+  }
+}
+
+async function start(config: Config, firstTokens: readonly FirstToken[], closers: Closers): Promise<RunningGateway> {
   const log = createLog(config.logLevel);
   const report: ReportBug = (error, reference) => {
     requestFigures.bugs.inc();
@@ -105,25 +114,19 @@ export async function startGateway(config: Config, firstTokens: readonly FirstTo
   const background = [consumer, uplink, ...startJobLoops(store, consumer, reportLoop)];
   background.push(startSchedules(store, log, reportLoop), startUpkeep(store, config, reportLoop));
   if (store.database.engine === 'embedded') background.push(watchEmbedded(store.database, log));
-  closers.defer(async () => void (await Promise.all(background.map((part) => part.stop()))));
+  closers.defer(() => Promise.all(background.map((part) => part.stop())));
 
-  const opened = closers.move();
   const stop = async (hurry: AbortSignal) => {
     stopping.abort(); // claims are answered, `/readyz` answers 503, and new lasting connections are refused
     await closeConnections(server, drain, config.shutdownSeconds * 1000, hurry, log);
-    await opened.disposeAsync();
+    await closers.close();
   };
   let stopped: Promise<void> | undefined;
   const stopOnce = (hurry = new AbortController().signal) => (stopped ??= stop(hurry));
   return { url, store, feeds, intake: consumer.counts, resultBytes, stop: stopOnce };
 }
 
-async function openStore(
-  config: Config,
-  closers: AsyncDisposableStack,
-  log: Logger,
-  report: ReportBug,
-): Promise<Store> {
+async function openStore(config: Config, closers: Closers, log: Logger, report: ReportBug): Promise<Store> {
   const { databaseUrl, dataDir, operationSeconds } = config;
   const options = { url: databaseUrl, dataDir, statementTimeoutMs: operationSeconds * 1000 };
   const database = await openDatabase(options).catch(explainDatabase);

@@ -6,6 +6,7 @@ import { channels } from '../../bus/bus.ts';
 import type { Notification, Store } from '../../live/commit.ts';
 import { readRevoked, type Revocation } from '../../project/revocation.ts';
 import { startLoop } from '../background/loops.ts';
+import { Closers } from '../closers.ts';
 
 export type Why = 'expired' | 'revoked';
 type Session = { end: (why: Why) => void };
@@ -24,7 +25,7 @@ export class Sessions {
   // Tokens whose revocation came over the bus. A connection that was authenticated just before its
   // token was revoked opens its session after the message, and is ended by this.
   readonly #revoked = new Set<string>();
-  readonly #closers = new AsyncDisposableStack();
+  readonly #closers = new Closers();
 
   static async start(store: Store, report: (error: unknown, name: string) => void): Promise<Sessions> {
     const sessions = new Sessions(store);
@@ -82,7 +83,7 @@ export class Sessions {
   }
 
   async close(): Promise<void> {
-    await this.#closers.disposeAsync();
+    await this.#closers.close();
   }
 
   #hear(message: string): void {
