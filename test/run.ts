@@ -90,7 +90,7 @@ async function* runAll(): AsyncGenerator<TestEvent> {
   const [alone, waits] = [files.filter(isOf('alone')), files.filter(isOf('waits'))];
   yield* runFiles(
     files.filter((file) => !alone.includes(file) && !waits.includes(file)),
-    Math.max(isProduct ? 2 : 3, Math.min(4, availableParallelism())), // files of rooms wait for half of their time
+    Math.max(2, Math.min(4, availableParallelism())),
   );
   yield* runFiles(waits, 3);
   yield* runFiles(alone, 1);
