@@ -431,18 +431,20 @@ suite('two gateways on one database', skipUnless('postgres'), () => {
         await ensureDefaults(tx);
         await createProject(tx, store.admin, { id: testProject, command: ['true'] });
       });
+      const submitOne = async (through: Store) => (await submit(through, store.admin, { spec: least, at: [] })).job;
+      const first = await Promise.all([old, fresh].map(submitOne));
+      // Those that come in one turn share a reading: all of them may come before the new version, or after it.
       const submits = Array.from({ length: 200 }, async (_, index) => {
         if (index === 100) {
           const changed = values({ 'hyperparams.batch_size': 64, 'hyperparams.lr_scheduler': 'linear' });
           const input = { version: 'v2.2', values: changed, notes: null, makeCurrent: true };
           await commit(fresh, (tx) => publishDefaults(tx, store.admin, input));
         }
-        const through = index % 2 ? old : fresh;
-        return (await submit(through, store.admin, { spec: least, at: [] })).job;
+        return submitOne(index % 2 ? old : fresh);
       });
       const jobs = await Promise.all(submits);
       const last = await Promise.all([old, fresh].map((through) => newJob({ ...store, database: through.database })));
-      const hashes = Map.groupBy([...jobs, ...last], ({ defaultsVersion: version }) => version);
+      const hashes = Map.groupBy([...first, ...jobs, ...last], ({ defaultsVersion: version }) => version);
       const seen = [...hashes].map(([version, jobs]) => [version, new Set(jobs.map(({ specHash }) => specHash)).size]);
       assert.deepEqual(Object.fromEntries(seen), { 'v2.1': 1, 'v2.2': 1 });
       assert.notEqual(hashes.get('v2.1')?.[0]?.specHash, hashes.get('v2.2')?.[0]?.specHash);
