@@ -8,6 +8,5 @@ if (major < 22 || (major === 22 && minor < 18)) {
   );
   process.exit(2);
 }
-await import('./heap.mjs');
 await import('./drizzle-paths.mjs');
 await import('../src/main.ts');

@@ -1,7 +1,6 @@
 // A gateway in a process of its own, to measure memory after garbage collection, CPU time and
 // Prometheus values. `node --expose-gc gateway-child.ts` prints `control <port> gateway <port>`;
 // the parent sends requests to the control port.
-import '../../bin/heap.mjs';
 import { createServer } from 'node:http';
 import { registry } from '../../src/metrics-registry.ts';
 import { createToken, openDoor } from './door.ts';

@@ -1,6 +1,5 @@
 // An embedded installation in a process of its own, like `astraml dev`. Prints `control <port>
 // gateway <url> token <text>`; the control port returns the delays of the event loop and runs SQL.
-import '../../bin/heap.mjs';
 import { createServer } from 'node:http';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { text } from 'node:stream/consumers';
