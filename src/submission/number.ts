@@ -3,7 +3,7 @@
 // of a project wait for each other.
 import { sql } from 'drizzle-orm';
 import { type Database, databaseErrorCode } from '../database/database.ts';
-import { notFound } from '../errors.ts';
+import { notFound, Refusal } from '../errors.ts';
 import { jobNumber } from './table.ts';
 
 /**
@@ -16,8 +16,9 @@ const blocks = new WeakMap<Database, Map<string, Promise<Block>>>();
 
 /**
  * Calls `work` with the next number of the project. When `isUsed` says that no job got the number,
- * e.g. for a repeated submission, the next job gets it, unless a later number was taken meanwhile.
- * After an error the number is skipped, since the job may have been written.
+ * e.g. for a repeated submission, or `work` refuses it, the next job gets it, unless a later number
+ * was taken meanwhile. After another error the number is skipped, since the job may have been
+ * written.
  */
 export async function withJobNumber<Result>(
   database: Database,
@@ -26,9 +27,14 @@ export async function withJobNumber<Result>(
   work: (number: number) => Promise<Result>,
 ): Promise<Result> {
   const number = await nextJobNumber(database, projectId);
-  const result = await work(number);
-  if (!isUsed(result)) await giveBack(database, projectId, number);
-  return result;
+  try {
+    const result = await work(number);
+    if (!isUsed(result)) await giveBack(database, projectId, number);
+    return result;
+  } catch (error) {
+    if (error instanceof Refusal) await giveBack(database, projectId, number); // nothing was written
+    throw error;
+  }
 }
 
 async function giveBack(database: Database, projectId: string, number: number): Promise<void> {

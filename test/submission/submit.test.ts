@@ -155,6 +155,7 @@ suite('a submission', () => {
     const { job: first } = await submit('dense');
     await submit('dense');
     await assert.rejects(submit('dense2', { ...spec, priority: 1_000 }), refused('INVALID_INPUT'));
+    await assert.rejects(submit('dense', { ...spec, name: 'other' }), refused('IDEMPOTENCY_CONFLICT'));
     const { job: next } = await submit('dense3');
     assert.equal(next.number, first.number + 1);
   });
