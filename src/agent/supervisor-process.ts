@@ -13,32 +13,31 @@ import { command, order, socketPath } from './detached.ts';
 import { processExecutor } from './process.ts';
 import { Supervisor } from './supervisor.ts';
 
-const { assignment: assigned, ...settings } = order.extend({ assignment }).parse(readJson(await text(process.stdin)));
+const {
+  assignment: assigned,
+  url,
+  token,
+  redisUrl,
+  runnerId,
+  groupFolder,
+  ...settings
+} = order.extend({ assignment }).parse(readJson(await text(process.stdin)));
 // a socket's path may have 107 bytes, so it is relative to the work folder
 process.chdir(settings.workDir);
-const control = createControl(settings.url, settings.token);
-const bus = redisBus(settings.redisUrl);
+const control = createControl(url, token);
+const bus = redisBus(redisUrl);
 // Signals are ignored, since terminal and runner may be gone: only directives of the gateway and
 // messages of the runner end the process.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});
 
 const supervisor = new Supervisor({
+  ...settings,
   assignment: assigned,
-  executor: processExecutor(settings.groupFolder),
-  workDir: settings.workDir,
-  gatewayUrl: settings.url,
-  place: settings.place,
-  virtualGpus: settings.virtualGpus,
+  executor: processExecutor(groupFolder),
+  gatewayUrl: url,
   append: (stream, batch) => bus.append(stream, batch),
   renew: (attemptId, leaseToken) => control.call(`attempts/${attemptId}/renew`, { leaseToken }, acknowledgement),
-  heartbeatMs: settings.heartbeatMs,
-  leaseMs: settings.leaseMs,
-  whenCut: settings.whenCut,
-  graceMs: settings.graceMs,
-  spoolBytes: settings.spoolBytes,
-  host: { ...process.env, ASTRAML_RUNNER_TOKEN: settings.token, ASTRAML_REDIS_PASSWORD: passwordOf(settings.redisUrl) },
-  user: settings.user,
-  refusal: settings.refusal,
+  host: { ...process.env, ASTRAML_RUNNER_TOKEN: token, ASTRAML_REDIS_PASSWORD: passwordOf(redisUrl) },
   onTrouble: (error) => console.error(error),
 });
 
@@ -88,7 +87,7 @@ function receive(message: string): void {
 async function listen(): Promise<void> {
   for (let ended = false; !ended;) {
     try {
-      await bus.subscribe(channels.runner(settings.runnerId), receive);
+      await bus.subscribe(channels.runner(runnerId), receive);
       return;
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 1_000).unref());

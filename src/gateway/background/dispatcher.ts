@@ -9,6 +9,7 @@ import { readCluster, readQueue, untilNextRetry } from '../../attempt/queue.ts';
 import { channels } from '../../bus/bus.ts';
 import type { SecretKey } from '../../config.ts';
 import { workFigures } from '../../metrics-registry.ts';
+import { Closers } from '../closers.ts';
 import { commit, type Store } from '../../live/commit.ts';
 import type { Assignment, ClaimRequest } from '../../protocol/control.ts';
 import { requireRunner, type Runner, touchRunner } from '../../runner/runner.ts';
@@ -42,7 +43,7 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   /** Claims by runner and request. When a runner repeats a request, only its newest call waits. */
   readonly #waiting = new Map<string, Claim>();
-  readonly #stopListening: (() => void | Promise<void>)[] = [];
+  readonly #closers = new Closers();
   #isDirty = false;
   #turning: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
@@ -51,7 +52,8 @@ export class Dispatcher {
   static async start(store: Store, options: DispatcherOptions): Promise<Dispatcher> {
     const dispatcher = new Dispatcher(store, options);
     const look = () => dispatcher.#look();
-    dispatcher.#stopListening.push(await store.bus.subscribe(channels.work, look), store.bus.onBreak(look));
+    dispatcher.#closers.defer(await store.bus.subscribe(channels.work, look));
+    dispatcher.#closers.defer(store.bus.onBreak(look));
     return dispatcher;
   }
 
@@ -81,7 +83,7 @@ export class Dispatcher {
    */
   async stop(): Promise<void> {
     clearTimeout(this.#timer);
-    for (const stop of this.#stopListening) await stop();
+    await this.#closers.close();
     await this.#turning;
   }
 
