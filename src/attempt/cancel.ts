@@ -57,10 +57,10 @@ export async function stopJob(
 function checkCancel({ gracePeriodSeconds: grace, reason }: CancelInput): void {
   const outOfRange = (field: string, message: string) =>
     invalid([{ code: 'OUT_OF_RANGE', path: ['input', field], message }]);
-  if (grace !== null && (grace < 0 || grace > 3600)) {
+  if (grace !== null && (grace < 0 || grace > 3_600)) {
     throw outOfRange('gracePeriodSeconds', 'gracePeriodSeconds goes from 0 to 3600.');
   }
-  if (reason !== null && (reason.length > 1000 || reason.includes('\0') || !reason.isWellFormed())) {
+  if (reason !== null && (reason.length > 1_000 || reason.includes('\0') || !reason.isWellFormed())) {
     throw outOfRange('reason', 'reason takes 1000 characters at most.');
   }
 }

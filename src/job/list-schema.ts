@@ -134,7 +134,7 @@ export async function jobPage(context: Context, args: JobsArgs, only: JobFilter 
 export function requireUsable(filter: JobFilter): void {
   for (const [name, value] of Object.entries(filter)) {
     const texts = [value].flat().filter((item) => typeof item === 'string');
-    if (texts.length > 1000 || texts.some((text) => text.length > 1000 || text.includes('\0'))) {
+    if (texts.length > 1_000 || texts.some((text) => text.length > 1_000 || text.includes('\0'))) {
       throw badInput(`${name} takes at most 1000 texts, each of at most 1000 characters, without NUL.`, [
         'filter',
         name,

@@ -8,7 +8,7 @@ import { piece, sortInPieces, type Work } from './stepwise.ts';
 import type { StoredPoint } from './table.ts';
 import { fromStored, meanOf } from './window.ts';
 
-const maxNonFinite = 1000;
+const maxNonFinite = 1_000;
 
 /**
  * Consecutive points of one attempt in a collector: they begin at the index `from`. `low` and
@@ -199,4 +199,4 @@ export type Series = {
   sourceCount: number;
   windowSeconds: number | null;
 };
-export const maxUnreduced = 50000;
+export const maxUnreduced = 50_000;

@@ -37,9 +37,9 @@ export type ScheduleChange = Partial<ScheduleSettings> & {
   paused?: boolean;
 };
 
-const at = ['input'];
-const deadlineRange = { min: 10, max: 604800 };
-const atSpec = [...at, 'spec'];
+const inputPath = ['input'];
+const deadlineRange = { min: 10, max: 604_800 };
+const templatePath = [...inputPath, 'spec'];
 
 /**
  * Creates a schedule; its first due time lies after `now`. Throws what `submitJob` would throw for
@@ -53,11 +53,11 @@ export async function createSchedule(
   now?: Date,
 ): Promise<{ schedule: Schedule; replayed: boolean }> {
   const projectId = projectOf(spec);
-  requireScope(actor, projectId, 'WRITE', [...atSpec, 'projectId']);
+  requireScope(actor, projectId, 'WRITE', [...templatePath, 'projectId']);
   const id = newId('sch');
   // checked before `takeKey` stores the input
-  const open = unkeepable(spec).map((issue) => atInput(issue, atSpec));
-  open.push(...findCredentials(input.name, [...at, 'name']));
+  const open = unkeepable(spec).map((issue) => atInput(issue, templatePath));
+  open.push(...findCredentials(input.name, [...inputPath, 'name']));
   if (open.length > 0) throw invalid(open);
   if (idempotencyKey !== null) {
     const keyed = { scope: projectId, mutation: 'createSchedule', key: idempotencyKey, objectId: id };
@@ -148,7 +148,7 @@ export async function triggerSchedule(
   const row = await requireSchedule(store.database.db, actor, id, 'WRITE');
   const template = { scheduleId: row.id, defaultsVersion: row.defaultsVersion, dueAt: null };
   const key = keyOf('triggerSchedule', idempotencyKey, { id });
-  return { schedule: row, ...(await submit(store, actor, { spec: row.spec, at, template }, key)) };
+  return { schedule: row, ...(await submit(store, actor, { spec: row.spec, at: inputPath, template }, key)) };
 }
 
 async function lockSchedule(tx: Tx, actor: Actor, id: string): Promise<Schedule> {
@@ -156,8 +156,8 @@ async function lockSchedule(tx: Tx, actor: Actor, id: string): Promise<Schedule>
   const [row] = await tx.select().from(schedule).where(eq(schedule.id, id)).for('update');
   const project = row && (await getProject(tx, actor, row.projectId));
   // deleted after `requireSchedule` read it
-  if (!project) throw notFound('Schedule', id, [...at, 'id']);
-  requireActive(project, [...at, 'id']);
+  if (!project) throw notFound('Schedule', id, [...inputPath, 'id']);
+  requireActive(project, [...inputPath, 'id']);
   return row;
 }
 
@@ -177,7 +177,7 @@ async function requireTemplate(
   },
 ): Promise<string> {
   const { spec, issues, settings, template } = draft;
-  const plan = await planJob(tx, actor, { spec, issues, at: atSpec, ...(template ? { template } : {}) });
+  const plan = await planJob(tx, actor, { spec, issues, at: templatePath, ...(template ? { template } : {}) });
   if (plan.ready && settings.length === 0) return plan.defaults.version;
   const specIssues = plan.ready ? [] : (plan.refusal.details.issues ?? []);
   if (settings.length > 0 || specIssues.length > 0) throw invalid([...settings, ...specIssues]);
@@ -185,23 +185,23 @@ async function requireTemplate(
 }
 
 function settingIssues(settings: ScheduleSettings, clock: Date): Issue[] {
-  const issues = calendarIssues(settings, at, clock);
+  const issues = calendarIssues(settings, inputPath, clock);
   const { name, startingDeadlineSeconds: deadline } = settings;
   if (name.length < 1 || name.length > 100 || name.includes('\0') || !name.isWellFormed()) {
     issues.push({
       code: 'OUT_OF_RANGE',
-      path: [...at, 'name'],
+      path: [...inputPath, 'name'],
       specPath: 'schedule.name',
       message: 'name takes 1 to 100 characters.',
     });
   }
-  issues.push(...findCredentials(name, [...at, 'name']));
+  issues.push(...findCredentials(name, [...inputPath, 'name']));
   const { min, max } = deadlineRange;
   if (deadline < min || deadline > max) {
     const message = `startingDeadlineSeconds goes from ${min} to ${max}.`;
     issues.push({
       code: 'OUT_OF_RANGE',
-      path: [...at, 'startingDeadlineSeconds'],
+      path: [...inputPath, 'startingDeadlineSeconds'],
       specPath: 'schedule.starting_deadline_seconds',
       message,
     });
@@ -211,7 +211,7 @@ function settingIssues(settings: ScheduleSettings, clock: Date): Issue[] {
 
 function otherProject(row: Schedule): Issue {
   const message = `projectId must be ${row.projectId}: a schedule stays in its project.`;
-  return { code: 'NOT_ALLOWED', path: [...atSpec, 'projectId'], specPath: 'project_id', message };
+  return { code: 'NOT_ALLOWED', path: [...templatePath, 'projectId'], specPath: 'project_id', message };
 }
 
 function settingsOf(row: Schedule): ScheduleSettings {
@@ -226,7 +226,7 @@ function isSame(row: Schedule, values: Partial<Schedule>): boolean {
 
 function alreadyExists(name: string, existingId?: string): Refusal {
   return new Refusal('ALREADY_EXISTS', `The project has a schedule ${quote(name)} already.`, {
-    path: [...at, 'name'],
+    path: [...inputPath, 'name'],
     hint: 'Use another name, or change that schedule with updateSchedule.',
     existingId,
   });

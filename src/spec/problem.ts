@@ -12,41 +12,45 @@ import { knownKeys } from './shape.ts';
 export function* toIssues(issue: z.core.$ZodIssue, sent: unknown): Generator<Issue> {
   if (issue.code !== 'unrecognized_keys') return yield toIssue(issue, sent);
   const path = issue.path.map(String);
-  const known = knownKeys(path);
-  for (const key of issue.keys) yield unknownField([...path, key], key, known);
+  const names = knownKeys(path);
+  for (const key of issue.keys) yield unknownField([...path, key], key, names);
 }
 
 function toIssue(issue: Exclude<z.core.$ZodIssue, z.core.$ZodIssueUnrecognizedKeys>, sent: unknown): Issue {
   const path = issue.path.map(String);
   const specPath = path.join('.');
   const place = specPath || 'The spec';
-  const at = { path, specPath };
+  const location = { path, specPath };
   switch (issue.code) {
     case 'invalid_type': {
       if (valueAt(sent, path) === undefined) {
-        return { ...at, code: 'REQUIRED', message: `${place} is required.`, hint: hints[specPath] };
+        return { ...location, code: 'REQUIRED', message: `${place} is required.`, hint: hints[specPath] };
       }
-      return { ...at, code: 'WRONG_TYPE', message: `${place} must be ${typeNames[issue.expected] ?? issue.expected}.` };
+      return {
+        ...location,
+        code: 'WRONG_TYPE',
+        message: `${place} must be ${typeNames[issue.expected] ?? issue.expected}.`,
+      };
     }
     case 'too_small':
     case 'too_big':
-      return { ...at, code: 'OUT_OF_RANGE', message: `${place} ${range(issue)}.` };
+      return { ...location, code: 'OUT_OF_RANGE', message: `${place} ${range(issue)}.` };
     case 'invalid_value': {
       const values = issue.values.map(String);
       const value = valueAt(sent, path);
       const near = typeof value === 'string' ? closest(value, values) : undefined;
       const hint = near ? `Did you mean "${near}"?` : undefined;
-      return { ...at, code: 'NOT_ALLOWED', message: `${place} must be one of ${values.join(', ')}.`, hint };
+      return { ...location, code: 'NOT_ALLOWED', message: `${place} must be one of ${values.join(', ')}.`, hint };
     }
     case 'invalid_format': {
       const hint =
         path[0] === 'env'
           ? 'Letters, digits and underscores, not starting with a digit.'
           : 'Lower-case letters, digits and underscores, starting with a letter.';
-      return { ...at, code: 'MALFORMED', message: `${place} is not a name that can be used.`, hint };
+      return { ...location, code: 'MALFORMED', message: `${place} is not a name that can be used.`, hint };
     }
     default:
-      return { ...at, code: 'WRONG_TYPE', message: `${place} has another type than expected.` };
+      return { ...location, code: 'WRONG_TYPE', message: `${place} has another type than expected.` };
   }
 }
 
@@ -67,17 +71,17 @@ const hints: Record<string, string> = {
   dataset: 'Name the dataset to train on, e.g. s3://bucket/dataset.',
 };
 
-function unknownField(path: string[], key: string, known: string[]): Issue {
+function unknownField(path: string[], key: string, names: string[]): Issue {
   const specPath = path.join('.');
-  const at = { path, specPath };
+  const location = { path, specPath };
   if (specPath === 'schedule') {
     const message = 'schedule: a job is submitted once; what submits it again and again is a schedule of its own.';
     const hint = 'Create it with the mutation createSchedule, or astraml submit -f; or remove schedule from the spec.';
-    return { ...at, code: 'NOT_ALLOWED', message, hint };
+    return { ...location, code: 'NOT_ALLOWED', message, hint };
   }
-  const near = closest(key, known);
-  const hint = near ? `Did you mean "${near}"?` : `Known here: ${known.join(', ')}.`;
-  return { ...at, code: 'UNKNOWN_FIELD', message: `${specPath} is no field of a job spec.`, hint };
+  const near = closest(key, names);
+  const hint = near ? `Did you mean "${near}"?` : `Known here: ${names.join(', ')}.`;
+  return { ...location, code: 'UNKNOWN_FIELD', message: `${specPath} is no field of a job spec.`, hint };
 }
 function range(issue: z.core.$ZodIssueTooSmall | z.core.$ZodIssueTooBig): string {
   const small = issue.code === 'too_small';

@@ -9,7 +9,7 @@ import { getProject, requireActive } from '../project/project.ts';
 import { withChanges } from '../spec/resolve.ts';
 import { parseSpec } from '../spec/spec.ts';
 
-const at = ['input', 'id'];
+const idPath = ['input', 'id'];
 
 /** Undefined fields stay as they are; empty notes remove the notes. */
 export type JobEdit = {
@@ -26,11 +26,11 @@ export type JobEdit = {
  * queued.
  */
 export async function updateJob(tx: Tx, actor: Actor, input: JobEdit): Promise<Job> {
-  const current = await requireJob(tx, actor, input.id, at);
-  requireScope(actor, current.projectId, 'WRITE', at);
+  const current = await requireJob(tx, actor, input.id, idPath);
+  requireScope(actor, current.projectId, 'WRITE', idPath);
   const project = await getProject(tx, actor, current.projectId);
-  if (!project) throw notFound('Job', input.id, at);
-  requireActive(project, at);
+  if (!project) throw notFound('Job', input.id, idPath);
+  requireActive(project, idPath);
   const { id, ...fields } = input;
   const { model, dataset } = current;
   const issues = parseSpec({ project_id: project.id, model, dataset, ...fields }).issues;

@@ -466,11 +466,11 @@ suite('over a websocket', () => {
     const updates = 'subscription { jobsUpdated { jobs { id state } removedIds endCursor caughtUp done } }';
     socket.send({ id: 'events', type: 'subscribe', payload: { query } });
     socket.send({ id: 'jobs', type: 'subscribe', payload: { query: updates } });
-    type Told = { type: string; actor: { name: string } | null; job: { state: string }; toState: string | null };
+    type EventRow = { type: string; actor: { name: string } | null; job: { state: string }; toState: string | null };
     const received = () =>
       socket.received
         .filter(({ id, type }) => id === 'events' && type === 'next')
-        .flatMap(({ payload }) => (payload as { data: { jobEvents: { events: Told[] } } }).data.jobEvents.events);
+        .flatMap(({ payload }) => (payload as { data: { jobEvents: { events: EventRow[] } } }).data.jobEvents.events);
     await until(() => socket.received.filter(({ type }) => type === 'next').length === 2);
     const id = await submitJob(door.port, 'p-live');
     await until(() => received().length === 1);

@@ -30,7 +30,7 @@ import { createDatabase, type PostgresServer, startPostgres } from '../support/p
 import { until } from '../support/until.ts';
 
 /** What a client is told, wherever it stands in the answer. */
-type Told = {
+type SentError = {
   code: string;
   httpStatus: number;
   retryable: boolean;
@@ -70,22 +70,22 @@ after(async () => {
 const errorFields = '... on UserError { code httpStatus retryable retryAfterSeconds docsUrl }';
 
 /** A typed error of a mutation. */
-async function typed(name: string, input: object, at = door, token = adminToken): Promise<Told> {
+async function typed(name: string, input: object, at = door, token = adminToken): Promise<SentError> {
   const type = `${name.charAt(0).toUpperCase()}${name.slice(1)}Input`;
   const query = `mutation ($input: ${type}!) { ${name}(input: $input) { ${errorFields} } }`;
   const answer = await post(at.port, { query, variables: { input }, token });
   const { data, errors } = answer.json();
-  if (errors) return toldBy(answer);
+  if (errors) return errorOf(answer);
   assert.equal(answer.status, 200, 'a typed error is data');
-  return data?.[name] as unknown as Told;
+  return data?.[name] as unknown as SentError;
 }
 
 /** An error of the request. */
-async function refused(query: string, at = door, token: string | null = adminToken): Promise<Told> {
-  return toldBy(await post(at.port, { query, token }, { accept: 'application/graphql-response+json' }));
+async function refused(query: string, at = door, token: string | null = adminToken): Promise<SentError> {
+  return errorOf(await post(at.port, { query, token }, { accept: 'application/graphql-response+json' }));
 }
 
-function toldBy(answer: HttpAnswer): Told {
+function errorOf(answer: HttpAnswer): SentError {
   const [error] = answer.json().errors ?? [];
   assert.ok(error, answer.text);
   const { code, retryable, retryAfterSeconds } = error.extensions;
@@ -130,7 +130,7 @@ async function useUp(): Promise<void> {
   throw new Error('30 operations were answered');
 }
 
-const provoke: Record<RefusalCode, () => Promise<Told>> = {
+const provoke: Record<RefusalCode, () => Promise<SentError>> = {
   INVALID_INPUT: () => typed('submitJob', { spec: { ...spec, hyperparams: { batchSize: 0 } } }),
   NOT_FOUND: () => typed('cancelJob', { id: 'job_none' }),
   async PERMISSION_DENIED() {
@@ -166,7 +166,7 @@ const provoke: Record<RefusalCode, () => Promise<Told>> = {
         await tx`insert into idempotency_key (scope, mutation, key, fingerprint, input, object_id)
           values ('p-codes', 'submitJob', 'two', '', '{}', 'job_first')`;
         return typed('submitJob', { spec, idempotencyKey: 'two' }, real); // while the first one is not committed
-      })) as Told;
+      })) as SentError;
     } finally {
       await other.end();
     }
@@ -190,7 +190,7 @@ const provoke: Record<RefusalCode, () => Promise<Told>> = {
       const second = await until(
         async () => {
           const answer = await post(limited.port, { query: defaults, token: null });
-          return answer.status === 503 && toldBy(answer);
+          return answer.status === 503 && errorOf(answer);
         },
         { what: 'a refusal beside the operation in flight' },
       );
@@ -220,7 +220,7 @@ const seconds: Partial<Record<RefusalCode, (seconds: number | null) => boolean>>
 const needsPostgres: RefusalCode[] = ['IN_PROGRESS', 'UNAVAILABLE'];
 
 suite('Every code', () => {
-  for (const [code, provoked] of Object.entries(provoke) as [RefusalCode, () => Promise<Told>][]) {
+  for (const [code, provoked] of Object.entries(provoke) as [RefusalCode, () => Promise<SentError>][]) {
     test(
       `${code} is told as the table says`,
       needsPostgres.includes(code) ? skipUnless('own postgres') : {},

@@ -203,9 +203,9 @@ suite('subscriptions that begin at once', () => {
       );
       const sockets = await Promise.all(Array.from({ length: 100 }, () => openSocket(door.port)));
       const query = `subscription ($id: ID!) { ${asks} { ${rest} caughtUp } }`;
-      type Told = { payload: { data?: Record<string, { caughtUp: boolean }> } };
+      type Message = { payload: { data?: Record<string, { caughtUp: boolean }> } };
       const received = (socket: Socket) =>
-        (socket.received as unknown as Told[]).slice(1).flatMap(({ payload }) => Object.values(payload.data ?? {}));
+        (socket.received as unknown as Message[]).slice(1).flatMap(({ payload }) => Object.values(payload.data ?? {}));
       const isLive = (socket: Socket) => received(socket).at(-1)?.caughtUp === true;
       const { selects, reads } = await counted(async () => {
         for (const socket of sockets) {
@@ -489,7 +489,7 @@ for (const sharing of ['true', 'false']) {
           );
         }
         type Row = { id?: string; key?: string };
-        type Told = { jobs?: Row[]; removedIds?: string[]; events?: { message: string; job: Row }[] };
+        type BatchRows = { jobs?: Row[]; removedIds?: string[]; events?: { message: string; job: Row }[] };
         for (const [index, subscriber] of subscribers.entries()) {
           const socket = sockets[index]!;
           const names = wanted(subscriber);
@@ -500,7 +500,7 @@ for (const sharing of ['true', 'false']) {
           }
           const ids = new Set(names.map((name) => jobs.get(name)));
           const received = () =>
-            (socket.received as { type: string; payload: { data: Record<string, Told>; errors?: unknown } }[])
+            (socket.received as { type: string; payload: { data: Record<string, BatchRows>; errors?: unknown } }[])
               .filter(({ type }) => type === 'next')
               .flatMap(({ payload }) => {
                 assert.equal(payload.errors, undefined);

@@ -110,8 +110,8 @@ suite('the uplink', skipUnless('own redis'), () => {
       assert.deepEqual(textsOf(entries).toSorted(), ['on 0', 'on 1', 'on 3']);
       await bus.done([...(before ? [before] : []), ...entries]);
       assert.equal(await bus.oldest(), null);
-      const isTold = () => bus.take('one', { max: 1, blockMs: 50, signal }).then(() => false, (error: unknown) => String(error).includes('astraml:uplink:2')); // prettier-ignore
-      await until(isTold, { timeoutMs: 10_000, what: 'the name of the stream' });
+      const isNamed = () => bus.take('one', { max: 1, blockMs: 50, signal }).then(() => false, (error: unknown) => String(error).includes('astraml:uplink:2')); // prettier-ignore
+      await until(isNamed, { timeoutMs: 10_000, what: 'the name of the stream' });
       await assert.rejects(bus.probe(), /^Error: astraml:uplink:2 holds something that is no stream/);
       await assert.rejects(bus.append(2, 'x'), NotAppended);
       await stranger.del(channels.uplink(2));

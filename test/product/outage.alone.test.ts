@@ -90,8 +90,8 @@ suite('a job on two gateways and a runner elsewhere', skip, () => {
     const committed =
       heard.get('runner')?.map((message) => (JSON.parse(message) as { committed?: number }).committed ?? 0) ?? [];
     assert.ok(Math.max(...committed) > 60, 'every record is acknowledged');
-    type Told = { records?: { records?: { type: string; text?: string }[] }[] };
-    const batches = heard.get('job')?.flatMap((message) => (JSON.parse(message) as Told).records ?? []) ?? [];
+    type JobMessage = { records?: { records?: { type: string; text?: string }[] }[] };
+    const batches = heard.get('job')?.flatMap((message) => (JSON.parse(message) as JobMessage).records ?? []) ?? [];
     const records = batches.flatMap((batch) => batch.records ?? []);
     const lines = records.filter(({ type, text }) => type === 'line' && text?.startsWith('line '));
     assert.equal(lines.length, 30);

@@ -80,11 +80,11 @@ suite('the uplink', { ...skipUnless('own postgres', 'own redis'), timeout: 280_0
     await until(isOpen, { timeoutMs: 60_000, everyMs: 200, what: 'a stream that takes entries again' });
     await stranger.del(channels.uplink(0));
     await stranger.set(channels.uplink(0), 'junk');
-    const isTold = async () => {
+    const isNamed = async () => {
       const { status, uplink } = await ready();
       return status === 'degraded' && /^astraml:uplink:0 holds something that is no stream/.test(uplink ?? '');
     };
-    await until(isTold, { timeoutMs: 60_000, what: 'the name of the stream in /readyz' });
+    await until(isNamed, { timeoutMs: 60_000, what: 'the name of the stream in /readyz' });
     await stranger.xadd(channels.uplink(1), '*', 'b', 'x');
     const isRead = async () => (await stranger.xlen(channels.uplink(1))) === 0;
     await until(isRead, { timeoutMs: 60_000, what: 'the other streams are read' });

@@ -348,10 +348,10 @@ async function refused(work: Promise<unknown>): Promise<Refusal> {
 }
 
 const canary = credentials['a GitHub token'] ?? '';
-const at = ['input', 'spec'];
+const specPath = ['input', 'spec'];
 function submit(more: Record<string, unknown>, key: string | null = null) {
   const spec = { ...base, ...more };
-  return submitJob(store, store.admin, { spec, at }, keyOf('submitJob', key, spec));
+  return submitJob(store, store.admin, { spec, at: specPath }, keyOf('submitJob', key, spec));
 }
 
 /** Every row of every table, as text. */
@@ -375,7 +375,7 @@ test('a submission with a credential is refused at submit and preview, and leave
     error.details.issues?.map(({ code, path }) => [code, path.join('.')]),
     [['SECRET_LITERAL', 'input.spec.env.0.from.value']],
   );
-  const plan = await planJob(store.database.db, store.admin, { spec: { ...base, ...spec }, at });
+  const plan = await planJob(store.database.db, store.admin, { spec: { ...base, ...spec }, at: specPath });
   assert.ok(!plan.ready && plan.refusal.details.issues?.[0]?.code === 'SECRET_LITERAL');
   assert.ok(!JSON.stringify([error, error.message, plan]).includes(canary));
   assert.ok(!(await everything()).includes(canary));

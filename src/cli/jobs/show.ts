@@ -69,13 +69,13 @@ async function printPage(cli: Cli, job: JobPage): Promise<void> {
   const { stateReason: reason } = job;
   const outcome = out.tty && job.isTerminal ? outcomeLines(cli, job) : [];
   for (const line of outcome) await out.print(line);
-  const whySaid = outcome.length > 1;
+  const isReasonShown = outcome.length > 1;
   const rows = [
     ['job', `${jobName(job)} ${cell(job.name)}`],
     ['id', job.id],
     ['state', stateCell(out, job.state)],
-    ...(reason && !whySaid ? [['why', cell(reason.message)]] : []),
-    ...(reason?.hint && !whySaid ? [['hint', cell(reason.hint)]] : []),
+    ...(reason && !isReasonShown ? [['why', cell(reason.message)]] : []),
+    ...(reason?.hint && !isReasonShown ? [['hint', cell(reason.hint)]] : []),
     ['model', cell(job.model)],
     ['dataset', cell(job.dataset)],
     ['command', cell(job.command.join(' '))],
